@@ -1,0 +1,82 @@
+//! `cargo xtask accept`: programs that try the product as its users would. They take too long for every
+//! change, so they are started by name.
+//!
+//! A new one is a file in this directory and a line in [`PROGRAMS`].
+
+mod clean_checkout;
+pub(crate) mod readme;
+
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::workspace::Workspace;
+
+/// One acceptance program.
+struct Program {
+    name: &'static str,
+    /// What it shows when it passes, in one line.
+    about: &'static str,
+    run: fn(&Workspace) -> Result<()>,
+}
+
+const PROGRAMS: &[Program] = &[Program {
+    name: "clean-checkout",
+    about: "the first command of the README does the main job in a fresh clone",
+    run: clean_checkout::run,
+}];
+
+/// Runs the named programs one after the other; without a name, lists them.
+pub(crate) fn run(names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        print!("{}", listing());
+        return Ok(());
+    }
+    let programs: Vec<&Program> = names.iter().map(|name| find(name)).collect::<Result<_>>()?;
+    let workspace = Workspace::find()?;
+    for program in programs {
+        println!("== {}: {}", program.name, program.about);
+        let start = Instant::now();
+        (program.run)(&workspace)?;
+        println!(
+            "== {} accepted in {:.1} s",
+            program.name,
+            start.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+fn find(name: &str) -> Result<&'static Program> {
+    let found = PROGRAMS.iter().find(|program| program.name == name);
+    found.ok_or_else(|| {
+        Error::Usage(format!(
+            "no acceptance program {name}; there are:\n{}",
+            listing()
+        ))
+    })
+}
+
+fn listing() -> String {
+    PROGRAMS
+        .iter()
+        .map(|program| format!("  {:<18}{}\n", program.name, program.about))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_program_is_refused_with_the_known_ones() {
+        assert!(find("clean-checkout").is_ok());
+        let Err(Error::Usage(text)) = find("clean-chekout") else {
+            panic!("an unknown program was accepted");
+        };
+        assert!(
+            text.contains("no acceptance program clean-chekout")
+                && text.contains("  clean-checkout"),
+            "{text}"
+        );
+    }
+}
