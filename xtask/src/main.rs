@@ -1,7 +1,7 @@
 //! `cargo xtask`: what a developer and the CI run, written once and in Rust, so that both run the same.
 //!
-//! This file turns arguments into a task. The tasks are in [`test`], [`ci`] and [`accept`]; nothing here is
-//! linked into what users get.
+//! This file turns arguments into a task. The tasks are in the modules `test`, `ci` and `accept`; nothing here
+//! is linked into what users get.
 
 mod accept;
 mod ci;
