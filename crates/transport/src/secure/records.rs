@@ -1,0 +1,202 @@
+//! The records of an encrypted link.
+//!
+//! Each record is one Noise message and one frame of the link below. Its plaintext is a kind byte and a part of a
+//! frame: `0` the last or only part, `1` a part that fills its record and is followed by more, `2` the close, which
+//! carries nothing. Nonces count records from 0 in each direction, so that a record that was changed, dropped,
+//! repeated or moved does not decrypt; and since the close is a record too, an attacker who cuts the link cannot
+//! pass it off as an orderly end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use snow::StatelessTransportState;
+
+use super::{MAX_RECORD, TAG};
+use crate::{BoxFuture, FrameSink, FrameStream, LinkError, LinkReceiver, LinkSender, MAX_FRAME};
+
+const LAST: u8 = 0;
+const MORE: u8 = 1;
+const CLOSE: u8 = 2;
+
+/// The most of a frame that fits in one record.
+const MAX_PART: usize = MAX_RECORD - TAG - 1;
+
+/// The two halves of an encrypted link over the halves of another.
+pub(super) fn pair(
+    noise: StatelessTransportState,
+    sender: LinkSender,
+    receiver: LinkReceiver,
+) -> (impl FrameSink, impl FrameStream) {
+    let noise = Arc::new(noise);
+    let sink = RecordSink {
+        noise: Arc::clone(&noise),
+        below: sender,
+        next: 0,
+        waiting: VecDeque::new(),
+        plaintext: Vec::new(),
+        closed: false,
+    };
+    (
+        sink,
+        RecordStream {
+            noise,
+            below: receiver,
+            next: 0,
+            plaintext: Vec::new(),
+            frame: BytesMut::new(),
+        },
+    )
+}
+
+/// The number for the next record. The last one is reserved by Noise.
+fn take_nonce(next: &mut u64) -> Result<u64, LinkError> {
+    if *next == u64::MAX {
+        return Err(LinkError::NonceExhausted);
+    }
+    let nonce = *next;
+    *next += 1;
+    Ok(nonce)
+}
+
+struct RecordSink {
+    noise: Arc<StatelessTransportState>,
+    below: LinkSender,
+    next: u64,
+    /// Encrypted, and not yet taken by the link below: the records of one frame at most, and a close.
+    waiting: VecDeque<Bytes>,
+    plaintext: Vec<u8>,
+    closed: bool,
+}
+
+impl RecordSink {
+    /// Encrypts a whole frame at once, so that a cancelled call has sent it whole or not at all.
+    async fn feed_frame(&mut self, frame: Bytes) -> Result<(), LinkError> {
+        self.pass_on().await?;
+        let mut rest = &frame[..];
+        while rest.len() > MAX_PART {
+            let (part, after) = rest.split_at(MAX_PART);
+            self.encrypt(MORE, part)?;
+            rest = after;
+        }
+        self.encrypt(LAST, rest)
+    }
+
+    fn encrypt(&mut self, kind: u8, part: &[u8]) -> Result<(), LinkError> {
+        let nonce = take_nonce(&mut self.next)?;
+        self.plaintext.clear();
+        self.plaintext.push(kind);
+        self.plaintext.extend_from_slice(part);
+        let mut record = vec![0; self.plaintext.len() + TAG];
+        let length = self
+            .noise
+            .write_message(nonce, &self.plaintext, &mut record)
+            .map_err(|error| {
+                LinkError::Protocol(format!("a record could not be encrypted: {error}"))
+            })?;
+        record.truncate(length);
+        self.waiting.push_back(record.into());
+        Ok(())
+    }
+
+    /// Hands waiting records to the link below. One leaves the queue only when it was taken.
+    async fn pass_on(&mut self) -> Result<(), LinkError> {
+        while let Some(record) = self.waiting.front() {
+            self.below.feed(record.clone()).await?;
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn flush_all(&mut self) -> Result<(), LinkError> {
+        self.pass_on().await?;
+        self.below.flush().await
+    }
+
+    async fn close_below(&mut self) -> Result<(), LinkError> {
+        if !self.closed {
+            self.encrypt(CLOSE, &[])?;
+            self.closed = true;
+        }
+        self.pass_on().await?;
+        self.below.close().await
+    }
+}
+
+impl FrameSink for RecordSink {
+    fn feed(&mut self, frame: Bytes) -> BoxFuture<'_, Result<(), LinkError>> {
+        Box::pin(self.feed_frame(frame))
+    }
+
+    fn flush(&mut self) -> BoxFuture<'_, Result<(), LinkError>> {
+        Box::pin(self.flush_all())
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, Result<(), LinkError>> {
+        Box::pin(self.close_below())
+    }
+}
+
+struct RecordStream {
+    noise: Arc<StatelessTransportState>,
+    below: LinkReceiver,
+    next: u64,
+    plaintext: Vec<u8>,
+    /// The parts of the frame that have come so far.
+    frame: BytesMut,
+}
+
+impl RecordStream {
+    async fn next_frame(&mut self) -> Result<Option<Bytes>, LinkError> {
+        loop {
+            // The link below may end in good order, but only a close record says that the peer meant it.
+            let record = self.below.recv().await?.ok_or(LinkError::Truncated)?;
+            let length = self.decrypt(&record)?;
+            let Some((kind, part)) = self.plaintext[..length].split_first() else {
+                return Err(LinkError::Protocol("an empty record".to_owned()));
+            };
+            let size = self.frame.len() + part.len();
+            if size > MAX_FRAME {
+                return Err(LinkError::TooBig {
+                    size: size as u64,
+                    limit: MAX_FRAME,
+                });
+            }
+            match *kind {
+                LAST if self.frame.is_empty() => return Ok(Some(Bytes::copy_from_slice(part))),
+                LAST => {
+                    self.frame.extend_from_slice(part);
+                    return Ok(Some(self.frame.split().freeze()));
+                }
+                MORE if part.len() == MAX_PART => self.frame.extend_from_slice(part),
+                CLOSE if part.is_empty() && self.frame.is_empty() => return Ok(None),
+                kind => {
+                    return Err(LinkError::Protocol(format!(
+                        "a misplaced record of kind {kind}"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Decrypts the next record into `plaintext` and gives its length there.
+    fn decrypt(&mut self, record: &[u8]) -> Result<usize, LinkError> {
+        if record.len() > MAX_RECORD {
+            return Err(LinkError::TooBig {
+                size: record.len() as u64,
+                limit: MAX_RECORD,
+            });
+        }
+        let nonce = take_nonce(&mut self.next)?;
+        self.plaintext.resize(record.len(), 0);
+        self.noise
+            .read_message(nonce, record, &mut self.plaintext)
+            .map_err(|_| LinkError::Tampered { record: nonce })
+    }
+}
+
+impl FrameStream for RecordStream {
+    fn recv(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, LinkError>> {
+        Box::pin(self.next_frame())
+    }
+}
