@@ -3,4 +3,5 @@
 //! This crate does no I/O, spawns nothing, reads no clock, no random source and no environment (I8): callers hand it
 //! time, randomness and a [`storage::Storage`].
 
+pub mod blob;
 pub mod storage;
