@@ -2,6 +2,30 @@
 //!
 //! This crate does no I/O, spawns nothing, reads no clock, no random source and no environment (I8): callers hand it
 //! time, randomness and a [`storage::Storage`].
+//!
+//! Start reading at [`entry`], then [`run`] and [`admit`] for what arrives from peers, [`author`] for what is written
+//! here, and [`cells`] for what a set of entries means.
 
+pub mod admit;
+pub mod author;
 pub mod blob;
+mod body;
+pub mod cells;
+pub mod codec;
+pub mod entry;
+pub mod error;
+pub mod frontier;
+pub mod head;
+pub mod id;
+pub mod key;
+pub mod ledger;
+pub mod limits;
+pub mod lthash;
+pub mod membership;
+pub mod ops;
+pub mod outgoing;
+pub mod path;
+mod rows;
+pub mod run;
 pub mod storage;
+pub mod view;

@@ -1,0 +1,248 @@
+//! Admitting what peers send: a verified run is checked against what is held and, if it is admissible, applied (I3, I4).
+//! A refusal changes nothing that is not undone by dropping the transaction.
+
+use crate::entry::{Entry, GrantRef};
+use crate::error::{Error, Refusal};
+use crate::head::Head;
+use crate::id::{LogId, Position, Seq};
+use crate::ledger::Ledger;
+use crate::membership;
+use crate::rows::BranchNo;
+use crate::run::VerifiedRun;
+use crate::storage::WriteTx;
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// This many entries were new.
+    New(u64),
+    /// Everything in it was held already.
+    Held,
+}
+
+impl Ledger<'_> {
+    /// Applies `run` if everything it builds on is held and everything in it is admissible.
+    ///
+    /// Cost: a hash and a few look-ups an entry; nothing depends on the size of the database.
+    ///
+    /// # Errors
+    /// [`Refusal::Gap`] when something it builds on is missing (nothing was changed: others may follow in the same
+    /// transaction). Any other error: drop the transaction.
+    pub fn admit(&mut self, run: &VerifiedRun) -> Result<Admitted, Error> {
+        let Some(skip) = self.first_new(run)? else {
+            return self.adopt_head(run);
+        };
+        let new = &run.entries()[skip..];
+        let prev = prev_position(&new[0]);
+        self.require(new, prev.as_ref())?;
+        let mut heads = run
+            .parent_heads()
+            .skip(parent_count(&run.entries()[..skip]));
+        let log = run.log();
+        let Some(branch) = self.branch_after(&log, prev.as_ref())? else {
+            return Err(Refusal::Gap(log, new[0].header().seq - 1).into());
+        };
+        let mut state = self.before(branch, prev.as_ref())?;
+        for entry in new {
+            self.admit_entry(entry, branch, &mut heads, &mut state)?;
+        }
+        self.keep_head(branch, run.head().signature)?;
+        Ok(Admitted::New(new.len() as u64))
+    }
+
+    /// Index of the first entry that is not held; `None` if all are.
+    fn first_new(&mut self, run: &VerifiedRun) -> Result<Option<usize>, Error> {
+        let entries = run.entries();
+        // All or nothing is the usual case, so look at both ends before searching.
+        if let Some(first) = entries.first()
+            && self.find(&first.position())?.is_none()
+        {
+            return Ok(Some(0));
+        }
+        if self.find(&run.head().position)?.is_some() {
+            return Ok(None);
+        }
+        let (mut held, mut new) = (0, entries.len() - 1);
+        while new - held > 1 {
+            let middle = held.midpoint(new);
+            if self.find(&entries[middle].position())?.is_some() {
+                held = middle;
+            } else {
+                new = middle;
+            }
+        }
+        Ok(Some(new))
+    }
+
+    /// A run of which all is held may still bring the head over entries of ours that were never signed here: those a
+    /// restored replica gets back from a peer.
+    fn adopt_head(&mut self, run: &VerifiedRun) -> Result<Admitted, Error> {
+        let position = run.head().position;
+        if let Some(number) = self.find(&position)? {
+            let branch = self.branch(number)?;
+            let unsigned = branch.head.is_none_or(|head| head.seq < position.seq);
+            if unsigned && branch.tip.seq == position.seq {
+                self.keep_head(number, run.head().signature)?;
+            }
+        }
+        Ok(Admitted::Held)
+    }
+
+    /// Checks that everything `new` builds on is held, before anything is written.
+    fn require(&mut self, new: &[Entry], prev: Option<&Position>) -> Result<(), Error> {
+        let mut below: Vec<&Position> = prev.into_iter().collect();
+        below.extend(new.iter().flat_map(|e| &e.header().parents));
+        for position in below {
+            let own = position.log == new[0].header().log && position.seq >= new[0].header().seq;
+            if !own && self.find(position)?.is_none() {
+                return Err(Refusal::Gap(position.log, position.seq).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn before(&mut self, branch: BranchNo, prev: Option<&Position>) -> Result<Before, Error> {
+        let Some(position) = prev else {
+            return Ok(Before::default());
+        };
+        let owner = match self.branch(branch)?.base {
+            Some((below, seq)) if seq == position.seq => below,
+            _ => branch,
+        };
+        let row = self.view().entry_row(owner, position.seq)?;
+        let grant = if row.body.salt.is_some() {
+            None
+        } else {
+            Some(membership::reference(&self.view().grant(row.body.grant)?))
+        };
+        Ok(Before {
+            place: Some((owner, position.seq)),
+            generation: row.body.generation,
+            grant,
+        })
+    }
+
+    fn admit_entry(
+        &mut self,
+        entry: &Entry,
+        branch: BranchNo,
+        heads: &mut impl Iterator<Item = Head>,
+        before: &mut Before,
+    ) -> Result<(), Error> {
+        let header = entry.header();
+        let mut generation = before.generation;
+        let mut parents = Vec::with_capacity(header.parents.len());
+        let mut below: Vec<(BranchNo, Seq)> = before.place.into_iter().collect();
+        for parent in &header.parents {
+            let number = self.parent(header.log, header.seq, parent, heads)?;
+            generation = generation.max(self.view().entry_row(number, parent.seq)?.body.generation);
+            parents.push(number);
+            below.push((number, parent.seq));
+        }
+        let right = generation.saturating_add(1);
+        if header.generation != right {
+            return Err(Refusal::Generation {
+                log: header.log,
+                stated: header.generation,
+                right,
+            }
+            .into());
+        }
+        if header.salt.is_some() {
+            membership::check_genesis(entry)?;
+        } else {
+            membership::check(self, entry, &below, before.grant)?;
+        }
+        self.append(entry, branch, &parents)?;
+        *before = Before {
+            place: Some((branch, header.seq)),
+            generation: right,
+            grant: header.salt.is_none().then_some(header.grant),
+        };
+        Ok(())
+    }
+
+    /// The branch that owns a parent, whose head is from now on kept for ever.
+    fn parent(
+        &mut self,
+        log: LogId,
+        seq: Seq,
+        parent: &Position,
+        heads: &mut impl Iterator<Item = Head>,
+    ) -> Result<BranchNo, Error> {
+        let stated = heads.next();
+        let gap = Refusal::Gap(parent.log, parent.seq);
+        let number = self.find(parent)?.ok_or(gap)?;
+        if parent.log == log && parent.seq >= seq {
+            return Err(Refusal::OwnParent { log, seq }.into());
+        }
+        let proven = match stated {
+            Some(head) => self.pin_head(number, &head, false)?,
+            None => false,
+        };
+        if proven {
+            Ok(number)
+        } else {
+            Err(Refusal::ParentNotHead(*parent).into())
+        }
+    }
+}
+
+/// What is known of the entry before the one being admitted.
+#[derive(Default)]
+struct Before {
+    place: Option<(BranchNo, Seq)>,
+    generation: u64,
+    grant: Option<GrantRef>,
+}
+
+fn prev_position(entry: &Entry) -> Option<Position> {
+    let header = entry.header();
+    header.prev.map(|id| Position {
+        log: header.log,
+        seq: header.seq - 1,
+        id,
+    })
+}
+
+fn parent_count(entries: &[Entry]) -> usize {
+    entries.iter().map(|e| e.header().parents.len()).sum()
+}
+
+/// Admits runs in order, as one storage transaction that the caller commits. A run that waits for something missing is
+/// set aside; the first inadmissible one ends the work (drop the transaction then).
+///
+/// # Errors
+/// [`Error`]; never a gap.
+pub fn admit_all<'r>(
+    tx: &mut dyn WriteTx,
+    runs: impl IntoIterator<Item = &'r VerifiedRun>,
+) -> Result<Batch<'r>, Error> {
+    let mut ledger = Ledger::open(tx)?;
+    let mut waiting = Vec::new();
+    let mut entries = 0;
+    for run in runs {
+        match ledger.admit(run) {
+            Ok(Admitted::New(n)) => entries += n,
+            Ok(Admitted::Held) => {}
+            Err(Error::Refused(Refusal::Gap(log, seq))) => waiting.push((run, log, seq)),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Batch {
+        changes: ledger.finish()?,
+        entries,
+        waiting,
+    })
+}
+
+/// What [`admit_all`] did.
+#[derive(Debug)]
+pub struct Batch<'r> {
+    /// For those who watch.
+    pub changes: crate::ledger::Changes,
+    /// Entries that were new.
+    pub entries: u64,
+    /// Runs whose ground has not arrived, with the first place they miss.
+    pub waiting: Vec<(&'r VerifiedRun, LogId, Seq)>,
+}

@@ -1,0 +1,454 @@
+//! Writing entries of our own: what a writer saw is looked up under the write lock, the entry is chained to the log's
+//! tip read under that same lock, and one head is signed for a whole group of commits. Starts a new log when the storage
+//! was copied, restored or rolled back (I6).
+
+use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
+use crate::error::{Error, corrupt};
+use crate::head::{self, Head};
+use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position};
+use crate::key::{Context, DeviceKey};
+use crate::ledger::{Ledger, found};
+use crate::limits;
+use crate::membership;
+use crate::ops::{
+    CellOp, MemberOp, Role, Subject, TicketTerms, ValueName, encode_cells, encode_members,
+};
+use crate::path::Path;
+use crate::rows::{BranchNo, META_OWN, Own, Row};
+use crate::storage::{StorageError, WriteTx};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+/// Who writes, and what this crate may not find out by itself (I8).
+#[derive(Debug, Clone, Copy)]
+pub struct Author<'k> {
+    /// The device's key.
+    pub key: &'k DeviceKey,
+    /// The wall clock.
+    pub wall: Timestamp,
+    /// A random number, for the case that a new log is started.
+    pub fresh_epoch: u64,
+    /// Mark of the storage written to, see [`crate::storage::Storage::instance`].
+    pub instance: [u8; 32],
+}
+
+/// Which values a write replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Seen {
+    /// Those that are live when it is committed: the write did not depend on what was there.
+    #[default]
+    AtCommit,
+    /// Exactly these: what the writer had read before it decided.
+    Values(Vec<ValueName>),
+}
+
+/// A write to one cell, before its operations are worked out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The store.
+    pub store: StoreId,
+    /// The cell.
+    pub path: Path,
+    /// The new value; `None` deletes.
+    pub value: Option<Vec<u8>>,
+    /// What it replaces there.
+    pub seen: Seen,
+    /// Whether everything below the path goes as well.
+    pub below: bool,
+    /// Whether values at the path's ancestors go as well.
+    pub above: bool,
+}
+
+/// One transaction's writes, in the order in which they were made: the last one to a cell counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Draft {
+    /// To cells.
+    pub writes: Vec<Write>,
+    /// To the membership.
+    pub members: Vec<MemberOp>,
+}
+
+type Ops = BTreeMap<StoreId, BTreeMap<Path, CellOp>>;
+
+impl Ledger<'_> {
+    /// Adds `draft` as one entry to this replica's log. `None` when it comes to nothing, such as deleting what is not there.
+    ///
+    /// The entry is not told to peers before [`Self::seal`]. Cost: the writes, plus a few look-ups.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`] without a grant for it, [`Error::Decode`] when it exceeds the size of an entry.
+    pub fn commit(&mut self, author: &Author<'_>, draft: &Draft) -> Result<Option<Entry>, Error> {
+        let ops = self.resolve(&draft.writes)?;
+        if ops.values().all(BTreeMap::is_empty) && draft.members.is_empty() {
+            return Ok(None);
+        }
+        let device = author.key.node_id();
+        let needed = if draft.members.is_empty() {
+            Role::Write
+        } else {
+            Role::Admin
+        };
+        let grant = self.view().writing_grant(&device, needed)?;
+        let grant = grant.ok_or_else(|| not_permitted(&device, needed))?;
+        let log = self.own_log(author)?;
+        let mut payloads: Vec<(StoreId, Payload)> = ops
+            .into_iter()
+            .filter(|(_, ops)| !ops.is_empty())
+            .map(|(store, ops)| {
+                let ops: Vec<CellOp> = ops.into_values().collect();
+                (store, Payload::Present(encode_cells(&log, &ops)))
+            })
+            .collect();
+        if !draft.members.is_empty() {
+            let bytes = encode_members(&draft.members);
+            payloads.insert(0, (StoreId::members(), Payload::Present(bytes)));
+        }
+        self.write(author, log, membership::reference(&grant), payloads)
+            .map(Some)
+    }
+
+    /// Redeems the ticket with this secret key for the author's device. `None` when the device may do as much already.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTicket`] when its grant is not held.
+    pub fn redeem(
+        &mut self,
+        author: &Author<'_>,
+        ticket: &DeviceKey,
+    ) -> Result<Option<Entry>, Error> {
+        let grant = self
+            .view()
+            .ticket_grant(&ticket.node_id())?
+            .ok_or(Error::UnknownTicket)?;
+        if self.view().role_of(&author.key.node_id())? >= Some(grant.role) {
+            return Ok(None);
+        }
+        let log = self.own_log(author)?;
+        let reference = membership::reference(&grant);
+        let op = MemberOp::redeem(ticket, &self.database(), &reference, &log);
+        let payload = Payload::Present(encode_members(&[op]));
+        self.write(author, log, reference, vec![(StoreId::members(), payload)])
+            .map(Some)
+    }
+
+    /// Signs the tip of this replica's log, so that peers may be told of it.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn seal(&mut self, author: &Author<'_>) -> Result<(), StorageError> {
+        let Some(own) = self.view().own()? else {
+            return Ok(());
+        };
+        for branch in self.branches_of(&own.log)? {
+            if self.branch(branch)?.tip.id == own.id {
+                self.sign_tip(author.key, branch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sign_tip(&mut self, key: &DeviceKey, branch: BranchNo) -> Result<(), StorageError> {
+        let row = self.branch(branch)?.clone();
+        if row.unsigned.0 == 0 || row.log.device != key.node_id() {
+            return Ok(());
+        }
+        let position = Position {
+            log: row.log,
+            seq: row.tip.seq,
+            id: row.tip.id,
+        };
+        let message = head::message(&self.database, &position);
+        self.keep_head(branch, key.sign(Context::Head, &message))
+    }
+
+    /// The log to write to: the one written last, unless this storage is not the one it was written on or somebody else
+    /// wrote to it; then a new one.
+    fn own_log(&mut self, author: &Author<'_>) -> Result<LogId, StorageError> {
+        let device = author.key.node_id();
+        if let Some(own) = self.view().own()? {
+            let branches = self.branches_of(&own.log)?;
+            let untouched = match branches[..] {
+                [] => own.seq == 0,
+                [branch] => {
+                    let tip = self.branch(branch)?.tip;
+                    (tip.seq, tip.id) == (own.seq, own.id)
+                }
+                _ => false,
+            };
+            if untouched && own.log.device == device && own.instance == author.instance {
+                return Ok(own.log);
+            }
+            for branch in branches {
+                self.sign_tip(author.key, branch)?;
+            }
+        }
+        let log = LogId {
+            device,
+            epoch: author.fresh_epoch,
+        };
+        self.put_own(author, log, 0, EntryId([0; 32]))?;
+        Ok(log)
+    }
+
+    fn put_own(
+        &mut self,
+        author: &Author<'_>,
+        log: LogId,
+        seq: u64,
+        id: EntryId,
+    ) -> Result<(), StorageError> {
+        Own {
+            log,
+            seq,
+            id,
+            instance: author.instance,
+        }
+        .put(self.tx, META_OWN)
+    }
+
+    fn write(
+        &mut self,
+        author: &Author<'_>,
+        log: LogId,
+        grant: GrantRef,
+        payloads: Vec<(StoreId, Payload)>,
+    ) -> Result<Entry, Error> {
+        // More open tips than one entry may name are gathered by entries that do nothing else.
+        while self.open_tips(&log)?.len() > limits::PARENTS {
+            self.chain(author, log, grant, Vec::new())?;
+        }
+        self.chain(author, log, grant, payloads)
+    }
+
+    /// Tips of other logs that nothing builds on yet and whose heads are signed.
+    fn open_tips(&mut self, log: &LogId) -> Result<Vec<BranchNo>, StorageError> {
+        let mut open = Vec::new();
+        for number in self.uncovered()? {
+            let branch = self.branch(number)?;
+            if branch.log != *log && branch.unsigned.0 == 0 {
+                open.push(number);
+            }
+        }
+        Ok(open)
+    }
+
+    fn chain(
+        &mut self,
+        author: &Author<'_>,
+        log: LogId,
+        grant: GrantRef,
+        payloads: Vec<(StoreId, Payload)>,
+    ) -> Result<Entry, Error> {
+        let own = self.branches_of(&log)?.first().copied();
+        let tip = own.map(|number| self.branch(number).cloned()).transpose()?;
+        let mut parents = Vec::new();
+        for number in self.open_tips(&log)?.into_iter().take(limits::PARENTS) {
+            let branch = self.branch(number)?;
+            let position = Position {
+                log: branch.log,
+                seq: branch.tip.seq,
+                id: branch.tip.id,
+            };
+            parents.push((position, number, branch.generation, branch.timestamp));
+        }
+        parents.sort_unstable_by_key(|p| p.0);
+        let below = tip.iter().map(|b| (b.generation, b.timestamp));
+        let below = below.chain(parents.iter().map(|p| (p.2, p.3)));
+        let (generation, latest) = below.fold((0, None), |(g, t): (u64, Option<Timestamp>), b| {
+            (g.max(b.0), t.max(Some(b.1)))
+        });
+        let header = Header {
+            database: Some(self.database),
+            log,
+            seq: tip.as_ref().map_or(1, |b| b.tip.seq + 1),
+            prev: tip.as_ref().map(|b| b.tip.id),
+            parents: parents.iter().map(|p| p.0).collect(),
+            generation: generation + 1,
+            timestamp: Timestamp::claim(author.wall, latest),
+            grant,
+            payloads: Vec::new(),
+            salt: None,
+        };
+        let entry = Entry::new(header, payloads)?;
+        let number = self.room(author, own, &log, &entry)?;
+        for (position, parent, ..) in &parents {
+            let stated = Head {
+                position: *position,
+                signature: crate::key::Signature([0; 64]),
+            };
+            if !self.pin_head(*parent, &stated, false)? {
+                return Err(corrupt("a head").into());
+            }
+        }
+        let branches: Vec<BranchNo> = parents.iter().map(|p| p.1).collect();
+        self.append(&entry, number, &branches)?;
+        self.put_own(author, log, entry.header().seq, entry.id())?;
+        Ok(entry)
+    }
+
+    /// The branch of our log, with its tip signed first if `entry` would make the unsigned run exceed the limits.
+    fn room(
+        &mut self,
+        author: &Author<'_>,
+        own: Option<BranchNo>,
+        log: &LogId,
+        entry: &Entry,
+    ) -> Result<BranchNo, StorageError> {
+        let Some(number) = own else {
+            return self
+                .branch_after(log, None)?
+                .ok_or_else(|| corrupt("a log"));
+        };
+        let (count, bytes) = self.branch(number)?.unsigned;
+        if count as usize + 1 > limits::RUN_ENTRIES
+            || bytes as usize + entry.run_bytes() > limits::RUN_BYTES
+        {
+            self.sign_tip(author.key, number)?;
+        }
+        Ok(number)
+    }
+
+    /// Works out the operations: one a cell, naming what it replaces.
+    fn resolve(&self, writes: &[Write]) -> Result<Ops, Error> {
+        let mut ops = Ops::new();
+        for write in writes {
+            let store = ops.entry(write.store.clone()).or_default();
+            if write.below {
+                store.retain(|path, op| {
+                    let under = write.path.is_prefix_of(path);
+                    if under {
+                        op.value = None;
+                    }
+                    !under || !op.replaces.is_empty()
+                });
+                self.clear_below(store, write)?;
+            }
+            if write.above {
+                for path in write.path.ancestors() {
+                    let replaces = self.live_names(&write.store, &path)?;
+                    if !replaces.is_empty() {
+                        store.insert(
+                            path.clone(),
+                            CellOp {
+                                path,
+                                value: None,
+                                replaces,
+                            },
+                        );
+                    }
+                }
+            }
+            let replaces = match &write.seen {
+                Seen::AtCommit => self.live_names(&write.store, &write.path)?,
+                Seen::Values(names) => sorted(names.clone()),
+            };
+            if write.value.is_none() && replaces.is_empty() {
+                store.remove(&write.path);
+                continue;
+            }
+            let path = write.path.clone();
+            store.insert(
+                path.clone(),
+                CellOp {
+                    path,
+                    value: write.value.clone(),
+                    replaces,
+                },
+            );
+        }
+        Ok(ops)
+    }
+
+    fn clear_below(
+        &self,
+        store: &mut BTreeMap<Path, CellOp>,
+        write: &Write,
+    ) -> Result<(), StorageError> {
+        self.view()
+            .scan_cells(&write.store, &write.path, None, &mut |cell| {
+                if cell.path != write.path {
+                    let replaces = sorted(cell.values.iter().map(|v| v.name).collect());
+                    let path = cell.path;
+                    store.insert(
+                        path.clone(),
+                        CellOp {
+                            path,
+                            value: None,
+                            replaces,
+                        },
+                    );
+                }
+                ControlFlow::Continue(())
+            })
+    }
+
+    fn live_names(&self, store: &StoreId, path: &Path) -> Result<Vec<ValueName>, StorageError> {
+        Ok(sorted(
+            self.view()
+                .cell(store, path)?
+                .iter()
+                .map(|v| v.name)
+                .collect(),
+        ))
+    }
+}
+
+fn sorted(mut names: Vec<ValueName>) -> Vec<ValueName> {
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn not_permitted(device: &NodeId, role: Role) -> Error {
+    Error::NotPermitted {
+        device: device.short(),
+        role: role.name(),
+    }
+}
+
+/// Founds a database on empty storage: its genesis entry names the author's device as the first admin.
+///
+/// # Errors
+/// [`StorageError`], also when the storage already is a replica.
+pub fn create(
+    tx: &mut dyn WriteTx,
+    author: &Author<'_>,
+    salt: [u8; 16],
+) -> Result<DatabaseId, Error> {
+    let device = author.key.node_id();
+    let admin = MemberOp::Grant {
+        subject: Subject::Device(device),
+        role: Role::Admin,
+        priority: 0,
+        terms: TicketTerms::default(),
+    };
+    let log = LogId {
+        device,
+        epoch: author.fresh_epoch,
+    };
+    let header = Header {
+        database: None,
+        log,
+        seq: 1,
+        prev: None,
+        parents: Vec::new(),
+        generation: 1,
+        timestamp: author.wall,
+        grant: GrantRef::OWN,
+        payloads: Vec::new(),
+        salt: Some(salt),
+    };
+    let payload = Payload::Present(encode_members(&[admin]));
+    let entry = Entry::new(header, vec![(StoreId::members(), payload)])?;
+    let database = entry.database();
+    found(tx, database)?;
+    let mut ledger = Ledger::open(tx)?;
+    let branch = ledger
+        .branch_after(&log, None)?
+        .ok_or_else(|| corrupt("a log"))?;
+    ledger.append(&entry, branch, &[])?;
+    ledger.put_own(author, log, 1, entry.id())?;
+    ledger.seal(author)?;
+    ledger.finish()?;
+    Ok(database)
+}

@@ -1,0 +1,386 @@
+//! Cells: what a set of entries means. A value is live if no write at its path names it; several live values are a
+//! conflict, the highest (timestamp, entry id, index) is shown (I11). Names of values that are not held yet are
+//! remembered, so that the outcome never depends on the order of arrival (I2).
+
+use crate::codec::Writer;
+use crate::entry::{Entry, StoreId, StoreKind, Timestamp};
+use crate::id::{EntryId, LogId};
+use crate::ledger::Ledger;
+use crate::ops::{CellOp, ValueName, decode_cells};
+use crate::path::Path;
+use crate::rows::{
+    BranchNo, CellRow, Place, StoreNo, cell_key, cell_prefix, last4, log_key, split_cell_key,
+};
+use crate::storage::{Order, ReadTx, StorageError, Table};
+use crate::view::View;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+pub(crate) const STORE_KEY_PREFIX: &[u8] = b"store/";
+
+pub(crate) fn store_key(id: &StoreId) -> Vec<u8> {
+    [
+        STORE_KEY_PREFIX,
+        &id.kind.0.to_be_bytes(),
+        id.name.as_bytes(),
+    ]
+    .concat()
+}
+
+pub(crate) fn store_number(tx: &dyn ReadTx, id: &StoreId) -> Result<Option<StoreNo>, StorageError> {
+    tx.get(Table::Meta, &store_key(id))?
+        .map(|number| last4(&number))
+        .transpose()
+}
+
+/// A live value of a cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveValue {
+    /// Its name, as a write that replaces it states it.
+    pub name: ValueName,
+    /// The entry that wrote it.
+    pub entry: EntryId,
+    /// The author's clock.
+    pub timestamp: Timestamp,
+    /// The bytes.
+    pub value: Vec<u8>,
+}
+
+impl LiveValue {
+    fn rank(&self) -> (Timestamp, EntryId, u32) {
+        (self.timestamp, self.entry, self.name.index)
+    }
+}
+
+/// A cell and its live values, the winner first. More than one is a conflict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// Where it is.
+    pub path: Path,
+    /// At least one.
+    pub values: Vec<LiveValue>,
+}
+
+impl Cell {
+    /// The value shown.
+    #[must_use]
+    pub fn winner(&self) -> &LiveValue {
+        &self.values[0]
+    }
+}
+
+/// What one live value adds to its store's digest.
+fn element(
+    kind: StoreKind,
+    path: &[u8],
+    entry: &EntryId,
+    index: u32,
+    value: &[u8],
+) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new_derive_key("anabranch 1 live value");
+    hasher.update(&kind.0.to_be_bytes());
+    hasher.update(&(path.len() as u32).to_be_bytes());
+    hasher.update(path);
+    hasher.update(&entry.0);
+    hasher.update(&index.to_be_bytes());
+    hasher.update(value);
+    hasher
+}
+
+/// Carries out the operations of one payload.
+pub(crate) fn apply(
+    ledger: &mut Ledger<'_>,
+    entry: &Entry,
+    branch: BranchNo,
+    store: StoreNo,
+    payload: &[u8],
+) -> Result<(), StorageError> {
+    let header = entry.header();
+    let decoded = decode_cells(&header.log, payload);
+    if decoded.unknown {
+        ledger.store(store)?.needs_newer = true;
+    }
+    for (index, op) in decoded.ops.into_iter().enumerate() {
+        let Some(op) = op else { continue };
+        for name in &op.replaces {
+            replace(ledger, store, &op.path, name)?;
+        }
+        add(ledger, entry, (branch, header.seq, index as u32), store, op)?;
+    }
+    Ok(())
+}
+
+fn add(
+    ledger: &mut Ledger<'_>,
+    entry: &Entry,
+    place: Place,
+    store: StoreNo,
+    op: CellOp,
+) -> Result<(), StorageError> {
+    let Some(value) = op.value else { return Ok(()) };
+    if ledger.counters.names > 0 {
+        let id8 = entry.id().first8();
+        let name = ValueName {
+            log: entry.header().log,
+            seq: place.1,
+            index: place.2,
+            id8,
+        };
+        if ledger
+            .tx
+            .delete(Table::Name, &name_key(store, &op.path, &name))?
+        {
+            ledger.counters.names -= 1;
+            return Ok(());
+        }
+    }
+    let row = CellRow::encode(entry.header().timestamp, &entry.id(), &value);
+    ledger.tx.put(
+        Table::Cell,
+        &cell_key(store, op.path.as_bytes(), place),
+        &row,
+    )?;
+    let store = ledger.store(store)?;
+    store.sum.add(&element(
+        store.id.kind,
+        op.path.as_bytes(),
+        &entry.id(),
+        place.2,
+        &value,
+    ));
+    store.live += 1;
+    Ok(())
+}
+
+fn replace(
+    ledger: &mut Ledger<'_>,
+    store: StoreNo,
+    path: &Path,
+    name: &ValueName,
+) -> Result<(), StorageError> {
+    for branch in ledger.branches_of(&name.log)? {
+        if !ledger.branch(branch)?.owns(name.seq) {
+            continue;
+        }
+        let key = cell_key(store, path.as_bytes(), (branch, name.seq, name.index));
+        if let Some(row) = ledger.tx.get(Table::Cell, &key)? {
+            let row = CellRow::decode(&row)?;
+            if row.entry.first8() == name.id8 {
+                ledger.tx.delete(Table::Cell, &key)?;
+                let store = ledger.store(store)?;
+                let kind = store.id.kind;
+                store.sum.remove(&element(
+                    kind,
+                    path.as_bytes(),
+                    &row.entry,
+                    name.index,
+                    &row.value,
+                ));
+                store.live = store.live.saturating_sub(1);
+                return Ok(());
+            }
+        } else if ledger.view().entry_id(branch, name.seq)?.first8() == name.id8 {
+            // Held, and not live: replaced before, or never written here.
+            return Ok(());
+        }
+    }
+    let key = name_key(store, path, name);
+    if ledger.tx.get(Table::Name, &key)?.is_none() {
+        ledger.tx.put(Table::Name, &key, &[])?;
+        ledger.counters.names += 1;
+    }
+    Ok(())
+}
+
+fn name_key(store: StoreNo, path: &Path, name: &ValueName) -> Vec<u8> {
+    let mut key = cell_prefix(store, path.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&log_key(&name.log));
+    key.extend_from_slice(&name.seq.to_be_bytes());
+    key.extend_from_slice(&name.index.to_be_bytes());
+    key.extend_from_slice(&name.id8);
+    key
+}
+
+/// A store as `db info` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// Kind and name.
+    pub id: StoreId,
+    /// Live values in it.
+    pub live: u64,
+    /// Digest of the live values; `None` when it needs a newer program.
+    pub digest: Option<[u8; 32]>,
+}
+
+impl View<'_> {
+    /// The live values of the cell at `path`, the winner first. Cost: one look-up.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn cell(&self, store: &StoreId, path: &Path) -> Result<Vec<LiveValue>, StorageError> {
+        let mut values = Vec::new();
+        self.scan_cells(store, path, None, &mut |cell| {
+            if cell.path == *path {
+                values = cell.values;
+            }
+            ControlFlow::Break(())
+        })?;
+        Ok(values)
+    }
+
+    /// Calls `visit` with each cell at or below `prefix`, ascending by path, starting after `after` if given, until it
+    /// breaks. The empty prefix is the whole store. Cost: one step a live value; one cell in memory.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn scan_cells(
+        &self,
+        store: &StoreId,
+        prefix: &Path,
+        after: Option<&Path>,
+        visit: &mut dyn FnMut(Cell) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        let Some(number) = store_number(self.tx, store)? else {
+            return Ok(());
+        };
+        let start = cell_prefix(number, prefix.as_bytes());
+        let from = match after {
+            // `01` follows the `00` that ends this path in a key and precedes nothing else.
+            Some(path) => [&cell_prefix(number, path.as_bytes())[..], &[1]].concat(),
+            None => start.clone(),
+        };
+        let mut logs = Logs {
+            view: *self,
+            known: BTreeMap::new(),
+        };
+        let mut open: Option<Cell> = None;
+        let mut stopped = false;
+        let mut failed = None;
+        self.tx.scan(
+            Table::Cell,
+            &from,
+            None,
+            Order::Ascending,
+            &mut |key, row| {
+                if !key.starts_with(&start) {
+                    return ControlFlow::Break(());
+                }
+                match logs.value(key, row) {
+                    Err(e) => {
+                        failed = Some(e);
+                        ControlFlow::Break(())
+                    }
+                    Ok((path, value)) => {
+                        if let Some(cell) = &mut open
+                            && cell.path.as_bytes() == path
+                        {
+                            cell.values.push(value);
+                            return ControlFlow::Continue(());
+                        }
+                        let next = Cell {
+                            path: Path::trusted(path),
+                            values: vec![value],
+                        };
+                        let flow = open
+                            .replace(next)
+                            .map_or(ControlFlow::Continue(()), |cell| visit(ranked(cell)));
+                        stopped = flow.is_break();
+                        flow
+                    }
+                }
+            },
+        )?;
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        if let (Some(cell), false) = (open, stopped) {
+            let _ = visit(ranked(cell));
+        }
+        Ok(())
+    }
+
+    /// Every store, with its number of live values and its digest.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn stores(&self) -> Result<Vec<StoreInfo>, StorageError> {
+        let mut list = (1..=self.counters()?.stores)
+            .map(|number| {
+                let row = self.store_row(number)?;
+                Ok(StoreInfo {
+                    digest: (!row.needs_newer).then(|| row.sum.digest()),
+                    id: row.id,
+                    live: row.live,
+                })
+            })
+            .collect::<Result<Vec<_>, StorageError>>()?;
+        list.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(list)
+    }
+
+    /// The digest of the whole state: equal exactly when the states are. `None` while a store needs a newer program.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn state_digest(&self) -> Result<Option<[u8; 32]>, StorageError> {
+        let stores = self.stores()?;
+        let mut w = Writer::new();
+        w.array(stores.len());
+        for store in &stores {
+            let Some(digest) = store.digest else {
+                return Ok(None);
+            };
+            w.array(2);
+            store.id.encode(&mut w);
+            w.bytes(&digest);
+        }
+        Ok(Some(blake3::derive_key(
+            "anabranch 1 state digest",
+            &w.finish(),
+        )))
+    }
+}
+
+fn ranked(mut cell: Cell) -> Cell {
+    cell.values.sort_by(|a, b| b.rank().cmp(&a.rank()));
+    cell
+}
+
+/// Logs by branch number, looked up once a scan.
+struct Logs<'t> {
+    view: View<'t>,
+    known: BTreeMap<BranchNo, LogId>,
+}
+
+impl Logs<'_> {
+    fn value<'k>(
+        &mut self,
+        key: &'k [u8],
+        row: &[u8],
+    ) -> Result<(&'k [u8], LiveValue), StorageError> {
+        let (path, (branch, seq, index)) = split_cell_key(key)?;
+        let row = CellRow::decode(row)?;
+        let log = match self.known.get(&branch) {
+            Some(log) => *log,
+            None => {
+                let log = self.view.branch(branch)?.log;
+                self.known.insert(branch, log);
+                log
+            }
+        };
+        let name = ValueName {
+            log,
+            seq,
+            index,
+            id8: row.entry.first8(),
+        };
+        let value = LiveValue {
+            name,
+            entry: row.entry,
+            timestamp: row.timestamp,
+            value: row.value,
+        };
+        Ok((path, value))
+    }
+}

@@ -1,0 +1,124 @@
+//! What can go wrong with a replica: its storage, bytes that cannot be read, or entries that may not be admitted.
+
+use crate::codec::DecodeError;
+use crate::id::{LogId, Position, Seq};
+use crate::ops::Role;
+use crate::path::PathError;
+use crate::run::RunError;
+use crate::storage::StorageError;
+
+/// Any failure of this crate that depends on what is stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The storage failed or is damaged.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A run was refused before anything held was looked at.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A run was refused because of what is held.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Own input that does not fit the format.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A key that does not fit the format.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The device may not write what it tried to.
+    #[error(
+        "this device ({device}) may not {role} here; ask an admin of the database for a ticket with that role"
+    )]
+    NotPermitted {
+        /// The device.
+        device: String,
+        /// What would be needed.
+        role: &'static str,
+    },
+    /// A ticket whose grant this replica does not know.
+    #[error("this ticket is not known to the database; ask for a new one")]
+    UnknownTicket,
+    /// The storage holds no database yet.
+    #[error("the database has not received its first entry yet; sync with a peer that has it")]
+    Empty,
+}
+
+/// Why a run may not be applied. Nothing of it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Something it builds on is not held yet (I3): it may be tried again later.
+    #[error("an entry builds on {0:?}, which has not arrived")]
+    Gap(LogId, Seq),
+    /// A parent that is held was never signed as a head.
+    #[error("an entry names {0:?} as a parent, which its device never signed as a head")]
+    ParentNotHead(Position),
+    /// The generation is not 1 + the largest below it.
+    #[error("an entry of log {log} states generation {stated}, it must be {right}")]
+    Generation {
+        /// The log.
+        log: LogId,
+        /// What the header says.
+        stated: u64,
+        /// What it must be.
+        right: u64,
+    },
+    /// The author had no right to it.
+    #[error("an entry of log {log} at {seq} needs the right to {}, its grant does not give it", role.name())]
+    NotPermitted {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+        /// What would be needed.
+        role: Role,
+    },
+    /// The grant it states is none, not its author's, or not in its past.
+    #[error("an entry of log {log} at {seq} uses a grant that is not its own")]
+    Grant {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+    /// It grants more than its author may.
+    #[error("an entry of log {log} at {seq} grants a higher priority than its author has")]
+    Priority {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+    /// It names a log of its own among its parents, or its own log.
+    #[error("an entry of log {log} at {seq} names its own log as a parent")]
+    OwnParent {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+    /// The genesis entry does not found a database.
+    #[error("the first entry does not name an admin")]
+    Genesis,
+    /// A payload that decides who may write is absent.
+    #[error("an entry of log {log} at {seq} came without its members payload")]
+    MembersAbsent {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+}
+
+impl Refusal {
+    /// Whether it may be admissible once more has arrived.
+    #[must_use]
+    pub fn is_gap(&self) -> bool {
+        matches!(self, Self::Gap(..))
+    }
+}
+
+pub(crate) fn corrupt(what: &str) -> StorageError {
+    StorageError::Corrupt(format!("{what} cannot be read"))
+}

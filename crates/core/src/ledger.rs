@@ -1,0 +1,486 @@
+//! Appending entries: the one place where entries, logs, heads, cells and grants are written, so that they always change
+//! together (I2, I3). It believes what it is given: [`crate::admit`] checks what comes from peers, [`crate::author`] makes
+//! what comes from here.
+
+use crate::body::{Body, BodyParent};
+use crate::cells;
+use crate::entry::{Entry, StoreId, StoreKind};
+use crate::error::corrupt;
+use crate::frontier::tip_element;
+use crate::head::Head;
+use crate::id::{DatabaseId, LogId, Position, Seq};
+use crate::key::Signature;
+use crate::limits;
+use crate::lthash::LtHash;
+use crate::membership;
+use crate::rows::{
+    Branch, BranchNo, Counters, EntryRow, HeadRow, META_COUNTERS, META_DATABASE, META_FRONTIER,
+    Row, StoreNo, StoreRow, Tip, branch_key, grant_id_key, key32, last4, log_key,
+};
+use crate::storage::{Order, ReadTx, StorageError, Table, WriteTx};
+use crate::view::View;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+/// One write transaction on a replica. What changes often is kept here and written once by [`Self::finish`].
+pub struct Ledger<'t> {
+    pub(crate) tx: &'t mut dyn WriteTx,
+    pub(crate) database: DatabaseId,
+    pub(crate) counters: Counters,
+    frontier: LtHash,
+    branches: BTreeMap<BranchNo, Branch>,
+    by_log: BTreeMap<LogId, Vec<BranchNo>>,
+    stores: BTreeMap<StoreNo, StoreRow>,
+    store_numbers: BTreeMap<StoreId, StoreNo>,
+    changed: Changes,
+}
+
+/// What one transaction changed, for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Entries added.
+    pub entries: u64,
+    /// Stores touched.
+    pub stores: BTreeSet<StoreId>,
+    /// Whether grants were added.
+    pub members: bool,
+    /// Whether a peer would be told something new.
+    pub frontier: bool,
+}
+
+impl Changes {
+    /// Adds what another transaction changed.
+    pub fn merge(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.stores.extend(other.stores);
+        self.members |= other.members;
+        self.frontier |= other.frontier;
+    }
+}
+
+/// Marks empty storage as a replica of `database`, holding nothing yet.
+///
+/// # Errors
+/// [`StorageError::Foreign`] when it already is a replica of another one.
+pub fn found(tx: &mut dyn WriteTx, database: DatabaseId) -> Result<(), StorageError> {
+    match View::new(as_read(tx)).database()? {
+        None => tx.put(Table::Meta, META_DATABASE, &database.0),
+        Some(found) if found == database => Ok(()),
+        Some(found) => Err(StorageError::Corrupt(format!(
+            "it is a replica of {found:?}, not of {database:?}"
+        ))),
+    }
+}
+
+pub(crate) fn as_read(tx: &mut dyn WriteTx) -> &dyn ReadTx {
+    tx
+}
+
+impl<'t> Ledger<'t> {
+    /// Opens the replica inside `tx`.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when it was never [`found`]ed, or whatever the storage reports.
+    pub fn open(tx: &'t mut dyn WriteTx) -> Result<Self, StorageError> {
+        let view = View::new(as_read(tx));
+        let database = view.database()?.ok_or_else(|| corrupt("the database id"))?;
+        let (counters, frontier) = (view.counters()?, view.frontier_sum()?);
+        Ok(Self {
+            tx,
+            database,
+            counters,
+            frontier,
+            branches: BTreeMap::new(),
+            by_log: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            store_numbers: BTreeMap::new(),
+            changed: Changes::default(),
+        })
+    }
+
+    /// Writes what was kept back and says what changed. Must precede the transaction's commit.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn finish(mut self) -> Result<Changes, StorageError> {
+        self.flush()?;
+        Ok(self.changed)
+    }
+
+    /// Writes what was kept back, so that a [`View`] of the transaction sees it.
+    pub(crate) fn flush(&mut self) -> Result<(), StorageError> {
+        for (number, branch) in &self.branches {
+            branch.put(self.tx, &key32(*number))?;
+        }
+        for (number, store) in &self.stores {
+            store.put(self.tx, &key32(*number))?;
+        }
+        self.counters.put(self.tx, META_COUNTERS)?;
+        self.tx
+            .put(Table::Meta, META_FRONTIER, &self.frontier.to_bytes())
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> DatabaseId {
+        self.database
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View::new(&*self.tx)
+    }
+
+    pub(crate) fn branch(&mut self, number: BranchNo) -> Result<&mut Branch, StorageError> {
+        if !self.branches.contains_key(&number) {
+            let branch = self.view().branch(number)?;
+            self.branches.insert(number, branch);
+        }
+        self.branches
+            .get_mut(&number)
+            .ok_or_else(|| corrupt("a branch"))
+    }
+
+    pub(crate) fn branches_of(&mut self, log: &LogId) -> Result<Vec<BranchNo>, StorageError> {
+        if let Some(known) = self.by_log.get(log) {
+            return Ok(known.clone());
+        }
+        let found = self.view().branches_of(log)?;
+        self.by_log.insert(*log, found.clone());
+        Ok(found)
+    }
+
+    /// As [`View::find`], with what this transaction added.
+    pub(crate) fn find(&mut self, position: &Position) -> Result<Option<BranchNo>, StorageError> {
+        for number in self.branches_of(&position.log)? {
+            let branch = self.branch(number)?;
+            if !branch.owns(position.seq) {
+                continue;
+            }
+            let id = if branch.tip.seq == position.seq {
+                branch.tip.id
+            } else {
+                self.view().entry_id(number, position.seq)?
+            };
+            if id == position.id {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The branch that an entry after `prev` extends: the one whose tip `prev` is, or a new one that forks off there.
+    pub(crate) fn branch_after(
+        &mut self,
+        log: &LogId,
+        prev: Option<&Position>,
+    ) -> Result<Option<BranchNo>, StorageError> {
+        let base = match prev {
+            None => None,
+            Some(position) => match self.find(position)? {
+                None => return Ok(None),
+                Some(number) if self.branch(number)?.tip.seq == position.seq => {
+                    return Ok(Some(number));
+                }
+                Some(number) => Some((number, position.seq)),
+            },
+        };
+        if let Some((below, seq)) = base {
+            // Runs are sent in the order of their heads' arrival; the one that brings the base must stay before us.
+            if let Some((at, mut head)) = self.view().next_head(below, seq - 1)? {
+                head.pinned = true;
+                head.put(self.tx, &branch_key(below, at))?;
+            }
+        }
+        self.counters.branches += 1;
+        let number = self.counters.branches;
+        let mut key = log_key(log).to_vec();
+        key.extend_from_slice(&key32(number));
+        self.tx.put(Table::BranchByLog, &key, &[])?;
+        self.by_log.entry(*log).or_default().push(number);
+        let tip = Tip {
+            seq: base.map_or(0, |(_, seq)| seq),
+            id: prev.map_or(crate::id::EntryId([0; 32]), |p| p.id),
+        };
+        self.branches.insert(
+            number,
+            Branch {
+                log: *log,
+                base,
+                tip,
+                generation: 0,
+                timestamp: crate::entry::Timestamp(0),
+                head: None,
+                unsigned: (0, 0),
+            },
+        );
+        Ok(Some(number))
+    }
+
+    pub(crate) fn store_number(&mut self, id: &StoreId) -> Result<StoreNo, StorageError> {
+        if let Some(&number) = self.store_numbers.get(id) {
+            return Ok(number);
+        }
+        let number = match cells::store_number(as_read(self.tx), id)? {
+            Some(number) => number,
+            None => {
+                self.counters.stores += 1;
+                let number = self.counters.stores;
+                self.tx
+                    .put(Table::Meta, &cells::store_key(id), &key32(number))?;
+                let row = StoreRow {
+                    id: id.clone(),
+                    sum: LtHash::default(),
+                    live: 0,
+                    needs_newer: false,
+                };
+                self.stores.insert(number, row);
+                number
+            }
+        };
+        self.store_numbers.insert(id.clone(), number);
+        Ok(number)
+    }
+
+    pub(crate) fn store(&mut self, number: StoreNo) -> Result<&mut StoreRow, StorageError> {
+        if !self.stores.contains_key(&number) {
+            let row = self.view().store_row(number)?;
+            self.stores.insert(number, row);
+        }
+        self.stores
+            .get_mut(&number)
+            .ok_or_else(|| corrupt("a store"))
+    }
+
+    /// Adds `entry`, which builds on the tip of `branch`, and everything that follows from it. `parents` are the
+    /// branches that own the entry's parents.
+    pub(crate) fn append(
+        &mut self,
+        entry: &Entry,
+        branch: BranchNo,
+        parents: &[BranchNo],
+    ) -> Result<(), StorageError> {
+        let header = entry.header();
+        let arrival = self.counters.next_arrival;
+        if self.counters.last != (branch, header.seq - 1) {
+            self.tx.put(
+                Table::Segment,
+                &branch_key(branch, header.seq),
+                &arrival.to_be_bytes(),
+            )?;
+        }
+        self.counters.next_arrival += 1;
+        self.counters.last = (branch, header.seq);
+        self.put_row(entry, branch, parents, arrival)?;
+        self.cover(header, branch, parents)?;
+        self.advance(entry, branch)?;
+        self.changed.entries += 1;
+        for (store, payload) in entry.payloads() {
+            let number = self.store_number(store)?;
+            self.changed.stores.insert(store.clone());
+            let Some(bytes) = payload.bytes() else {
+                continue;
+            };
+            if store.kind == StoreKind::MEMBERS {
+                self.changed.members = true;
+                membership::apply(self, entry, branch, number, bytes)?;
+            } else if store.kind.has_cells() {
+                cells::apply(self, entry, branch, number, bytes)?;
+            } else {
+                self.store(number)?.needs_newer = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_row(
+        &mut self,
+        entry: &Entry,
+        branch: BranchNo,
+        parents: &[BranchNo],
+        arrival: u64,
+    ) -> Result<(), StorageError> {
+        let header = entry.header();
+        let grant = if header.salt.is_some() {
+            0
+        } else {
+            let key = grant_id_key(&header.grant.entry, header.grant.index);
+            let number = self
+                .tx
+                .get(Table::GrantById, &key)?
+                .ok_or_else(|| corrupt("a grant"))?;
+            last4(&number)?
+        };
+        let payloads = entry
+            .payloads()
+            .map(|(store, payload)| Ok((self.store_number(store)?, payload.clone())))
+            .collect::<Result<Vec<_>, StorageError>>()?;
+        let parents = header
+            .parents
+            .iter()
+            .zip(parents)
+            .map(|(p, &log)| BodyParent {
+                log,
+                seq: p.seq,
+                id: p.id,
+                signature: None,
+            })
+            .collect();
+        let body = Body {
+            generation: header.generation,
+            timestamp: header.timestamp,
+            grant,
+            parents,
+            payloads,
+            salt: header.salt,
+        };
+        EntryRow {
+            id: entry.id(),
+            branch,
+            seq: header.seq,
+            body,
+        }
+        .put(self.tx, &arrival.to_be_bytes())
+    }
+
+    /// Keeps the set of tips that nothing builds on. A tip has no successor in its log, so only an entry that names it
+    /// directly can cover it.
+    fn cover(
+        &mut self,
+        header: &crate::entry::Header,
+        branch: BranchNo,
+        parents: &[BranchNo],
+    ) -> Result<(), StorageError> {
+        for (parent, &number) in header.parents.iter().zip(parents) {
+            if self.branch(number)?.tip.seq == parent.seq {
+                self.tx.delete(Table::Uncovered, &key32(number))?;
+            }
+        }
+        self.tx.put(Table::Uncovered, &key32(branch), &[])
+    }
+
+    fn advance(&mut self, entry: &Entry, branch: BranchNo) -> Result<(), StorageError> {
+        let header = entry.header();
+        let (count, bytes) = (1, entry.run_bytes() as u32);
+        let row = self.branch(branch)?;
+        row.tip = Tip {
+            seq: header.seq,
+            id: entry.id(),
+        };
+        row.generation = header.generation;
+        row.timestamp = header.timestamp;
+        row.unsigned = (row.unsigned.0 + count, row.unsigned.1.saturating_add(bytes));
+        Ok(())
+    }
+
+    /// Branches whose tip nothing builds on, ascending.
+    pub(crate) fn uncovered(&self) -> Result<Vec<BranchNo>, StorageError> {
+        let mut found = Vec::new();
+        self.tx.scan(
+            Table::Uncovered,
+            &[],
+            None,
+            Order::Ascending,
+            &mut |key, _| {
+                found.push(last4(key));
+                ControlFlow::Continue(())
+            },
+        )?;
+        found.into_iter().collect()
+    }
+
+    /// Keeps the head over the tip of `branch` and drops the one before it if no run then exceeds the limits (nothing
+    /// below a head is lost with it, and pinned ones stay).
+    pub(crate) fn keep_head(
+        &mut self,
+        branch: BranchNo,
+        signature: Signature,
+    ) -> Result<(), StorageError> {
+        let row = self.branch(branch)?.clone();
+        let mut span = row.unsigned;
+        if let Some(last) = row.head
+            && let Some(head) = self.view().head(branch, last.seq)?
+        {
+            let joined = (span.0 + head.span.0, span.1.saturating_add(head.span.1));
+            if !head.pinned
+                && joined.0 <= limits::RUN_ENTRIES as u32
+                && joined.1 <= limits::RUN_BYTES as u32
+            {
+                self.tx.delete(Table::Head, &branch_key(branch, last.seq))?;
+                span = joined;
+            }
+        }
+        let arrival = self.arrival_of_tip(branch, row.tip.seq)?;
+        HeadRow {
+            signature,
+            arrival,
+            pinned: false,
+            span,
+        }
+        .put(self.tx, &branch_key(branch, row.tip.seq))?;
+        let position = |tip: Tip| Position {
+            log: row.log,
+            seq: tip.seq,
+            id: tip.id,
+        };
+        if let Some(last) = row.head {
+            self.frontier.remove(&tip_element(&position(last)));
+        }
+        self.frontier.add(&tip_element(&position(row.tip)));
+        let kept = self.branch(branch)?;
+        kept.head = Some(kept.tip);
+        kept.unsigned = (0, 0);
+        self.changed.frontier = true;
+        Ok(())
+    }
+
+    fn arrival_of_tip(&self, branch: BranchNo, seq: Seq) -> Result<u64, StorageError> {
+        if self.counters.last == (branch, seq) {
+            Ok(self.counters.next_arrival - 1)
+        } else {
+            self.view().arrival(branch, seq)
+        }
+    }
+
+    /// Makes sure that the head over a parent is kept for ever, splitting the run above it if it was dropped here.
+    /// `None` when the entry was never a head as far as is known and `stated` does not prove it either.
+    pub(crate) fn pin_head(
+        &mut self,
+        branch: BranchNo,
+        stated: &Head,
+        trusted: bool,
+    ) -> Result<bool, StorageError> {
+        let seq = stated.position.seq;
+        let key = branch_key(branch, seq);
+        if let Some(mut head) = HeadRow::get(self.tx, &key)? {
+            if !head.pinned {
+                head.pinned = true;
+                head.put(self.tx, &key)?;
+            }
+            return Ok(true);
+        }
+        if !trusted && !stated.verify(&self.database) {
+            return Ok(false);
+        }
+        let arrival = self.view().arrival(branch, seq)?;
+        let before = self
+            .view()
+            .previous_head(branch, seq)?
+            .map_or(0, |(at, _)| at);
+        let base = self.branch(branch)?.base_seq();
+        let span = u32::try_from(seq - before.max(base)).unwrap_or(u32::MAX);
+        let mut bytes = limits::RUN_BYTES as u32;
+        if let Some((at, mut above)) = self.view().next_head(branch, seq)? {
+            above.span.0 = u32::try_from(at - seq).unwrap_or(u32::MAX);
+            bytes = above.span.1;
+            above.put(self.tx, &branch_key(branch, at))?;
+        }
+        HeadRow {
+            signature: stated.signature,
+            arrival,
+            pinned: true,
+            span: (span, bytes),
+        }
+        .put(self.tx, &key)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,25 @@
+//! Every bound that is part of the format: beyond one of these an entry is not admissible, on any replica, for ever (I4).
+//! Bounds that only protect one node (memory, connections, quotas) are configuration and live with that node (I10).
+
+/// Bytes of one entry: canonical header and payloads. Larger values and manifests are blobs.
+pub const ENTRY_BYTES: usize = 192 * 1024;
+/// Positions of other logs that one entry may build on.
+pub const PARENTS: usize = 256;
+/// Stores that one entry may touch.
+pub const PAYLOADS: usize = 256;
+/// Bytes of a store's name (UTF-8).
+pub const STORE_NAME_BYTES: usize = 128;
+/// Stores of one database.
+pub const STORES: usize = 65_535;
+/// Entries in one run.
+pub const RUN_ENTRIES: usize = 256;
+/// Bytes in one run: canonical bytes of its entries plus [`RUN_PARENT_BYTES`] for each parent.
+pub const RUN_BYTES: usize = 256 * 1024;
+/// What one parent counts against [`RUN_BYTES`]: its head travels with it.
+pub const RUN_PARENT_BYTES: usize = 160;
+/// Bytes of an encoded cell path.
+pub const PATH_BYTES: usize = 8 * 1024;
+/// Segments of a cell path.
+pub const PATH_SEGMENTS: usize = 64;
+/// Grants (tickets included) of one entry.
+pub const GRANT_OPS: usize = 1024;

@@ -1,0 +1,536 @@
+//! Payloads: what the operations of a cell store and of the members store look like in bytes. Decoding is total: an
+//! operation that makes no sense has no effect (`None`) but keeps its index, a payload that is not even well-formed has
+//! no operations, and kinds from the future are counted so that their store can say that it needs a newer program.
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::entry::{Entry, GrantRef, StoreKind, Timestamp};
+use crate::id::{LogId, NodeId, Seq};
+use crate::key::{Context, DeviceKey, Signature, verify};
+use crate::limits;
+use crate::path::Path;
+
+/// The name of a value that a write replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ValueName {
+    /// The log of the entry that wrote it.
+    pub log: LogId,
+    /// The place of that entry.
+    pub seq: Seq,
+    /// Which operation of that entry's payload.
+    pub index: u32,
+    /// The first 8 bytes of that entry's id, so that branches of a forked log are told apart.
+    pub id8: [u8; 8],
+}
+
+/// A write to one cell: replaces what its writer saw there, and adds a value or, as a delete, nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellOp {
+    /// The cell.
+    pub path: Path,
+    /// The new value; `None` deletes.
+    pub value: Option<Vec<u8>>,
+    /// The values replaced, ascending.
+    pub replaces: Vec<ValueName>,
+}
+
+const PUT: u64 = 0;
+const DELETE: u64 = 1;
+
+/// Encodes the operations of one cell store for an entry of `own`.
+#[must_use]
+pub fn encode_cells(own: &LogId, ops: &[CellOp]) -> Vec<u8> {
+    let mut logs: Vec<LogId> = ops
+        .iter()
+        .flat_map(|op| &op.replaces)
+        .map(|n| n.log)
+        .filter(|log| log != own)
+        .collect();
+    logs.sort_unstable();
+    logs.dedup();
+    let mut w = Writer::new();
+    w.array(2).array(logs.len());
+    for log in &logs {
+        w.array(2).bytes(&log.device.0).u64(log.epoch);
+    }
+    w.array(ops.len());
+    for op in ops {
+        let tail = usize::from(!op.replaces.is_empty());
+        match &op.value {
+            Some(value) => w
+                .array(3 + tail)
+                .u64(PUT)
+                .bytes(op.path.as_bytes())
+                .bytes(value),
+            None => w.array(2 + tail).u64(DELETE).bytes(op.path.as_bytes()),
+        };
+        if op.replaces.is_empty() {
+            continue;
+        }
+        w.array(op.replaces.len());
+        for name in &op.replaces {
+            let number = logs.binary_search(&name.log).map_or(0, |i| i as u64 + 1);
+            w.array(4)
+                .u64(number)
+                .u64(name.seq)
+                .u64(u64::from(name.index))
+                .bytes(&name.id8);
+        }
+    }
+    w.finish()
+}
+
+/// What a payload holds after decoding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded<T> {
+    /// One for each operation, by index; `None` where it has no effect.
+    pub ops: Vec<Option<T>>,
+    /// Whether operations of an unknown kind are among them.
+    pub unknown: bool,
+}
+
+impl<T> Default for Decoded<T> {
+    fn default() -> Self {
+        Self {
+            ops: Vec::new(),
+            unknown: false,
+        }
+    }
+}
+
+enum Op<T> {
+    Known(T),
+    Senseless,
+    Unknown,
+}
+
+/// Reads an array of operations one by one, so that a bad one does not hide those after it.
+fn decode_ops<T>(
+    r: &mut Reader<'_>,
+    limit: usize,
+    mut one: impl FnMut(&mut Reader<'_>, u64, usize) -> Result<Op<T>, DecodeError>,
+) -> Result<Decoded<T>, DecodeError> {
+    let mut decoded = Decoded::default();
+    for _ in 0..r.array("operations", limit)? {
+        let start = r.position();
+        let mut ahead = r.clone();
+        r.skip("operation")?;
+        let op = (|| {
+            let fields = ahead.array("operation", 16)?;
+            let kind = ahead.u64("operation kind")?;
+            let op = one(&mut ahead, kind, fields)?;
+            if matches!(op, Op::Known(_)) && ahead.position() != r.position() {
+                return Err(DecodeError::Malformed {
+                    what: "operation",
+                    at: start,
+                });
+            }
+            Ok(op)
+        })();
+        decoded.unknown |= matches!(op, Ok(Op::Unknown));
+        decoded.ops.push(match op {
+            Ok(Op::Known(op)) => Some(op),
+            Ok(Op::Senseless | Op::Unknown) | Err(_) => None,
+        });
+    }
+    Ok(decoded)
+}
+
+/// Reads the payload of a cell store in an entry of `own`.
+#[must_use]
+pub fn decode_cells(own: &LogId, payload: &[u8]) -> Decoded<CellOp> {
+    let mut r = Reader::new(payload);
+    (|| {
+        r.tuple("payload", 2)?;
+        let mut logs = vec![*own];
+        for _ in 0..r.array("logs", limits::ENTRY_BYTES / 42)? {
+            r.tuple("log", 2)?;
+            let device = NodeId(r.array_of("device")?);
+            logs.push(LogId {
+                device,
+                epoch: r.u64("epoch")?,
+            });
+        }
+        let decoded = decode_ops(&mut r, limits::ENTRY_BYTES / 4, |r, kind, fields| {
+            decode_cell_op(r, kind, fields, &logs)
+        })?;
+        r.finish()?;
+        Ok::<_, DecodeError>(decoded)
+    })()
+    .unwrap_or_default()
+}
+
+fn decode_cell_op(
+    r: &mut Reader<'_>,
+    kind: u64,
+    fields: usize,
+    logs: &[LogId],
+) -> Result<Op<CellOp>, DecodeError> {
+    if kind > DELETE {
+        return Ok(Op::Unknown);
+    }
+    let Ok(path) = Path::from_encoded(r.bytes("path", limits::PATH_BYTES)?) else {
+        return Ok(Op::Senseless);
+    };
+    let value = match kind {
+        PUT => Some(r.bytes("value", limits::ENTRY_BYTES)?.to_vec()),
+        _ => None,
+    };
+    let without = if kind == PUT { 3 } else { 2 };
+    let mut replaces = Vec::new();
+    if fields == without + 1 {
+        for _ in 0..r.array("replaced values", limits::ENTRY_BYTES / 12)? {
+            r.tuple("value name", 4)?;
+            let Some(&log) = logs.get(r.u32("log number")? as usize) else {
+                return Ok(Op::Senseless);
+            };
+            let (seq, index) = (r.u64("sequence")?, r.u32("index")?);
+            replaces.push(ValueName {
+                log,
+                seq,
+                index,
+                id8: r.array_of("entry id")?,
+            });
+        }
+    }
+    Ok(if fields > without + 1 {
+        Op::Senseless
+    } else {
+        Op::Known(CellOp {
+            path,
+            value,
+            replaces,
+        })
+    })
+}
+
+/// What a device may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Receive everything.
+    Read,
+    /// And write to every store but that of the members.
+    Write,
+    /// And grant.
+    Admin,
+}
+
+impl Role {
+    fn number(self) -> u64 {
+        match self {
+            Self::Read => 1,
+            Self::Write => 2,
+            Self::Admin => 3,
+        }
+    }
+
+    pub(crate) fn from_number(n: u64) -> Option<Self> {
+        match n {
+            1 => Some(Self::Read),
+            2 => Some(Self::Write),
+            3 => Some(Self::Admin),
+            _ => None,
+        }
+    }
+
+    /// Lower-case name: `read`, `write`, `admin`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Whom a grant is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// One device.
+    Device(NodeId),
+    /// Every device.
+    Anyone,
+    /// Whoever holds the secret half of this key, to redeem it.
+    Ticket(NodeId),
+}
+
+impl Subject {
+    pub(crate) fn encode(self, w: &mut Writer) {
+        match self {
+            Self::Device(key) => w.array(2).u64(0).bytes(&key.0),
+            Self::Anyone => w.array(1).u64(1),
+            Self::Ticket(key) => w.array(2).u64(2).bytes(&key.0),
+        };
+    }
+
+    pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
+        let fields = r.array("subject", 2)?;
+        Ok(match (r.u64("subject kind")?, fields) {
+            (0, 2) => Some(Self::Device(NodeId(r.array_of("key")?))),
+            (1, 1) => Some(Self::Anyone),
+            (2, 2) => Some(Self::Ticket(NodeId(r.array_of("key")?))),
+            _ => None,
+        })
+    }
+}
+
+/// What serving nodes hold against a ticket when it is presented. Not a rule of admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TicketTerms {
+    /// How many devices may redeem it; `None`: any number.
+    pub limit: Option<u32>,
+    /// Until when.
+    pub expires: Option<Timestamp>,
+}
+
+/// An operation of the members store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberOp {
+    /// Gives `subject` a role.
+    Grant {
+        /// Whom.
+        subject: Subject,
+        /// What it may do.
+        role: Role,
+        /// Rank; 0 is the highest. Never higher than that of the grant used.
+        priority: u32,
+        /// For tickets.
+        terms: TicketTerms,
+    },
+    /// Grants the author's device the role of the ticket whose grant this entry uses. The signature is made with the
+    /// ticket's key over [`redemption_message`].
+    Redeem {
+        /// By the ticket's key.
+        signature: Signature,
+    },
+}
+
+const GRANT: u64 = 0;
+/// Kinds 1 (revoke) and 2 (embed the membership of another database) are decided and not built yet.
+const REDEEM: u64 = 3;
+
+/// Encodes the operations of a members payload.
+#[must_use]
+pub fn encode_members(ops: &[MemberOp]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.array(ops.len());
+    for op in ops {
+        match op {
+            MemberOp::Grant {
+                subject,
+                role,
+                priority,
+                terms,
+            } => {
+                w.array(6).u64(GRANT);
+                subject.encode(&mut w);
+                w.u64(role.number()).u64(u64::from(*priority));
+                w.u64(terms.limit.map_or(0, u64::from))
+                    .u64(terms.expires.map_or(0, |t| t.0));
+            }
+            MemberOp::Redeem { signature } => {
+                w.array(2).u64(REDEEM).bytes(&signature.0);
+            }
+        }
+    }
+    w.finish()
+}
+
+/// Reads a members payload.
+#[must_use]
+pub fn decode_members(payload: &[u8]) -> Decoded<MemberOp> {
+    let mut r = Reader::new(payload);
+    (|| {
+        let decoded = decode_ops(&mut r, limits::GRANT_OPS, decode_member_op)?;
+        r.finish()?;
+        Ok::<_, DecodeError>(decoded)
+    })()
+    .unwrap_or_default()
+}
+
+fn decode_member_op(
+    r: &mut Reader<'_>,
+    kind: u64,
+    fields: usize,
+) -> Result<Op<MemberOp>, DecodeError> {
+    match (kind, fields) {
+        (GRANT, 6) => {
+            let subject = Subject::decode(r)?;
+            let role = Role::from_number(r.u64("role")?);
+            let priority = r.u32("priority")?;
+            let (limit, expires) = (r.u32("limit")?, r.u64("expiry")?);
+            let terms = TicketTerms {
+                limit: (limit > 0).then_some(limit),
+                expires: (expires > 0).then_some(Timestamp(expires)),
+            };
+            Ok(match (subject, role) {
+                (Some(subject), Some(role)) => Op::Known(MemberOp::Grant {
+                    subject,
+                    role,
+                    priority,
+                    terms,
+                }),
+                _ => Op::Unknown,
+            })
+        }
+        (REDEEM, 2) => Ok(Op::Known(MemberOp::Redeem {
+            signature: Signature(r.array_of("signature")?),
+        })),
+        (GRANT | REDEEM, _) => Ok(Op::Senseless),
+        _ => Ok(Op::Unknown),
+    }
+}
+
+/// What a ticket's key signs to admit a device: database, the ticket's grant, device and log of the redeeming entry.
+#[must_use]
+pub fn redemption_message(
+    database: &crate::id::DatabaseId,
+    grant: &GrantRef,
+    log: &LogId,
+) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.array(5)
+        .bytes(&database.0)
+        .bytes(&grant.entry.0)
+        .u64(u64::from(grant.index));
+    w.bytes(&log.device.0).u64(log.epoch);
+    w.finish()
+}
+
+impl MemberOp {
+    /// The operation by which `log`'s device redeems the ticket behind `grant`.
+    #[must_use]
+    pub fn redeem(
+        ticket: &DeviceKey,
+        database: &crate::id::DatabaseId,
+        grant: &GrantRef,
+        log: &LogId,
+    ) -> Self {
+        let message = redemption_message(database, grant, log);
+        Self::Redeem {
+            signature: ticket.sign(Context::Redemption, &message),
+        }
+    }
+}
+
+/// Whether `signature` admits the author of `entry` by the ticket `key`.
+#[must_use]
+pub fn redemption_holds(entry: &Entry, key: &NodeId, signature: &Signature) -> bool {
+    let header = entry.header();
+    let message = redemption_message(&entry.database(), &header.grant, &header.log);
+    verify(key, Context::Redemption, &message, signature)
+}
+
+/// The members payload of an entry, decoded, if it has one whose bytes are present.
+#[must_use]
+pub fn members_of(entry: &Entry) -> Option<Decoded<MemberOp>> {
+    entry
+        .payloads()
+        .find(|(store, _)| store.kind == StoreKind::MEMBERS)
+        .and_then(|(_, payload)| payload.bytes())
+        .map(decode_members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn log(n: u8) -> LogId {
+        LogId {
+            device: NodeId([n; 32]),
+            epoch: u64::from(n),
+        }
+    }
+
+    fn arb_op() -> impl Strategy<Value = CellOp> {
+        let name = (0u8..4, any::<u64>(), any::<u32>(), any::<[u8; 8]>()).prop_map(
+            |(l, seq, index, id8)| ValueName {
+                log: log(l),
+                seq,
+                index,
+                id8,
+            },
+        );
+        let path = proptest::collection::vec(".*", 1..4).prop_map(|s| Path::text(s).unwrap());
+        (
+            path,
+            any::<Option<Vec<u8>>>(),
+            proptest::collection::vec(name, 0..4),
+        )
+            .prop_map(|(path, value, replaces)| CellOp {
+                path,
+                value,
+                replaces,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn cell_ops_round_trip(ops in proptest::collection::vec(arb_op(), 0..8)) {
+            let bytes = encode_cells(&log(1), &ops);
+            let decoded = decode_cells(&log(1), &bytes);
+            prop_assert!(!decoded.unknown);
+            prop_assert_eq!(decoded.ops.into_iter().collect::<Option<Vec<_>>>().unwrap(), ops);
+        }
+
+        #[test]
+        fn arbitrary_payloads_never_panic(bytes: Vec<u8>) {
+            let _ = decode_cells(&log(1), &bytes);
+            let _ = decode_members(&bytes);
+        }
+
+        #[test]
+        fn a_flipped_byte_never_panics(
+            ops in proptest::collection::vec(arb_op(), 1..4), at: usize, by in 1u8..
+        ) {
+            let mut bytes = encode_cells(&log(1), &ops);
+            let at = at % bytes.len();
+            bytes[at] ^= by;
+            let _ = decode_cells(&log(1), &bytes);
+        }
+    }
+
+    #[test]
+    fn a_senseless_operation_keeps_its_index_and_hides_nothing() {
+        let good = CellOp {
+            path: Path::text(["a"]).unwrap(),
+            value: Some(vec![1]),
+            replaces: vec![],
+        };
+        let mut w = Writer::new();
+        w.array(2).array(0).array(3);
+        w.array(3).u64(PUT).bytes(b"not a path").bytes(b"v");
+        w.array(3).u64(PUT).bytes(good.path.as_bytes()).bytes(&[1]);
+        w.array(2).u64(77).text("from the future");
+        let decoded = decode_cells(&log(1), &w.finish());
+        assert_eq!(decoded.ops, vec![None, Some(good), None]);
+        assert!(decoded.unknown);
+    }
+
+    #[test]
+    fn member_ops_round_trip() {
+        let grant = |subject| MemberOp::Grant {
+            subject,
+            role: Role::Write,
+            priority: 7,
+            terms: TicketTerms {
+                limit: Some(1),
+                expires: Some(Timestamp(99)),
+            },
+        };
+        let ops = vec![
+            grant(Subject::Device(NodeId([1; 32]))),
+            grant(Subject::Anyone),
+            grant(Subject::Ticket(NodeId([2; 32]))),
+            MemberOp::Redeem {
+                signature: Signature([3; 64]),
+            },
+        ];
+        let decoded = decode_members(&encode_members(&ops));
+        assert_eq!(
+            decoded.ops.into_iter().collect::<Option<Vec<_>>>().unwrap(),
+            ops
+        );
+    }
+}

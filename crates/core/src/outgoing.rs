@@ -1,0 +1,282 @@
+//! What to send: the runs that a peer lacks, in an order in which everything a run builds on goes before it. Cost follows
+//! what differs: one look-up a log to start, then one a run.
+
+use crate::entry::Entry;
+use crate::error::corrupt;
+use crate::frontier::Frontier;
+use crate::id::{Position, Seq};
+use crate::key::Signature;
+use crate::rows::{BranchNo, HeadRow};
+use crate::run::Run;
+use crate::storage::StorageError;
+use crate::view::View;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// What one peer is known to hold of this replica's branches: what it told us, and what was sent since.
+#[derive(Debug, Clone, Default)]
+pub struct Outgoing {
+    held: BTreeMap<BranchNo, Seq>,
+    /// Branches that may have something to send: their next head, by its arrival.
+    due: BinaryHeap<Reverse<(u64, BranchNo, Seq)>>,
+    /// Entries that arrived from here on have not been looked at.
+    seen: u64,
+}
+
+impl Outgoing {
+    /// Starts from the peer's frontier: everything here that it does not cover is due.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn new(view: View<'_>, peer: &Frontier) -> Result<Self, StorageError> {
+        let mut out = Self {
+            seen: view.next_arrival()?,
+            ..Self::default()
+        };
+        for position in peer.positions() {
+            out.note_held(view, position)?;
+        }
+        let mut branches = Vec::new();
+        view.each_branch(|number, branch| {
+            branches.push((
+                number,
+                branch.head.map_or(0, |head| head.seq),
+                branch.base_seq(),
+            ));
+        })?;
+        for (number, head, base) in branches {
+            let held = out.held.get(&number).copied().unwrap_or(0).max(base);
+            if held < head {
+                out.queue(view, number, held)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// The peer holds `position` and so everything below it in its log.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn note_held(&mut self, view: View<'_>, position: &Position) -> Result<(), StorageError> {
+        let Some(mut number) = view.find(position)? else {
+            return Ok(());
+        };
+        let mut seq = position.seq;
+        loop {
+            let held = self.held.entry(number).or_insert(0);
+            if *held >= seq {
+                return Ok(());
+            }
+            *held = seq;
+            match view.branch(number)?.base {
+                Some(base) => (number, seq) = base,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Looks for what arrived since the last look. Cost: what arrived.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn refresh(&mut self, view: View<'_>) -> Result<(), StorageError> {
+        let next = view.next_arrival()?;
+        let mut touched = Vec::new();
+        let mut arrival = self.seen;
+        while arrival < next {
+            let (branch, seq) = view.place_of(arrival)?;
+            touched.push(branch);
+            // The rest of this stretch goes the same way.
+            let row = view.branch(branch)?;
+            arrival += 1;
+            let mut at = seq;
+            while arrival < next && at < row.tip.seq && view.place_of(arrival)? == (branch, at + 1)
+            {
+                at += 1;
+                arrival += 1;
+            }
+        }
+        self.seen = next;
+        touched.sort_unstable();
+        touched.dedup();
+        for number in touched {
+            if !self.due.iter().any(|Reverse((_, due, _))| *due == number) {
+                let base = view.branch(number)?.base_seq();
+                let held = self.held.get(&number).copied().unwrap_or(0).max(base);
+                self.queue(view, number, held)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn queue(&mut self, view: View<'_>, number: BranchNo, after: Seq) -> Result<(), StorageError> {
+        if let Some((seq, head)) = view.next_head(number, after)? {
+            self.due.push(Reverse((head.arrival, number, seq)));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is due.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// The next run that the peer lacks; `None` when it has everything. What is returned counts as sent.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn next(&mut self, view: View<'_>) -> Result<Option<Run>, StorageError> {
+        while let Some(Reverse((_, number, _))) = self.due.pop() {
+            let base = view.branch(number)?.base_seq();
+            let held = self.held.get(&number).copied().unwrap_or(0).max(base);
+            // Heads come and go between two looks (never a pinned one), so look again.
+            let Some((seq, head)) = view.next_head(number, held)? else {
+                continue;
+            };
+            let run = view.run(number, held, seq, &head)?;
+            self.held.insert(number, seq);
+            self.queue(view, number, seq)?;
+            return Ok(Some(run));
+        }
+        Ok(None)
+    }
+
+    /// How many entries are due, by the tips. Cost: one look-up a branch.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn count(&self, view: View<'_>) -> Result<u64, StorageError> {
+        let mut sum = 0;
+        view.each_branch(|number, branch| {
+            let held = self
+                .held
+                .get(&number)
+                .copied()
+                .unwrap_or(0)
+                .max(branch.base_seq());
+            sum += branch.head.map_or(0, |head| head.seq).saturating_sub(held);
+        })?;
+        Ok(sum)
+    }
+}
+
+impl View<'_> {
+    /// The run of `branch` above `after` up to the kept head at `seq`.
+    pub(crate) fn run(
+        &self,
+        branch: BranchNo,
+        after: Seq,
+        seq: Seq,
+        head: &HeadRow,
+    ) -> Result<Run, StorageError> {
+        let database = self.database()?.ok_or_else(|| corrupt("the database id"))?;
+        let row = self.branch(branch)?;
+        let mut prev = match after {
+            0 => None,
+            after => Some(self.entry_id(self.owner(branch, after)?, after)?),
+        };
+        let mut entries: Vec<Entry> = Vec::with_capacity((seq - after) as usize);
+        let mut signatures = Vec::new();
+        for at in after + 1..=seq {
+            let stored = self.entry_row(branch, at)?;
+            for parent in &stored.body.parents {
+                signatures.push(self.signature(parent.log, parent.seq)?);
+            }
+            let entry = self.rebuild(stored.body, stored.id, row.log, at, prev, database)?;
+            prev = Some(entry.id());
+            entries.push(entry);
+        }
+        Ok(Run::new(database, entries, head.signature, signatures))
+    }
+
+    fn signature(&self, branch: BranchNo, seq: Seq) -> Result<Signature, StorageError> {
+        Ok(self
+            .head(branch, seq)?
+            .ok_or_else(|| corrupt("a parent's head"))?
+            .signature)
+    }
+
+    /// What peers who may not read yet are told: of each log in `shown`, which they proved to know, as much as they
+    /// proved.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn frontier_within(&self, shown: &Frontier) -> Result<Frontier, StorageError> {
+        let mut tips = Vec::new();
+        for tip in shown.tips() {
+            let position = &tip.head.position;
+            if self.find(position)?.is_some() {
+                tips.push(*tip);
+                continue;
+            }
+            for number in self.branches_of(&position.log)? {
+                let branch = self.branch(number)?;
+                if let Some(head) = branch.head.filter(|head| head.seq < position.seq) {
+                    let row = self
+                        .head(number, head.seq)?
+                        .ok_or_else(|| corrupt("a head"))?;
+                    let position = Position {
+                        log: branch.log,
+                        seq: head.seq,
+                        id: head.id,
+                    };
+                    let head = crate::head::Head {
+                        position,
+                        signature: row.signature,
+                    };
+                    tips.push(crate::frontier::FrontierTip { head });
+                }
+            }
+        }
+        Ok(Frontier::new(tips))
+    }
+
+    /// Ids of a log's line at its tip and at 1, 2, 4, 8, … places below it, down to place 1: with these a peer that holds
+    /// another branch finds where the two part.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn samples(&self, tip: &Position) -> Result<Vec<Position>, StorageError> {
+        let Some(number) = self.find(tip)? else {
+            return Ok(Vec::new());
+        };
+        let mut samples = vec![*tip];
+        let mut back = 1;
+        while back < tip.seq {
+            let seq = tip.seq - back;
+            let owner = self.owner(number, seq)?;
+            samples.push(Position {
+                log: tip.log,
+                seq,
+                id: self.entry_id(owner, seq)?,
+            });
+            back = back.saturating_mul(2);
+        }
+        Ok(samples)
+    }
+
+    /// Tips here in logs of which the peer has a tip that is not held here although the place is: the logs are forked.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn forks(&self, peer: &Frontier) -> Result<Vec<Position>, StorageError> {
+        let mut forks = Vec::new();
+        for theirs in peer.positions() {
+            if self.find(theirs)?.is_some() {
+                continue;
+            }
+            for number in self.branches_of(&theirs.log)? {
+                let branch = self.branch(number)?;
+                if let Some(head) = branch.head.filter(|head| head.seq >= theirs.seq) {
+                    forks.push(Position {
+                        log: theirs.log,
+                        seq: head.seq,
+                        id: head.id,
+                    });
+                }
+            }
+        }
+        Ok(forks)
+    }
+}

@@ -1,0 +1,503 @@
+//! Reading a replica's entries and logs: look-ups by place, whole entries put together again, the frontier. Everything
+//! here works on one [`ReadTx`] and changes nothing.
+
+use crate::body::Body;
+use crate::entry::{Entry, GrantRef, Header};
+use crate::error::{Error, corrupt};
+use crate::frontier::{Frontier, FrontierTip};
+use crate::head::Head;
+use crate::id::{DatabaseId, EntryId, LogId, Position, Seq};
+use crate::lthash::LtHash;
+use crate::rows::{
+    Branch, BranchNo, Counters, EntryRow, GrantRow, HeadRow, META_COUNTERS, META_DATABASE,
+    META_FRONTIER, META_OWN, Own, Row, StoreRow, branch_key, key32, last4, log_key,
+    split_branch_key,
+};
+use crate::storage::{Order, ReadTx, StorageError, Table};
+use std::ops::ControlFlow;
+
+/// The state of a replica as one transaction sees it.
+#[derive(Clone, Copy)]
+pub struct View<'t> {
+    pub(crate) tx: &'t dyn ReadTx,
+}
+
+/// An entry's place in this replica, with the row.
+pub(crate) struct Located {
+    pub(crate) branch: BranchNo,
+    pub(crate) row: EntryRow,
+}
+
+/// Sums over a database, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Entries held.
+    pub entries: u64,
+    /// Logs and branches of forked logs.
+    pub branches: u64,
+    /// Grants, tickets included.
+    pub grants: u64,
+    /// Names of replaced values whose entry is not held.
+    pub names: u64,
+}
+
+impl<'t> View<'t> {
+    /// The state that `tx` sees.
+    #[must_use]
+    pub fn new(tx: &'t dyn ReadTx) -> Self {
+        Self { tx }
+    }
+
+    /// Which database this is; `None` when the storage has been set up for none.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn database(&self) -> Result<Option<DatabaseId>, StorageError> {
+        let bytes = self.tx.get(Table::Meta, META_DATABASE)?;
+        bytes
+            .map(|b| {
+                b.try_into()
+                    .map(DatabaseId)
+                    .map_err(|_| corrupt("the database id"))
+            })
+            .transpose()
+    }
+
+    pub(crate) fn counters(&self) -> Result<Counters, StorageError> {
+        Ok(Counters::get(self.tx, META_COUNTERS)?.unwrap_or(Counters {
+            next_arrival: 1,
+            last: (0, 0),
+            branches: 0,
+            stores: 0,
+            grants: 0,
+            names: 0,
+        }))
+    }
+
+    /// Sums for `db info`.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn totals(&self) -> Result<Totals, StorageError> {
+        let c = self.counters()?;
+        Ok(Totals {
+            entries: c.next_arrival - 1,
+            branches: u64::from(c.branches),
+            grants: u64::from(c.grants),
+            names: c.names,
+        })
+    }
+
+    /// Arrival number that the next entry will get: grows with every entry, so it tells whether something came.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn next_arrival(&self) -> Result<u64, StorageError> {
+        Ok(self.counters()?.next_arrival)
+    }
+
+    pub(crate) fn own(&self) -> Result<Option<Own>, StorageError> {
+        Own::get(self.tx, META_OWN)
+    }
+
+    /// The log this replica writes now, if it has written yet.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn own_log(&self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.own()?.filter(|own| own.seq > 0).map(|own| own.log))
+    }
+
+    pub(crate) fn branch(&self, branch: BranchNo) -> Result<Branch, StorageError> {
+        Branch::get(self.tx, &key32(branch))?.ok_or_else(|| corrupt("a branch"))
+    }
+
+    /// Branch numbers of `log`, ascending. Nearly always one.
+    pub(crate) fn branches_of(&self, log: &LogId) -> Result<Vec<BranchNo>, StorageError> {
+        let prefix = log_key(log);
+        let mut found = Vec::new();
+        self.tx.scan(
+            Table::BranchByLog,
+            &prefix,
+            None,
+            Order::Ascending,
+            &mut |key, _| {
+                if !key.starts_with(&prefix) {
+                    return ControlFlow::Break(());
+                }
+                found.push(last4(key));
+                ControlFlow::Continue(())
+            },
+        )?;
+        found.into_iter().collect()
+    }
+
+    /// Arrival number of the entry that `branch` itself owns at `seq`.
+    pub(crate) fn arrival(&self, branch: BranchNo, seq: Seq) -> Result<u64, StorageError> {
+        let (from, to) = (branch_key(branch, 0), branch_key(branch, seq + 1));
+        let mut found = None;
+        self.tx.scan(
+            Table::Segment,
+            &from,
+            Some(&to),
+            Order::Descending,
+            &mut |key, value| {
+                found = Some((split_branch_key(key), <[u8; 8]>::try_from(value)));
+                ControlFlow::Break(())
+            },
+        )?;
+        let Some((key, Ok(first))) = found else {
+            return Err(corrupt("a segment"));
+        };
+        Ok(u64::from_be_bytes(first) + (seq - key?.1))
+    }
+
+    fn entry_bytes(&self, branch: BranchNo, seq: Seq) -> Result<Vec<u8>, StorageError> {
+        let arrival = self.arrival(branch, seq)?;
+        self.tx
+            .get(Table::Entry, &arrival.to_be_bytes())?
+            .ok_or_else(|| corrupt("an entry"))
+    }
+
+    /// Branch and place of the entry that arrived as number `arrival`.
+    pub(crate) fn place_of(&self, arrival: u64) -> Result<(BranchNo, Seq), StorageError> {
+        let bytes = self.tx.get(Table::Entry, &arrival.to_be_bytes())?;
+        EntryRow::place_of(&bytes.ok_or_else(|| corrupt("an entry"))?)
+    }
+
+    pub(crate) fn entry_row(&self, branch: BranchNo, seq: Seq) -> Result<EntryRow, StorageError> {
+        let row = EntryRow::from_bytes(&self.entry_bytes(branch, seq)?)?;
+        if (row.branch, row.seq) == (branch, seq) {
+            Ok(row)
+        } else {
+            Err(corrupt("an entry"))
+        }
+    }
+
+    pub(crate) fn entry_id(&self, branch: BranchNo, seq: Seq) -> Result<EntryId, StorageError> {
+        EntryRow::id_of(&self.entry_bytes(branch, seq)?)
+    }
+
+    /// The branch that owns place `seq` on the line that leads to the tip of `branch`.
+    pub(crate) fn owner(&self, branch: BranchNo, seq: Seq) -> Result<BranchNo, StorageError> {
+        let mut number = branch;
+        loop {
+            match self.branch(number)?.base {
+                Some((below, at)) if seq <= at => number = below,
+                _ => return Ok(number),
+            }
+        }
+    }
+
+    /// The branch owning the entry at `position`, if it is held.
+    pub(crate) fn find(&self, position: &Position) -> Result<Option<BranchNo>, StorageError> {
+        for number in self.branches_of(&position.log)? {
+            let branch = self.branch(number)?;
+            if !branch.owns(position.seq) {
+                continue;
+            }
+            let id = if branch.tip.seq == position.seq {
+                branch.tip.id
+            } else {
+                self.entry_id(number, position.seq)?
+            };
+            if id == position.id {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the entry at `position` is held.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn holds(&self, position: &Position) -> Result<bool, StorageError> {
+        Ok(self.find(position)?.is_some())
+    }
+
+    pub(crate) fn locate(&self, position: &Position) -> Result<Option<Located>, StorageError> {
+        self.find(position)?
+            .map(|branch| {
+                Ok(Located {
+                    branch,
+                    row: self.entry_row(branch, position.seq)?,
+                })
+            })
+            .transpose()
+    }
+
+    pub(crate) fn head(&self, branch: BranchNo, seq: Seq) -> Result<Option<HeadRow>, StorageError> {
+        HeadRow::get(self.tx, &branch_key(branch, seq))
+    }
+
+    /// The first kept head of `branch` above `after`.
+    pub(crate) fn next_head(
+        &self,
+        branch: BranchNo,
+        after: Seq,
+    ) -> Result<Option<(Seq, HeadRow)>, StorageError> {
+        self.first_head(
+            branch_key(branch, after + 1),
+            branch_key(branch, u64::MAX),
+            Order::Ascending,
+        )
+    }
+
+    /// The last kept head of `branch` below `before`.
+    pub(crate) fn previous_head(
+        &self,
+        branch: BranchNo,
+        before: Seq,
+    ) -> Result<Option<(Seq, HeadRow)>, StorageError> {
+        self.first_head(
+            branch_key(branch, 0),
+            branch_key(branch, before),
+            Order::Descending,
+        )
+    }
+
+    fn first_head(
+        &self,
+        from: [u8; 12],
+        to: [u8; 12],
+        order: Order,
+    ) -> Result<Option<(Seq, HeadRow)>, StorageError> {
+        let mut found = None;
+        self.tx
+            .scan(Table::Head, &from, Some(&to), order, &mut |key, value| {
+                found = Some((split_branch_key(key), HeadRow::from_bytes(value)));
+                ControlFlow::Break(())
+            })?;
+        found.map(|(key, row)| Ok((key?.1, row?))).transpose()
+    }
+
+    pub(crate) fn grant(&self, number: u32) -> Result<GrantRow, StorageError> {
+        GrantRow::get(self.tx, &key32(number))?.ok_or_else(|| corrupt("a grant"))
+    }
+
+    pub(crate) fn store_row(&self, number: u32) -> Result<StoreRow, StorageError> {
+        StoreRow::get(self.tx, &key32(number))?.ok_or_else(|| corrupt("a store"))
+    }
+
+    /// The entry a row stands for, with its whole header.
+    pub(crate) fn entry_of(&self, located: Located) -> Result<Entry, StorageError> {
+        let Located { branch, row } = located;
+        let log = self.branch(branch)?.log;
+        let prev = if row.seq == 1 {
+            None
+        } else {
+            let owner = self.owner(branch, row.seq - 1)?;
+            Some(self.entry_id(owner, row.seq - 1)?)
+        };
+        let database = self.database()?.ok_or_else(|| corrupt("the database id"))?;
+        self.rebuild(row.body, row.id, log, row.seq, prev, database)
+    }
+
+    pub(crate) fn rebuild(
+        &self,
+        body: Body,
+        id: EntryId,
+        log: LogId,
+        seq: Seq,
+        prev: Option<EntryId>,
+        database: DatabaseId,
+    ) -> Result<Entry, StorageError> {
+        let parents: Vec<Position> = body
+            .parents
+            .iter()
+            .map(|p| {
+                Ok(Position {
+                    log: self.branch(p.log)?.log,
+                    seq: p.seq,
+                    id: p.id,
+                })
+            })
+            .collect::<Result<_, StorageError>>()?;
+        let genesis = body.salt.is_some();
+        let grant = if genesis {
+            GrantRef::OWN
+        } else {
+            let grant = self.grant(body.grant)?;
+            GrantRef {
+                entry: grant.entry,
+                index: grant.index,
+            }
+        };
+        let payloads = body
+            .payloads
+            .into_iter()
+            .map(|(store, payload)| Ok((self.store_row(store)?.id, payload)))
+            .collect::<Result<Vec<_>, StorageError>>()?;
+        let header = Header {
+            database: (!genesis).then_some(database),
+            log,
+            seq,
+            prev,
+            parents,
+            generation: body.generation,
+            timestamp: body.timestamp,
+            grant,
+            payloads: Vec::new(),
+            salt: body.salt,
+        };
+        let entry = Entry::new(header, payloads)
+            .map_err(|e| StorageError::Corrupt(format!("an entry: {e}")))?;
+        if entry.id() == id {
+            Ok(entry)
+        } else {
+            Err(StorageError::Corrupt(format!(
+                "entry {id:?} of log {log} at {seq} does not match its hash"
+            )))
+        }
+    }
+
+    /// The entry at `position`, if it is held.
+    ///
+    /// # Errors
+    /// [`StorageError`]; damage is noticed by the hash.
+    pub fn entry(&self, position: &Position) -> Result<Option<Entry>, StorageError> {
+        self.locate(position)?
+            .map(|located| self.entry_of(located))
+            .transpose()
+    }
+
+    /// Calls `visit` with each entry in the order of arrival from `from` on, which is topological, until it breaks.
+    ///
+    /// # Errors
+    /// [`StorageError`], or what `visit` returns.
+    pub fn entries(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(u64, Entry) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let mut failed = None;
+        let mut step = |key: &[u8], value: &[u8]| -> Result<ControlFlow<()>, Error> {
+            let row = EntryRow::from_bytes(value)?;
+            let arrival = key.try_into().map_err(|_| corrupt("a key"))?;
+            let entry = self.entry_of(Located {
+                branch: row.branch,
+                row,
+            })?;
+            visit(u64::from_be_bytes(arrival), entry)
+        };
+        self.tx.scan(
+            Table::Entry,
+            &from.to_be_bytes(),
+            None,
+            Order::Ascending,
+            &mut |k, v| {
+                step(k, v).unwrap_or_else(|e| {
+                    failed = Some(e);
+                    ControlFlow::Break(())
+                })
+            },
+        )?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The newest `limit` entries, newest first.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn newest(&self, limit: usize) -> Result<Vec<Entry>, Error> {
+        let mut rows = Vec::new();
+        self.tx.scan(
+            Table::Entry,
+            &[0; 8],
+            None,
+            Order::Descending,
+            &mut |_, value| {
+                if rows.len() == limit {
+                    return ControlFlow::Break(());
+                }
+                rows.push(EntryRow::from_bytes(value));
+                ControlFlow::Continue(())
+            },
+        )?;
+        rows.into_iter()
+            .map(|row| {
+                let row = row?;
+                Ok(self.entry_of(Located {
+                    branch: row.branch,
+                    row,
+                })?)
+            })
+            .collect()
+    }
+
+    /// Calls `visit` with every branch, by number.
+    pub(crate) fn each_branch(
+        &self,
+        mut visit: impl FnMut(BranchNo, Branch),
+    ) -> Result<(), StorageError> {
+        let mut failed = None;
+        self.tx.scan(
+            Table::Branch,
+            &[],
+            None,
+            Order::Ascending,
+            &mut |key, value| match last4(key).and_then(|n| Ok((n, Branch::from_bytes(value)?))) {
+                Ok((number, branch)) => {
+                    visit(number, branch);
+                    ControlFlow::Continue(())
+                }
+                Err(e) => {
+                    failed = Some(e);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn frontier_sum(&self) -> Result<LtHash, StorageError> {
+        match self.tx.get(Table::Meta, META_FRONTIER)? {
+            None => Ok(LtHash::default()),
+            Some(bytes) => LtHash::from_bytes(&bytes).ok_or_else(|| corrupt("the frontier's sum")),
+        }
+    }
+
+    /// Digest of the frontier: equal exactly when the frontiers are. Constant cost.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn frontier_digest(&self) -> Result<[u8; 32], StorageError> {
+        Ok(self.frontier_sum()?.digest())
+    }
+
+    /// Every tip that peers may be told, with its head. Cost: one step a log.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn frontier(&self) -> Result<Frontier, StorageError> {
+        let mut tips = Vec::new();
+        self.each_branch(|number, branch| {
+            if let Some(head) = branch.head {
+                tips.push((
+                    number,
+                    Position {
+                        log: branch.log,
+                        seq: head.seq,
+                        id: head.id,
+                    },
+                ));
+            }
+        })?;
+        let tips = tips
+            .into_iter()
+            .map(|(number, position)| {
+                let row = self
+                    .head(number, position.seq)?
+                    .ok_or_else(|| corrupt("a head"))?;
+                Ok(FrontierTip {
+                    head: Head {
+                        position,
+                        signature: row.signature,
+                    },
+                })
+            })
+            .collect::<Result<Vec<_>, StorageError>>()?;
+        Ok(Frontier::new(tips))
+    }
+}
