@@ -35,9 +35,7 @@ impl Ledger<'_> {
         let new = &run.entries()[skip..];
         let prev = prev_position(&new[0]);
         self.require(new, prev.as_ref())?;
-        let mut heads = run
-            .parent_heads()
-            .skip(parent_count(&run.entries()[..skip]));
+        let mut heads = run.parent_heads().skip(parent_count(&run.entries()[..skip]));
         let log = run.log();
         let Some(branch) = self.branch_after(&log, prev.as_ref())? else {
             return Err(Refusal::Gap(log, new[0].header().seq - 1).into());
@@ -115,11 +113,7 @@ impl Ledger<'_> {
         } else {
             Some(membership::reference(&self.view().grant(row.body.grant)?))
         };
-        Ok(Before {
-            place: Some((owner, position.seq)),
-            generation: row.body.generation,
-            grant,
-        })
+        Ok(Before { place: Some((owner, position.seq)), generation: row.body.generation, grant })
     }
 
     fn admit_entry(
@@ -141,12 +135,9 @@ impl Ledger<'_> {
         }
         let right = generation.saturating_add(1);
         if header.generation != right {
-            return Err(Refusal::Generation {
-                log: header.log,
-                stated: header.generation,
-                right,
-            }
-            .into());
+            return Err(
+                Refusal::Generation { log: header.log, stated: header.generation, right }.into()
+            );
         }
         if header.salt.is_some() {
             membership::check_genesis(entry)?;
@@ -180,11 +171,7 @@ impl Ledger<'_> {
             Some(head) => self.pin_head(number, &head, false)?,
             None => false,
         };
-        if proven {
-            Ok(number)
-        } else {
-            Err(Refusal::ParentNotHead(*parent).into())
-        }
+        if proven { Ok(number) } else { Err(Refusal::ParentNotHead(*parent).into()) }
     }
 }
 
@@ -198,11 +185,7 @@ struct Before {
 
 fn prev_position(entry: &Entry) -> Option<Position> {
     let header = entry.header();
-    header.prev.map(|id| Position {
-        log: header.log,
-        seq: header.seq - 1,
-        id,
-    })
+    header.prev.map(|id| Position { log: header.log, seq: header.seq - 1, id })
 }
 
 fn parent_count(entries: &[Entry]) -> usize {
@@ -229,11 +212,7 @@ pub fn admit_all<'r>(
             Err(e) => return Err(e),
         }
     }
-    Ok(Batch {
-        changes: ledger.finish()?,
-        entries,
-        waiting,
-    })
+    Ok(Batch { changes: ledger.finish()?, entries, waiting })
 }
 
 /// What [`admit_all`] did.

@@ -83,11 +83,7 @@ impl Ledger<'_> {
             return Ok(None);
         }
         let device = author.key.node_id();
-        let needed = if draft.members.is_empty() {
-            Role::Write
-        } else {
-            Role::Admin
-        };
+        let needed = if draft.members.is_empty() { Role::Write } else { Role::Admin };
         let grant = self.view().writing_grant(&device, needed)?;
         let grant = grant.ok_or_else(|| not_permitted(&device, needed))?;
         let log = self.own_log(author)?;
@@ -103,8 +99,7 @@ impl Ledger<'_> {
             let bytes = encode_members(&draft.members);
             payloads.insert(0, (StoreId::members(), Payload::Present(bytes)));
         }
-        self.write(author, log, membership::reference(&grant), payloads)
-            .map(Some)
+        self.write(author, log, membership::reference(&grant), payloads).map(Some)
     }
 
     /// Redeems the ticket with this secret key for the author's device. `None` when the device may do as much already.
@@ -116,10 +111,7 @@ impl Ledger<'_> {
         author: &Author<'_>,
         ticket: &DeviceKey,
     ) -> Result<Option<Entry>, Error> {
-        let grant = self
-            .view()
-            .ticket_grant(&ticket.node_id())?
-            .ok_or(Error::UnknownTicket)?;
+        let grant = self.view().ticket_grant(&ticket.node_id())?.ok_or(Error::UnknownTicket)?;
         if self.view().role_of(&author.key.node_id())? >= Some(grant.role) {
             return Ok(None);
         }
@@ -127,8 +119,7 @@ impl Ledger<'_> {
         let reference = membership::reference(&grant);
         let op = MemberOp::redeem(ticket, &self.database(), &reference, &log);
         let payload = Payload::Present(encode_members(&[op]));
-        self.write(author, log, reference, vec![(StoreId::members(), payload)])
-            .map(Some)
+        self.write(author, log, reference, vec![(StoreId::members(), payload)]).map(Some)
     }
 
     /// Signs the tip of this replica's log, so that peers may be told of it.
@@ -152,11 +143,7 @@ impl Ledger<'_> {
         if row.unsigned.0 == 0 || row.log.device != key.node_id() {
             return Ok(());
         }
-        let position = Position {
-            log: row.log,
-            seq: row.tip.seq,
-            id: row.tip.id,
-        };
+        let position = Position { log: row.log, seq: row.tip.seq, id: row.tip.id };
         let message = head::message(&self.database, &position);
         self.keep_head(branch, key.sign(Context::Head, &message))
     }
@@ -182,10 +169,7 @@ impl Ledger<'_> {
                 self.sign_tip(author.key, branch)?;
             }
         }
-        let log = LogId {
-            device,
-            epoch: author.fresh_epoch,
-        };
+        let log = LogId { device, epoch: author.fresh_epoch };
         self.put_own(author, log, 0, EntryId([0; 32]))?;
         Ok(log)
     }
@@ -197,13 +181,7 @@ impl Ledger<'_> {
         seq: u64,
         id: EntryId,
     ) -> Result<(), StorageError> {
-        Own {
-            log,
-            seq,
-            id,
-            instance: author.instance,
-        }
-        .put(self.tx, META_OWN)
+        Own { log, seq, id, instance: author.instance }.put(self.tx, META_OWN)
     }
 
     fn write(
@@ -244,19 +222,14 @@ impl Ledger<'_> {
         let mut parents = Vec::new();
         for number in self.open_tips(&log)?.into_iter().take(limits::PARENTS) {
             let branch = self.branch(number)?;
-            let position = Position {
-                log: branch.log,
-                seq: branch.tip.seq,
-                id: branch.tip.id,
-            };
+            let position = Position { log: branch.log, seq: branch.tip.seq, id: branch.tip.id };
             parents.push((position, number, branch.generation, branch.timestamp));
         }
         parents.sort_unstable_by_key(|p| p.0);
         let below = tip.iter().map(|b| (b.generation, b.timestamp));
         let below = below.chain(parents.iter().map(|p| (p.2, p.3)));
-        let (generation, latest) = below.fold((0, None), |(g, t): (u64, Option<Timestamp>), b| {
-            (g.max(b.0), t.max(Some(b.1)))
-        });
+        let (generation, latest) = below
+            .fold((0, None), |(g, t): (u64, Option<Timestamp>), b| (g.max(b.0), t.max(Some(b.1))));
         let header = Header {
             database: Some(self.database),
             log,
@@ -272,10 +245,7 @@ impl Ledger<'_> {
         let entry = Entry::new(header, payloads)?;
         let number = self.room(author, own, &log, &entry)?;
         for (position, parent, ..) in &parents {
-            let stated = Head {
-                position: *position,
-                signature: crate::key::Signature([0; 64]),
-            };
+            let stated = Head { position: *position, signature: crate::key::Signature([0; 64]) };
             if !self.pin_head(*parent, &stated, false)? {
                 return Err(corrupt("a head").into());
             }
@@ -295,9 +265,7 @@ impl Ledger<'_> {
         entry: &Entry,
     ) -> Result<BranchNo, StorageError> {
         let Some(number) = own else {
-            return self
-                .branch_after(log, None)?
-                .ok_or_else(|| corrupt("a log"));
+            return self.branch_after(log, None)?.ok_or_else(|| corrupt("a log"));
         };
         let (count, bytes) = self.branch(number)?.unsigned;
         if count as usize + 1 > limits::RUN_ENTRIES
@@ -327,14 +295,7 @@ impl Ledger<'_> {
                 for path in write.path.ancestors() {
                     let replaces = self.live_names(&write.store, &path)?;
                     if !replaces.is_empty() {
-                        store.insert(
-                            path.clone(),
-                            CellOp {
-                                path,
-                                value: None,
-                                replaces,
-                            },
-                        );
+                        store.insert(path.clone(), CellOp { path, value: None, replaces });
                     }
                 }
             }
@@ -347,14 +308,7 @@ impl Ledger<'_> {
                 continue;
             }
             let path = write.path.clone();
-            store.insert(
-                path.clone(),
-                CellOp {
-                    path,
-                    value: write.value.clone(),
-                    replaces,
-                },
-            );
+            store.insert(path.clone(), CellOp { path, value: write.value.clone(), replaces });
         }
         Ok(ops)
     }
@@ -364,32 +318,18 @@ impl Ledger<'_> {
         store: &mut BTreeMap<Path, CellOp>,
         write: &Write,
     ) -> Result<(), StorageError> {
-        self.view()
-            .scan_cells(&write.store, &write.path, None, &mut |cell| {
-                if cell.path != write.path {
-                    let replaces = sorted(cell.values.iter().map(|v| v.name).collect());
-                    let path = cell.path;
-                    store.insert(
-                        path.clone(),
-                        CellOp {
-                            path,
-                            value: None,
-                            replaces,
-                        },
-                    );
-                }
-                ControlFlow::Continue(())
-            })
+        self.view().scan_cells(&write.store, &write.path, None, &mut |cell| {
+            if cell.path != write.path {
+                let replaces = sorted(cell.values.iter().map(|v| v.name).collect());
+                let path = cell.path;
+                store.insert(path.clone(), CellOp { path, value: None, replaces });
+            }
+            ControlFlow::Continue(())
+        })
     }
 
     fn live_names(&self, store: &StoreId, path: &Path) -> Result<Vec<ValueName>, StorageError> {
-        Ok(sorted(
-            self.view()
-                .cell(store, path)?
-                .iter()
-                .map(|v| v.name)
-                .collect(),
-        ))
+        Ok(sorted(self.view().cell(store, path)?.iter().map(|v| v.name).collect()))
     }
 }
 
@@ -400,10 +340,7 @@ fn sorted(mut names: Vec<ValueName>) -> Vec<ValueName> {
 }
 
 fn not_permitted(device: &NodeId, role: Role) -> Error {
-    Error::NotPermitted {
-        device: device.short(),
-        role: role.name(),
-    }
+    Error::NotPermitted { device: device.short(), role: role.name() }
 }
 
 /// Founds a database on empty storage: its genesis entry names the author's device as the first admin.
@@ -422,10 +359,7 @@ pub fn create(
         priority: 0,
         terms: TicketTerms::default(),
     };
-    let log = LogId {
-        device,
-        epoch: author.fresh_epoch,
-    };
+    let log = LogId { device, epoch: author.fresh_epoch };
     let header = Header {
         database: None,
         log,
@@ -443,9 +377,7 @@ pub fn create(
     let database = entry.database();
     found(tx, database)?;
     let mut ledger = Ledger::open(tx)?;
-    let branch = ledger
-        .branch_after(&log, None)?
-        .ok_or_else(|| corrupt("a log"))?;
+    let branch = ledger.branch_after(&log, None)?.ok_or_else(|| corrupt("a log"))?;
     ledger.append(&entry, branch, &[])?;
     ledger.put_own(author, log, 1, entry.id())?;
     ledger.seal(author)?;

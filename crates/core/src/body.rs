@@ -33,9 +33,7 @@ pub(crate) struct Body {
 impl Body {
     pub(crate) fn encode(&self, w: &mut Writer) {
         w.array(if self.salt.is_some() { 6 } else { 5 });
-        w.u64(self.generation)
-            .u64(self.timestamp.0)
-            .u64(u64::from(self.grant));
+        w.u64(self.generation).u64(self.timestamp.0).u64(u64::from(self.grant));
         w.array(self.parents.len());
         for p in &self.parents {
             w.array(if p.signature.is_some() { 4 } else { 3 });
@@ -48,11 +46,9 @@ impl Body {
         for (store, payload) in &self.payloads {
             match payload {
                 Payload::Present(bytes) => w.array(2).u64(u64::from(*store)).bytes(bytes),
-                Payload::Absent { len, hash } => w
-                    .array(3)
-                    .u64(u64::from(*store))
-                    .u64(u64::from(*len))
-                    .bytes(hash),
+                Payload::Absent { len, hash } => {
+                    w.array(3).u64(u64::from(*store)).u64(u64::from(*len)).bytes(hash)
+                }
             };
         }
         if let Some(salt) = &self.salt {
@@ -76,14 +72,7 @@ impl Body {
             .map(|_| decode_payload(r))
             .collect::<Result<_, _>>()?;
         let salt = (fields == 6).then(|| r.array_of("salt")).transpose()?;
-        Ok(Self {
-            generation,
-            timestamp,
-            grant,
-            parents,
-            payloads,
-            salt,
-        })
+        Ok(Self { generation, timestamp, grant, parents, payloads, salt })
     }
 }
 
@@ -95,16 +84,8 @@ fn decode_parent(r: &mut Reader<'_>) -> Result<BodyParent, DecodeError> {
     }
     let (log, seq) = (r.u32("log number")?, r.u64("sequence")?);
     let id = EntryId(r.array_of("entry id")?);
-    let signature = (fields == 4)
-        .then(|| r.array_of("signature"))
-        .transpose()?
-        .map(Signature);
-    Ok(BodyParent {
-        log,
-        seq,
-        id,
-        signature,
-    })
+    let signature = (fields == 4).then(|| r.array_of("signature")).transpose()?.map(Signature);
+    Ok(BodyParent { log, seq, id, signature })
 }
 
 fn decode_payload(r: &mut Reader<'_>) -> Result<(u32, Payload), DecodeError> {
@@ -118,10 +99,7 @@ fn decode_payload(r: &mut Reader<'_>) -> Result<(u32, Payload), DecodeError> {
             hash: r.array_of("payload hash")?,
         },
         _ => {
-            return Err(DecodeError::Malformed {
-                what: "payload",
-                at,
-            });
+            return Err(DecodeError::Malformed { what: "payload", at });
         }
     };
     Ok((store, payload))

@@ -6,6 +6,7 @@ use crate::codec::Writer;
 use crate::entry::{Entry, StoreId, StoreKind, Timestamp};
 use crate::id::{EntryId, LogId};
 use crate::ledger::Ledger;
+use crate::lthash::LtHash;
 use crate::ops::{CellOp, ValueName, decode_cells};
 use crate::path::Path;
 use crate::rows::{
@@ -19,18 +20,11 @@ use std::ops::ControlFlow;
 pub(crate) const STORE_KEY_PREFIX: &[u8] = b"store/";
 
 pub(crate) fn store_key(id: &StoreId) -> Vec<u8> {
-    [
-        STORE_KEY_PREFIX,
-        &id.kind.0.to_be_bytes(),
-        id.name.as_bytes(),
-    ]
-    .concat()
+    [STORE_KEY_PREFIX, &id.kind.0.to_be_bytes(), id.name.as_bytes()].concat()
 }
 
 pub(crate) fn store_number(tx: &dyn ReadTx, id: &StoreId) -> Result<Option<StoreNo>, StorageError> {
-    tx.get(Table::Meta, &store_key(id))?
-        .map(|number| last4(&number))
-        .transpose()
+    tx.get(Table::Meta, &store_key(id))?.map(|number| last4(&number)).transpose()
 }
 
 /// A live value of a cell.
@@ -120,34 +114,16 @@ fn add(
     let Some(value) = op.value else { return Ok(()) };
     if ledger.counters.names > 0 {
         let id8 = entry.id().first8();
-        let name = ValueName {
-            log: entry.header().log,
-            seq: place.1,
-            index: place.2,
-            id8,
-        };
-        if ledger
-            .tx
-            .delete(Table::Name, &name_key(store, &op.path, &name))?
-        {
+        let name = ValueName { log: entry.header().log, seq: place.1, index: place.2, id8 };
+        if ledger.tx.delete(Table::Name, &name_key(store, &op.path, &name))? {
             ledger.counters.names -= 1;
             return Ok(());
         }
     }
     let row = CellRow::encode(entry.header().timestamp, &entry.id(), &value);
-    ledger.tx.put(
-        Table::Cell,
-        &cell_key(store, op.path.as_bytes(), place),
-        &row,
-    )?;
+    ledger.tx.put(Table::Cell, &cell_key(store, op.path.as_bytes(), place), &row)?;
     let store = ledger.store(store)?;
-    store.sum.add(&element(
-        store.id.kind,
-        op.path.as_bytes(),
-        &entry.id(),
-        place.2,
-        &value,
-    ));
+    store.sum.add(&element(store.id.kind, op.path.as_bytes(), &entry.id(), place.2, &value));
     store.live += 1;
     Ok(())
 }
@@ -250,47 +226,35 @@ impl View<'_> {
             Some(path) => [&cell_prefix(number, path.as_bytes())[..], &[1]].concat(),
             None => start.clone(),
         };
-        let mut logs = Logs {
-            view: *self,
-            known: BTreeMap::new(),
-        };
+        let mut logs = Logs { view: *self, known: BTreeMap::new() };
         let mut open: Option<Cell> = None;
         let mut stopped = false;
         let mut failed = None;
-        self.tx.scan(
-            Table::Cell,
-            &from,
-            None,
-            Order::Ascending,
-            &mut |key, row| {
-                if !key.starts_with(&start) {
-                    return ControlFlow::Break(());
+        self.tx.scan(Table::Cell, &from, None, Order::Ascending, &mut |key, row| {
+            if !key.starts_with(&start) {
+                return ControlFlow::Break(());
+            }
+            match logs.value(key, row) {
+                Err(e) => {
+                    failed = Some(e);
+                    ControlFlow::Break(())
                 }
-                match logs.value(key, row) {
-                    Err(e) => {
-                        failed = Some(e);
-                        ControlFlow::Break(())
+                Ok((path, value)) => {
+                    if let Some(cell) = &mut open
+                        && cell.path.as_bytes() == path
+                    {
+                        cell.values.push(value);
+                        return ControlFlow::Continue(());
                     }
-                    Ok((path, value)) => {
-                        if let Some(cell) = &mut open
-                            && cell.path.as_bytes() == path
-                        {
-                            cell.values.push(value);
-                            return ControlFlow::Continue(());
-                        }
-                        let next = Cell {
-                            path: Path::trusted(path),
-                            values: vec![value],
-                        };
-                        let flow = open
-                            .replace(next)
-                            .map_or(ControlFlow::Continue(()), |cell| visit(ranked(cell)));
-                        stopped = flow.is_break();
-                        flow
-                    }
+                    let next = Cell { path: Path::trusted(path), values: vec![value] };
+                    let flow = open
+                        .replace(next)
+                        .map_or(ControlFlow::Continue(()), |cell| visit(ranked(cell)));
+                    stopped = flow.is_break();
+                    flow
                 }
-            },
-        )?;
+            }
+        })?;
         if let Some(e) = failed {
             return Err(e);
         }
@@ -298,6 +262,25 @@ impl View<'_> {
             let _ = visit(ranked(cell));
         }
         Ok(())
+    }
+
+    /// The digest of a cell store summed up again from its live values; `None` for other kinds of store.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub(crate) fn resum(&self, store: &StoreId) -> Result<Option<[u8; 32]>, StorageError> {
+        if !store.kind.has_cells() {
+            return Ok(None);
+        }
+        let mut sum = LtHash::default();
+        self.scan_cells(store, &Path::default(), None, &mut |cell| {
+            for v in &cell.values {
+                let (path, index) = (cell.path.as_bytes(), v.name.index);
+                sum.add(&element(store.kind, path, &v.entry, index, &v.value));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(Some(sum.digest()))
     }
 
     /// Every store, with its number of live values and its digest.
@@ -335,10 +318,7 @@ impl View<'_> {
             store.id.encode(&mut w);
             w.bytes(&digest);
         }
-        Ok(Some(blake3::derive_key(
-            "anabranch 1 state digest",
-            &w.finish(),
-        )))
+        Ok(Some(blake3::derive_key("anabranch 1 state digest", &w.finish())))
     }
 }
 
@@ -369,18 +349,9 @@ impl Logs<'_> {
                 log
             }
         };
-        let name = ValueName {
-            log,
-            seq,
-            index,
-            id8: row.entry.first8(),
-        };
-        let value = LiveValue {
-            name,
-            entry: row.entry,
-            timestamp: row.timestamp,
-            value: row.value,
-        };
+        let name = ValueName { log, seq, index, id8: row.entry.first8() };
+        let value =
+            LiveValue { name, entry: row.entry, timestamp: row.timestamp, value: row.value };
         Ok((path, value))
     }
 }

@@ -71,9 +71,7 @@ impl<'a> Reader<'a> {
     /// A reader at the start of `input`.
     #[must_use]
     pub fn new(input: &'a [u8]) -> Self {
-        Self {
-            decoder: Decoder::new(input),
-        }
+        Self { decoder: Decoder::new(input) }
     }
 
     /// Offset of the next byte.
@@ -85,10 +83,7 @@ impl<'a> Reader<'a> {
     /// The bytes from `start` (an earlier [`Self::position`]) up to here.
     #[must_use]
     pub fn since(&self, start: usize) -> &'a [u8] {
-        self.decoder
-            .input()
-            .get(start..self.position())
-            .unwrap_or_default()
+        self.decoder.input().get(start..self.position()).unwrap_or_default()
     }
 
     fn read<T>(
@@ -155,9 +150,7 @@ impl<'a> Reader<'a> {
     /// As [`Self::number`].
     pub fn array_of<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
         let at = self.position();
-        self.bytes(what, N)?
-            .try_into()
-            .map_err(|_| DecodeError::Malformed { what, at })
+        self.bytes(what, N)?.try_into().map_err(|_| DecodeError::Malformed { what, at })
     }
 
     /// Text of at most `limit` bytes.
@@ -180,11 +173,7 @@ impl<'a> Reader<'a> {
             .read(what, Decoder::array, |n| n.map_or(0, head_len))?
             .ok_or(DecodeError::NotCanonical { what, at })?;
         if n > limit as u64 {
-            return Err(DecodeError::TooLarge {
-                what,
-                found: n,
-                limit: limit as u64,
-            });
+            return Err(DecodeError::TooLarge { what, found: n, limit: limit as u64 });
         }
         usize::try_from(n).map_err(|_| DecodeError::Malformed { what, at })
     }
@@ -195,11 +184,7 @@ impl<'a> Reader<'a> {
     /// As [`Self::array`].
     pub fn tuple(&mut self, what: &'static str, n: usize) -> Result<(), DecodeError> {
         let at = self.position();
-        if self.array(what, n)? == n {
-            Ok(())
-        } else {
-            Err(DecodeError::Malformed { what, at })
-        }
+        if self.array(what, n)? == n { Ok(()) } else { Err(DecodeError::Malformed { what, at }) }
     }
 
     /// `true` or `false`.
@@ -231,9 +216,7 @@ impl<'a> Reader<'a> {
     /// [`DecodeError::Malformed`] when no whole item is there.
     pub fn skip(&mut self, what: &'static str) -> Result<(), DecodeError> {
         let at = self.position();
-        self.decoder
-            .skip()
-            .map_err(|_| DecodeError::Malformed { what, at })
+        self.decoder.skip().map_err(|_| DecodeError::Malformed { what, at })
     }
 
     /// Whether nothing is left.
@@ -245,10 +228,7 @@ impl<'a> Reader<'a> {
     /// What has not been read yet.
     #[must_use]
     pub fn rest(&self) -> &'a [u8] {
-        self.decoder
-            .input()
-            .get(self.position()..)
-            .unwrap_or_default()
+        self.decoder.input().get(self.position()..).unwrap_or_default()
     }
 
     /// Ends reading.
@@ -265,11 +245,7 @@ impl<'a> Reader<'a> {
 
 fn within(what: &'static str, found: usize, limit: usize) -> Result<(), DecodeError> {
     if found > limit {
-        return Err(DecodeError::TooLarge {
-            what,
-            found: found as u64,
-            limit: limit as u64,
-        });
+        return Err(DecodeError::TooLarge { what, found: found as u64, limit: limit as u64 });
     }
     Ok(())
 }
@@ -293,17 +269,13 @@ impl Writer {
     /// An empty writer.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            encoder: Encoder::new(Vec::new()),
-        }
+        Self { encoder: Encoder::new(Vec::new()) }
     }
 
     /// A writer that appends to `out`.
     #[must_use]
     pub fn onto(out: Vec<u8>) -> Self {
-        Self {
-            encoder: Encoder::new(out),
-        }
+        Self { encoder: Encoder::new(out) }
     }
 
     /// An unsigned integer.
@@ -367,6 +339,12 @@ impl Writer {
     }
 }
 
+/// BLAKE3 of `input` under `key`: how names and digests are blinded on a session.
+#[must_use]
+pub fn keyed_hash(key: &[u8; 32], input: &[u8]) -> [u8; 32] {
+    *blake3::keyed_hash(key, input).as_bytes()
+}
+
 /// Appends `n` in base-128, least significant group first: the form of small numbers inside storage keys and rows,
 /// where nothing is signed.
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut n: u64) {
@@ -399,22 +377,13 @@ mod tests {
     fn longer_spellings_are_refused() {
         for (bytes, value) in [(&[0x18, 5][..], 5), (&[0x19, 0, 200], 200)] {
             assert!(
-                matches!(
-                    Reader::new(bytes).u64("n"),
-                    Err(DecodeError::NotCanonical { .. })
-                ),
+                matches!(Reader::new(bytes).u64("n"), Err(DecodeError::NotCanonical { .. })),
                 "{value}"
             );
         }
         assert!(Reader::new(&[0x58, 1, 7]).bytes("b", 9).is_err());
-        assert!(
-            Reader::new(&[0x5f, 0x41, 7, 0xff]).bytes("b", 9).is_err(),
-            "indefinite bytes"
-        );
-        assert!(
-            Reader::new(&[0x9f, 0xff]).array("a", 9).is_err(),
-            "indefinite array"
-        );
+        assert!(Reader::new(&[0x5f, 0x41, 7, 0xff]).bytes("b", 9).is_err(), "indefinite bytes");
+        assert!(Reader::new(&[0x9f, 0xff]).array("a", 9).is_err(), "indefinite array");
         assert!(Reader::new(&[0x98, 1]).array("a", 9).is_err());
     }
 
@@ -423,10 +392,7 @@ mod tests {
         let huge = [0x5b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
         assert!(Reader::new(&huge).bytes("b", usize::MAX).is_err());
         let many = [0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-        assert!(matches!(
-            Reader::new(&many).array("a", 10),
-            Err(DecodeError::TooLarge { .. })
-        ));
+        assert!(matches!(Reader::new(&many).array("a", 10), Err(DecodeError::TooLarge { .. })));
     }
 
     proptest! {

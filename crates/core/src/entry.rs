@@ -56,28 +56,19 @@ impl StoreId {
     /// The store of grants.
     #[must_use]
     pub fn members() -> Self {
-        Self {
-            kind: StoreKind::MEMBERS,
-            name: String::new(),
-        }
+        Self { kind: StoreKind::MEMBERS, name: String::new() }
     }
 
     /// A table.
     #[must_use]
     pub fn table(name: &str) -> Self {
-        Self {
-            kind: StoreKind::TABLE,
-            name: name.to_owned(),
-        }
+        Self { kind: StoreKind::TABLE, name: name.to_owned() }
     }
 
     /// A document.
     #[must_use]
     pub fn doc(name: &str) -> Self {
-        Self {
-            kind: StoreKind::DOC,
-            name: name.to_owned(),
-        }
+        Self { kind: StoreKind::DOC, name: name.to_owned() }
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {
@@ -126,10 +117,7 @@ pub struct GrantRef {
 
 impl GrantRef {
     /// How the genesis entry names the grant it makes for itself.
-    pub const OWN: Self = Self {
-        entry: EntryId([0; 32]),
-        index: 0,
-    };
+    pub const OWN: Self = Self { entry: EntryId([0; 32]), index: 0 };
 }
 
 /// What the header says of a payload.
@@ -175,27 +163,17 @@ impl Header {
         let mut w = Writer::onto(Vec::with_capacity(256));
         w.array(12).u64(ENTRY_VERSION);
         w.bytes(self.database.as_ref().map_or(&[][..], |d| &d.0));
-        w.bytes(&self.log.device.0)
-            .u64(self.log.epoch)
-            .u64(self.seq);
+        w.bytes(&self.log.device.0).u64(self.log.epoch).u64(self.seq);
         w.bytes(self.prev.as_ref().map_or(&[][..], |p| &p.0));
         w.array(self.parents.len());
         for p in &self.parents {
-            w.array(4)
-                .bytes(&p.log.device.0)
-                .u64(p.log.epoch)
-                .u64(p.seq)
-                .bytes(&p.id.0);
+            w.array(4).bytes(&p.log.device.0).u64(p.log.epoch).u64(p.seq).bytes(&p.id.0);
         }
         w.u64(self.generation).u64(self.timestamp.0);
-        w.array(2)
-            .bytes(&self.grant.entry.0)
-            .u64(u64::from(self.grant.index));
+        w.array(2).bytes(&self.grant.entry.0).u64(u64::from(self.grant.index));
         w.array(self.payloads.len());
         for p in &self.payloads {
-            w.array(4)
-                .u64(u64::from(p.store.kind.0))
-                .text(&p.store.name);
+            w.array(4).u64(u64::from(p.store.kind.0)).text(&p.store.name);
             w.u64(u64::from(p.len)).bytes(&p.hash);
         }
         w.bytes(self.salt.as_ref().map_or(&[][..], |s| &s[..]));
@@ -219,10 +197,7 @@ impl Header {
         }
         let database = optional(&mut r, "database")?.map(DatabaseId);
         let device = NodeId(r.array_of("device")?);
-        let log = LogId {
-            device,
-            epoch: r.u64("epoch")?,
-        };
+        let log = LogId { device, epoch: r.u64("epoch")? };
         let seq = r.u64("sequence")?;
         let prev = optional(&mut r, "prev")?.map(EntryId);
         let parents = (0..r.array("parents", limits::PARENTS)?)
@@ -231,10 +206,7 @@ impl Header {
         let generation = r.u64("generation")?;
         let timestamp = Timestamp(r.u64("timestamp")?);
         r.tuple("grant", 2)?;
-        let grant = GrantRef {
-            entry: EntryId(r.array_of("grant")?),
-            index: r.u32("grant index")?,
-        };
+        let grant = GrantRef { entry: EntryId(r.array_of("grant")?), index: r.u32("grant index")? };
         let payloads = (0..r.array("payloads", limits::PAYLOADS)?)
             .map(|_| decode_summary(&mut r))
             .collect::<Result<Vec<_>, _>>()?;
@@ -268,38 +240,22 @@ impl Header {
     /// [`DecodeError::NotCanonical`] or [`DecodeError::TooLarge`], naming the field.
     pub fn check_shape(&self) -> Result<(), DecodeError> {
         let need = |ok: bool, what| {
-            if ok {
-                Ok(())
-            } else {
-                Err(DecodeError::NotCanonical { what, at: 0 })
-            }
+            if ok { Ok(()) } else { Err(DecodeError::NotCanonical { what, at: 0 }) }
         };
         let genesis = self.database.is_none();
         need(self.seq >= 1 && self.seq < u64::MAX >> 1, "sequence")?;
         need((self.seq == 1) == self.prev.is_none(), "prev")?;
         need(genesis == self.salt.is_some(), "salt")?;
         need(genesis == (self.grant == GrantRef::OWN), "grant")?;
-        need(
-            !genesis || (self.seq == 1 && self.parents.is_empty()),
-            "genesis",
-        )?;
+        need(!genesis || (self.seq == 1 && self.parents.is_empty()), "genesis")?;
         need(self.parents.len() <= limits::PARENTS, "parents")?;
-        need(
-            self.parents.windows(2).all(|p| p[0] < p[1]),
-            "order of parents",
-        )?;
+        need(self.parents.windows(2).all(|p| p[0] < p[1]), "order of parents")?;
         need(self.parents.iter().all(|p| p.seq >= 1), "parent")?;
         need(self.payloads.len() <= limits::PAYLOADS, "payloads")?;
-        need(
-            self.payloads.windows(2).all(|p| p[0].store < p[1].store),
-            "order of payloads",
-        )?;
+        need(self.payloads.windows(2).all(|p| p[0].store < p[1].store), "order of payloads")?;
         for p in &self.payloads {
             need(p.store.name.len() <= limits::STORE_NAME_BYTES, "store name")?;
-            need(
-                (p.store.kind == StoreKind::MEMBERS) == p.store.name.is_empty(),
-                "store name",
-            )?;
+            need((p.store.kind == StoreKind::MEMBERS) == p.store.name.is_empty(), "store name")?;
         }
         Ok(())
     }
@@ -307,9 +263,7 @@ impl Header {
     /// Bytes the entry counts for: its canonical header (`header_len`) and its payloads.
     #[must_use]
     pub fn entry_bytes(&self, header_len: usize) -> usize {
-        self.payloads
-            .iter()
-            .fold(header_len, |sum, p| sum.saturating_add(p.len as usize))
+        self.payloads.iter().fold(header_len, |sum, p| sum.saturating_add(p.len as usize))
     }
 }
 
@@ -322,24 +276,14 @@ fn optional<const N: usize>(
     if bytes.is_empty() {
         return Ok(None);
     }
-    bytes
-        .try_into()
-        .map(Some)
-        .map_err(|_| DecodeError::Malformed { what, at })
+    bytes.try_into().map(Some).map_err(|_| DecodeError::Malformed { what, at })
 }
 
 pub(crate) fn decode_position(r: &mut Reader<'_>) -> Result<Position, DecodeError> {
     r.tuple("position", 4)?;
     let device = NodeId(r.array_of("device")?);
-    let log = LogId {
-        device,
-        epoch: r.u64("epoch")?,
-    };
-    Ok(Position {
-        log,
-        seq: r.u64("sequence")?,
-        id: EntryId(r.array_of("entry id")?),
-    })
+    let log = LogId { device, epoch: r.u64("epoch")? };
+    Ok(Position { log, seq: r.u64("sequence")?, id: EntryId(r.array_of("entry id")?) })
 }
 
 fn decode_summary(r: &mut Reader<'_>) -> Result<PayloadSummary, DecodeError> {
@@ -347,11 +291,7 @@ fn decode_summary(r: &mut Reader<'_>) -> Result<PayloadSummary, DecodeError> {
     let kind = StoreKind(r.u32("store kind")?);
     let name = r.text("store name", limits::STORE_NAME_BYTES)?.to_owned();
     let len = r.number("payload length", limits::ENTRY_BYTES as u64)? as u32;
-    Ok(PayloadSummary {
-        store: StoreId { kind, name },
-        len,
-        hash: r.array_of("payload hash")?,
-    })
+    Ok(PayloadSummary { store: StoreId { kind, name }, len, hash: r.array_of("payload hash")? })
 }
 
 /// A payload: its bytes, or only what the header says of it when they are absent (erased or pruned).
@@ -378,11 +318,7 @@ impl Payload {
                 len: bytes.len() as u32,
                 hash: *blake3::hash(bytes).as_bytes(),
             },
-            Self::Absent { len, hash } => PayloadSummary {
-                store,
-                len: *len,
-                hash: *hash,
-            },
+            Self::Absent { len, hash } => PayloadSummary { store, len: *len, hash: *hash },
         }
     }
 
@@ -411,10 +347,8 @@ impl Entry {
     /// # Errors
     /// [`DecodeError`] when the shape is wrong or the entry too large.
     pub fn new(mut header: Header, payloads: Vec<(StoreId, Payload)>) -> Result<Self, DecodeError> {
-        let (summaries, payloads): (Vec<_>, Vec<_>) = payloads
-            .into_iter()
-            .map(|(store, p)| (p.summary(store), p))
-            .unzip();
+        let (summaries, payloads): (Vec<_>, Vec<_>) =
+            payloads.into_iter().map(|(store, p)| (p.summary(store), p)).unzip();
         header.payloads = summaries;
         header.check_shape()?;
         let encoded = header.encode();
@@ -427,12 +361,7 @@ impl Entry {
             });
         }
         let id = EntryId(*blake3::hash(&encoded).as_bytes());
-        Ok(Self {
-            id,
-            bytes,
-            header,
-            payloads,
-        })
+        Ok(Self { id, bytes, header, payloads })
     }
 
     /// Hash of the canonical header.
@@ -449,29 +378,19 @@ impl Entry {
 
     /// The payloads with their stores, ascending by store.
     pub fn payloads(&self) -> impl Iterator<Item = (&StoreId, &Payload)> {
-        self.header
-            .payloads
-            .iter()
-            .map(|p| &p.store)
-            .zip(&self.payloads)
+        self.header.payloads.iter().map(|p| &p.store).zip(&self.payloads)
     }
 
     /// Where it stands.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position {
-            log: self.header.log,
-            seq: self.header.seq,
-            id: self.id,
-        }
+        Position { log: self.header.log, seq: self.header.seq, id: self.id }
     }
 
     /// The database it belongs to.
     #[must_use]
     pub fn database(&self) -> DatabaseId {
-        self.header
-            .database
-            .unwrap_or_else(|| DatabaseId::of_genesis(self.id))
+        self.header.database.unwrap_or_else(|| DatabaseId::of_genesis(self.id))
     }
 
     /// What it counts against [`limits::RUN_BYTES`].

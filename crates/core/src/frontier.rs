@@ -51,12 +51,7 @@ impl Frontier {
         w.array(tips.len());
         for tip in tips {
             let p = &tip.head.position;
-            w.array(2)
-                .array(4)
-                .bytes(&p.log.device.0)
-                .u64(p.log.epoch)
-                .u64(p.seq)
-                .bytes(&p.id.0);
+            w.array(2).array(4).bytes(&p.log.device.0).u64(p.log.epoch).u64(p.seq).bytes(&p.id.0);
             w.bytes(&tip.head.signature.0);
         }
     }
@@ -71,12 +66,7 @@ impl Frontier {
                 r.tuple("tip", 2)?;
                 let position = decode_position(r)?;
                 let signature = Signature(r.array_of("signature")?);
-                Ok(FrontierTip {
-                    head: Head {
-                        position,
-                        signature,
-                    },
-                })
+                Ok(FrontierTip { head: Head { position, signature } })
             })
             .collect()
     }
@@ -84,13 +74,7 @@ impl Frontier {
     /// The tips whose heads are signed by their devices.
     #[must_use]
     pub fn verified(self, database: &DatabaseId) -> Self {
-        Self {
-            tips: self
-                .tips
-                .into_iter()
-                .filter(|t| t.head.verify(database))
-                .collect(),
-        }
+        Self { tips: self.tips.into_iter().filter(|t| t.head.verify(database)).collect() }
     }
 }
 

@@ -18,10 +18,7 @@ pub struct Head {
 #[must_use]
 pub fn message(database: &DatabaseId, position: &Position) -> Vec<u8> {
     let mut w = Writer::new();
-    w.array(5)
-        .bytes(&database.0)
-        .bytes(&position.log.device.0)
-        .u64(position.log.epoch);
+    w.array(5).bytes(&database.0).bytes(&position.log.device.0).u64(position.log.epoch);
     w.u64(position.seq).bytes(&position.id.0);
     w.finish()
 }
@@ -30,10 +27,7 @@ impl Head {
     /// Signs `position`. The key must be that of the log's device; otherwise nobody will accept the head.
     #[must_use]
     pub fn sign(key: &DeviceKey, database: &DatabaseId, position: Position) -> Self {
-        Self {
-            position,
-            signature: key.sign(Context::Head, &message(database, &position)),
-        }
+        Self { position, signature: key.sign(Context::Head, &message(database, &position)) }
     }
 
     /// Whether the log's device signed it.
@@ -57,19 +51,8 @@ mod tests {
     fn a_head_covers_everything_it_states() {
         let key = DeviceKey::from_seed(&[5; 32]);
         let database = DatabaseId([9; 32]);
-        let log = LogId {
-            device: key.node_id(),
-            epoch: 3,
-        };
-        let head = Head::sign(
-            &key,
-            &database,
-            Position {
-                log,
-                seq: 4,
-                id: EntryId([1; 32]),
-            },
-        );
+        let log = LogId { device: key.node_id(), epoch: 3 };
+        let head = Head::sign(&key, &database, Position { log, seq: 4, id: EntryId([1; 32]) });
         assert!(head.verify(&database));
         assert!(!head.verify(&DatabaseId([8; 32])));
         for change in [

@@ -158,10 +158,7 @@ mod tests {
     #[test]
     fn the_alphabet_is_the_one_documented() {
         assert_eq!(to_base32(b"anabranch"), "mfxgcytsmfxgg2a");
-        assert_eq!(
-            from_base32("MFXGCYTSMFXGG2A").as_deref(),
-            Some(&b"anabranch"[..])
-        );
+        assert_eq!(from_base32("MFXGCYTSMFXGG2A").as_deref(), Some(&b"anabranch"[..]));
     }
 
     #[test]

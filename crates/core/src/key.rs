@@ -103,30 +103,10 @@ mod tests {
         let key = DeviceKey::from_seed(&[1; 32]);
         let other = DeviceKey::from_seed(&[2; 32]);
         let signature = key.sign(Context::Head, b"message");
-        assert!(verify(
-            &key.node_id(),
-            Context::Head,
-            b"message",
-            &signature
-        ));
-        assert!(!verify(
-            &key.node_id(),
-            Context::Greeting,
-            b"message",
-            &signature
-        ));
-        assert!(!verify(
-            &key.node_id(),
-            Context::Head,
-            b"massage",
-            &signature
-        ));
-        assert!(!verify(
-            &other.node_id(),
-            Context::Head,
-            b"message",
-            &signature
-        ));
+        assert!(verify(&key.node_id(), Context::Head, b"message", &signature));
+        assert!(!verify(&key.node_id(), Context::Greeting, b"message", &signature));
+        assert!(!verify(&key.node_id(), Context::Head, b"massage", &signature));
+        assert!(!verify(&other.node_id(), Context::Head, b"message", &signature));
     }
 
     #[test]
@@ -136,12 +116,7 @@ mod tests {
         neutral[0] = 1;
         let mut signature = [0; 64];
         signature[0] = 1;
-        assert!(!verify(
-            &NodeId(neutral),
-            Context::Head,
-            b"anything",
-            &Signature(signature)
-        ));
+        assert!(!verify(&NodeId(neutral), Context::Head, b"anything", &Signature(signature)));
     }
 
     #[test]

@@ -66,9 +66,9 @@ pub fn found(tx: &mut dyn WriteTx, database: DatabaseId) -> Result<(), StorageEr
     match View::new(as_read(tx)).database()? {
         None => tx.put(Table::Meta, META_DATABASE, &database.0),
         Some(found) if found == database => Ok(()),
-        Some(found) => Err(StorageError::Corrupt(format!(
-            "it is a replica of {found:?}, not of {database:?}"
-        ))),
+        Some(found) => {
+            Err(StorageError::Corrupt(format!("it is a replica of {found:?}, not of {database:?}")))
+        }
     }
 }
 
@@ -116,8 +116,7 @@ impl<'t> Ledger<'t> {
             store.put(self.tx, &key32(*number))?;
         }
         self.counters.put(self.tx, META_COUNTERS)?;
-        self.tx
-            .put(Table::Meta, META_FRONTIER, &self.frontier.to_bytes())
+        self.tx.put(Table::Meta, META_FRONTIER, &self.frontier.to_bytes())
     }
 
     /// The database.
@@ -135,9 +134,7 @@ impl<'t> Ledger<'t> {
             let branch = self.view().branch(number)?;
             self.branches.insert(number, branch);
         }
-        self.branches
-            .get_mut(&number)
-            .ok_or_else(|| corrupt("a branch"))
+        self.branches.get_mut(&number).ok_or_else(|| corrupt("a branch"))
     }
 
     pub(crate) fn branches_of(&mut self, log: &LogId) -> Result<Vec<BranchNo>, StorageError> {
@@ -225,8 +222,7 @@ impl<'t> Ledger<'t> {
             None => {
                 self.counters.stores += 1;
                 let number = self.counters.stores;
-                self.tx
-                    .put(Table::Meta, &cells::store_key(id), &key32(number))?;
+                self.tx.put(Table::Meta, &cells::store_key(id), &key32(number))?;
                 let row = StoreRow {
                     id: id.clone(),
                     sum: LtHash::default(),
@@ -246,9 +242,7 @@ impl<'t> Ledger<'t> {
             let row = self.view().store_row(number)?;
             self.stores.insert(number, row);
         }
-        self.stores
-            .get_mut(&number)
-            .ok_or_else(|| corrupt("a store"))
+        self.stores.get_mut(&number).ok_or_else(|| corrupt("a store"))
     }
 
     /// Adds `entry`, which builds on the tip of `branch`, and everything that follows from it. `parents` are the
@@ -262,11 +256,7 @@ impl<'t> Ledger<'t> {
         let header = entry.header();
         let arrival = self.counters.next_arrival;
         if self.counters.last != (branch, header.seq - 1) {
-            self.tx.put(
-                Table::Segment,
-                &branch_key(branch, header.seq),
-                &arrival.to_be_bytes(),
-            )?;
+            self.tx.put(Table::Segment, &branch_key(branch, header.seq), &arrival.to_be_bytes())?;
         }
         self.counters.next_arrival += 1;
         self.counters.last = (branch, header.seq);
@@ -304,10 +294,7 @@ impl<'t> Ledger<'t> {
             0
         } else {
             let key = grant_id_key(&header.grant.entry, header.grant.index);
-            let number = self
-                .tx
-                .get(Table::GrantById, &key)?
-                .ok_or_else(|| corrupt("a grant"))?;
+            let number = self.tx.get(Table::GrantById, &key)?.ok_or_else(|| corrupt("a grant"))?;
             last4(&number)?
         };
         let payloads = entry
@@ -318,12 +305,7 @@ impl<'t> Ledger<'t> {
             .parents
             .iter()
             .zip(parents)
-            .map(|(p, &log)| BodyParent {
-                log,
-                seq: p.seq,
-                id: p.id,
-                signature: None,
-            })
+            .map(|(p, &log)| BodyParent { log, seq: p.seq, id: p.id, signature: None })
             .collect();
         let body = Body {
             generation: header.generation,
@@ -333,13 +315,8 @@ impl<'t> Ledger<'t> {
             payloads,
             salt: header.salt,
         };
-        EntryRow {
-            id: entry.id(),
-            branch,
-            seq: header.seq,
-            body,
-        }
-        .put(self.tx, &arrival.to_be_bytes())
+        EntryRow { id: entry.id(), branch, seq: header.seq, body }
+            .put(self.tx, &arrival.to_be_bytes())
     }
 
     /// Keeps the set of tips that nothing builds on. A tip has no successor in its log, so only an entry that names it
@@ -362,10 +339,7 @@ impl<'t> Ledger<'t> {
         let header = entry.header();
         let (count, bytes) = (1, entry.run_bytes() as u32);
         let row = self.branch(branch)?;
-        row.tip = Tip {
-            seq: header.seq,
-            id: entry.id(),
-        };
+        row.tip = Tip { seq: header.seq, id: entry.id() };
         row.generation = header.generation;
         row.timestamp = header.timestamp;
         row.unsigned = (row.unsigned.0 + count, row.unsigned.1.saturating_add(bytes));
@@ -375,16 +349,10 @@ impl<'t> Ledger<'t> {
     /// Branches whose tip nothing builds on, ascending.
     pub(crate) fn uncovered(&self) -> Result<Vec<BranchNo>, StorageError> {
         let mut found = Vec::new();
-        self.tx.scan(
-            Table::Uncovered,
-            &[],
-            None,
-            Order::Ascending,
-            &mut |key, _| {
-                found.push(last4(key));
-                ControlFlow::Continue(())
-            },
-        )?;
+        self.tx.scan(Table::Uncovered, &[], None, Order::Ascending, &mut |key, _| {
+            found.push(last4(key));
+            ControlFlow::Continue(())
+        })?;
         found.into_iter().collect()
     }
 
@@ -410,18 +378,9 @@ impl<'t> Ledger<'t> {
             }
         }
         let arrival = self.arrival_of_tip(branch, row.tip.seq)?;
-        HeadRow {
-            signature,
-            arrival,
-            pinned: false,
-            span,
-        }
-        .put(self.tx, &branch_key(branch, row.tip.seq))?;
-        let position = |tip: Tip| Position {
-            log: row.log,
-            seq: tip.seq,
-            id: tip.id,
-        };
+        HeadRow { signature, arrival, pinned: false, span }
+            .put(self.tx, &branch_key(branch, row.tip.seq))?;
+        let position = |tip: Tip| Position { log: row.log, seq: tip.seq, id: tip.id };
         if let Some(last) = row.head {
             self.frontier.remove(&tip_element(&position(last)));
         }
@@ -462,10 +421,7 @@ impl<'t> Ledger<'t> {
             return Ok(false);
         }
         let arrival = self.view().arrival(branch, seq)?;
-        let before = self
-            .view()
-            .previous_head(branch, seq)?
-            .map_or(0, |(at, _)| at);
+        let before = self.view().previous_head(branch, seq)?.map_or(0, |(at, _)| at);
         let base = self.branch(branch)?.base_seq();
         let span = u32::try_from(seq - before.max(base)).unwrap_or(u32::MAX);
         let mut bytes = limits::RUN_BYTES as u32;
@@ -474,13 +430,8 @@ impl<'t> Ledger<'t> {
             bytes = above.span.1;
             above.put(self.tx, &branch_key(branch, at))?;
         }
-        HeadRow {
-            signature: stated.signature,
-            arrival,
-            pinned: true,
-            span: (span, bytes),
-        }
-        .put(self.tx, &key)?;
+        HeadRow { signature: stated.signature, arrival, pinned: true, span: (span, bytes) }
+            .put(self.tx, &key)?;
         Ok(true)
     }
 }

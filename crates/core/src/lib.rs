@@ -28,4 +28,6 @@ pub mod path;
 mod rows;
 pub mod run;
 pub mod storage;
+pub mod ticket;
+pub mod verify;
 pub mod view;

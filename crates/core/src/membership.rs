@@ -54,24 +54,14 @@ pub(crate) fn apply(
     } else {
         number_of(as_read(ledger.tx), &entry.header().grant)?.unwrap_or(0)
     };
-    let used = if genesis {
-        None
-    } else {
-        Some(ledger.view().grant(used_number)?)
-    };
+    let used = if genesis { None } else { Some(ledger.view().grant(used_number)?) };
     for (index, op) in ops.into_iter().enumerate() {
         let Some(op) = op else { continue };
         let depth = used.as_ref().map_or(0, |u| u.depth.saturating_add(1));
         let (subject, role, priority, terms) = match (&op, &used) {
-            (
-                MemberOp::Grant {
-                    subject,
-                    role,
-                    priority,
-                    terms,
-                },
-                _,
-            ) => (*subject, *role, *priority, *terms),
+            (MemberOp::Grant { subject, role, priority, terms }, _) => {
+                (*subject, *role, *priority, *terms)
+            }
             (MemberOp::Redeem { .. }, Some(ticket)) => (
                 Subject::Device(entry.header().log.device),
                 ticket.role,
@@ -103,11 +93,7 @@ fn record(ledger: &mut Ledger<'_>, row: &GrantRow) -> Result<(), StorageError> {
     ledger.counters.grants += 1;
     let number = key32(ledger.counters.grants);
     row.put(ledger.tx, &number)?;
-    ledger.tx.put(
-        Table::GrantById,
-        &grant_id_key(&row.entry, row.index),
-        &number,
-    )?;
+    ledger.tx.put(Table::GrantById, &grant_id_key(&row.entry, row.index), &number)?;
     let by_subject = [&subject_key(&row.subject)[..], &number].concat();
     ledger.tx.put(Table::GrantBySubject, &by_subject, &[])?;
     let used_ticket = [&[3][..], &key32(row.used), &number].concat();
@@ -138,9 +124,7 @@ fn number_of(tx: &dyn ReadTx, grant: &GrantRef) -> Result<Option<GrantNo>, Stora
 
 /// What an entry needs its grant to allow.
 fn needed_role(entry: &Entry) -> Role {
-    let members = entry
-        .payloads()
-        .any(|(store, _)| store.kind == StoreKind::MEMBERS);
+    let members = entry.payloads().any(|(store, _)| store.kind == StoreKind::MEMBERS);
     if members { Role::Admin } else { Role::Write }
 }
 
@@ -174,9 +158,7 @@ pub(crate) fn check(
     if prev_grant != Some(header.grant) && !in_past(ledger, below, &grant)? {
         return Err(Refusal::Grant { log, seq }.into());
     }
-    let members = entry
-        .payloads()
-        .find(|(store, _)| store.kind == StoreKind::MEMBERS);
+    let members = entry.payloads().find(|(store, _)| store.kind == StoreKind::MEMBERS);
     if members.is_some_and(|(_, payload)| payload.bytes().is_none()) {
         return Err(Refusal::MembersAbsent { log, seq }.into());
     }
@@ -193,9 +175,7 @@ pub(crate) fn check(
 /// A ticket's grant serves one purpose: an entry that is nothing but a redemption with the ticket's signature.
 fn check_redemption(entry: &Entry, key: &NodeId) -> Result<(), Refusal> {
     let header = entry.header();
-    let ops = members_of(entry)
-        .map(|decoded| decoded.ops)
-        .unwrap_or_default();
+    let ops = members_of(entry).map(|decoded| decoded.ops).unwrap_or_default();
     let alone = entry.payloads().count() == 1 && ops.len() == 1;
     match ops.first() {
         Some(Some(MemberOp::Redeem { signature }))
@@ -203,10 +183,7 @@ fn check_redemption(entry: &Entry, key: &NodeId) -> Result<(), Refusal> {
         {
             Ok(())
         }
-        _ => Err(Refusal::Grant {
-            log: header.log,
-            seq: header.seq,
-        }),
+        _ => Err(Refusal::Grant { log: header.log, seq: header.seq }),
     }
 }
 
@@ -216,11 +193,7 @@ fn check_ops(entry: &Entry, grant: &GrantRow) -> Result<(), Refusal> {
     if grant.role < role {
         return Err(Refusal::NotPermitted { log, seq, role });
     }
-    for op in members_of(entry)
-        .map(|decoded| decoded.ops)
-        .unwrap_or_default()
-        .into_iter()
-        .flatten()
+    for op in members_of(entry).map(|decoded| decoded.ops).unwrap_or_default().into_iter().flatten()
     {
         match op {
             MemberOp::Grant { priority, .. } if priority < grant.priority => {
@@ -253,11 +226,7 @@ fn in_past(
             if number == grant.branch && grant.seq <= top {
                 return Ok(true);
             }
-            let floor = searched
-                .get(&number)
-                .copied()
-                .unwrap_or(0)
-                .max(row.base_seq());
+            let floor = searched.get(&number).copied().unwrap_or(0).max(row.base_seq());
             let mut at = top;
             let mut ended = false;
             while at > floor {
@@ -288,19 +257,13 @@ impl View<'_> {
 
     fn grants_listed(&self, prefix: &[u8]) -> Result<Vec<GrantRow>, StorageError> {
         let mut numbers = Vec::new();
-        self.tx.scan(
-            Table::GrantBySubject,
-            prefix,
-            None,
-            Order::Ascending,
-            &mut |key, _| {
-                if !key.starts_with(prefix) {
-                    return ControlFlow::Break(());
-                }
-                numbers.push(last4(key));
-                ControlFlow::Continue(())
-            },
-        )?;
+        self.tx.scan(Table::GrantBySubject, prefix, None, Order::Ascending, &mut |key, _| {
+            if !key.starts_with(prefix) {
+                return ControlFlow::Break(());
+            }
+            numbers.push(last4(key));
+            ControlFlow::Continue(())
+        })?;
         numbers.into_iter().map(|n| self.grant(n?)).collect()
     }
 
@@ -308,15 +271,9 @@ impl View<'_> {
         let mut grants = self.grants_of(&Subject::Device(*device))?;
         grants.extend(self.grants_of(&Subject::Anyone)?);
         // Highest role, then highest rank: low priority number, small depth, low id.
-        Ok(grants.into_iter().min_by_key(|g| {
-            (
-                std::cmp::Reverse(g.role),
-                g.priority,
-                g.depth,
-                g.entry,
-                g.index,
-            )
-        }))
+        Ok(grants
+            .into_iter()
+            .min_by_key(|g| (std::cmp::Reverse(g.role), g.priority, g.depth, g.entry, g.index)))
     }
 
     /// What `device` may do, if anything.
@@ -354,13 +311,7 @@ impl View<'_> {
         let Some(ticket) = self.ticket_grant(key)? else {
             return Ok(TicketState::Unknown);
         };
-        let number = number_of(
-            self.tx,
-            &GrantRef {
-                entry: ticket.entry,
-                index: ticket.index,
-            },
-        )?;
+        let number = number_of(self.tx, &GrantRef { entry: ticket.entry, index: ticket.index })?;
         let redeemed = self.grants_listed(&[&[3][..], &key32(number.unwrap_or(0))].concat())?;
         let mut devices: Vec<NodeId> = redeemed
             .into_iter()
@@ -377,11 +328,7 @@ impl View<'_> {
         if ticket.terms.expires.is_some_and(|end| now >= end) {
             return Ok(TicketState::Expired);
         }
-        if ticket
-            .terms
-            .limit
-            .is_some_and(|limit| devices.len() >= limit as usize)
-        {
+        if ticket.terms.limit.is_some_and(|limit| devices.len() >= limit as usize) {
             return Ok(TicketState::Spent);
         }
         Ok(TicketState::Open)
@@ -397,10 +344,7 @@ impl View<'_> {
                 let row = self.grant(n)?;
                 let by = self.branch(row.branch)?.log.device;
                 Ok(Grant {
-                    id: GrantRef {
-                        entry: row.entry,
-                        index: row.index,
-                    },
+                    id: GrantRef { entry: row.entry, index: row.index },
                     subject: row.subject,
                     role: row.role,
                     priority: row.priority,
@@ -438,8 +382,5 @@ impl TicketState {
 
 /// Where the grant a writer uses stands, for the author of entries.
 pub(crate) fn reference(row: &GrantRow) -> GrantRef {
-    GrantRef {
-        entry: row.entry,
-        index: row.index,
-    }
+    GrantRef { entry: row.entry, index: row.index }
 }

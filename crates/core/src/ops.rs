@@ -39,12 +39,8 @@ const DELETE: u64 = 1;
 /// Encodes the operations of one cell store for an entry of `own`.
 #[must_use]
 pub fn encode_cells(own: &LogId, ops: &[CellOp]) -> Vec<u8> {
-    let mut logs: Vec<LogId> = ops
-        .iter()
-        .flat_map(|op| &op.replaces)
-        .map(|n| n.log)
-        .filter(|log| log != own)
-        .collect();
+    let mut logs: Vec<LogId> =
+        ops.iter().flat_map(|op| &op.replaces).map(|n| n.log).filter(|log| log != own).collect();
     logs.sort_unstable();
     logs.dedup();
     let mut w = Writer::new();
@@ -56,11 +52,7 @@ pub fn encode_cells(own: &LogId, ops: &[CellOp]) -> Vec<u8> {
     for op in ops {
         let tail = usize::from(!op.replaces.is_empty());
         match &op.value {
-            Some(value) => w
-                .array(3 + tail)
-                .u64(PUT)
-                .bytes(op.path.as_bytes())
-                .bytes(value),
+            Some(value) => w.array(3 + tail).u64(PUT).bytes(op.path.as_bytes()).bytes(value),
             None => w.array(2 + tail).u64(DELETE).bytes(op.path.as_bytes()),
         };
         if op.replaces.is_empty() {
@@ -69,11 +61,7 @@ pub fn encode_cells(own: &LogId, ops: &[CellOp]) -> Vec<u8> {
         w.array(op.replaces.len());
         for name in &op.replaces {
             let number = logs.binary_search(&name.log).map_or(0, |i| i as u64 + 1);
-            w.array(4)
-                .u64(number)
-                .u64(name.seq)
-                .u64(u64::from(name.index))
-                .bytes(&name.id8);
+            w.array(4).u64(number).u64(name.seq).u64(u64::from(name.index)).bytes(&name.id8);
         }
     }
     w.finish()
@@ -90,10 +78,7 @@ pub struct Decoded<T> {
 
 impl<T> Default for Decoded<T> {
     fn default() -> Self {
-        Self {
-            ops: Vec::new(),
-            unknown: false,
-        }
+        Self { ops: Vec::new(), unknown: false }
     }
 }
 
@@ -119,10 +104,7 @@ fn decode_ops<T>(
             let kind = ahead.u64("operation kind")?;
             let op = one(&mut ahead, kind, fields)?;
             if matches!(op, Op::Known(_)) && ahead.position() != r.position() {
-                return Err(DecodeError::Malformed {
-                    what: "operation",
-                    at: start,
-                });
+                return Err(DecodeError::Malformed { what: "operation", at: start });
             }
             Ok(op)
         })();
@@ -145,10 +127,7 @@ pub fn decode_cells(own: &LogId, payload: &[u8]) -> Decoded<CellOp> {
         for _ in 0..r.array("logs", limits::ENTRY_BYTES / 42)? {
             r.tuple("log", 2)?;
             let device = NodeId(r.array_of("device")?);
-            logs.push(LogId {
-                device,
-                epoch: r.u64("epoch")?,
-            });
+            logs.push(LogId { device, epoch: r.u64("epoch")? });
         }
         let decoded = decode_ops(&mut r, limits::ENTRY_BYTES / 4, |r, kind, fields| {
             decode_cell_op(r, kind, fields, &logs)
@@ -184,22 +163,13 @@ fn decode_cell_op(
                 return Ok(Op::Senseless);
             };
             let (seq, index) = (r.u64("sequence")?, r.u32("index")?);
-            replaces.push(ValueName {
-                log,
-                seq,
-                index,
-                id8: r.array_of("entry id")?,
-            });
+            replaces.push(ValueName { log, seq, index, id8: r.array_of("entry id")? });
         }
     }
     Ok(if fields > without + 1 {
         Op::Senseless
     } else {
-        Op::Known(CellOp {
-            path,
-            value,
-            replaces,
-        })
+        Op::Known(CellOp { path, value, replaces })
     })
 }
 
@@ -316,17 +286,11 @@ pub fn encode_members(ops: &[MemberOp]) -> Vec<u8> {
     w.array(ops.len());
     for op in ops {
         match op {
-            MemberOp::Grant {
-                subject,
-                role,
-                priority,
-                terms,
-            } => {
+            MemberOp::Grant { subject, role, priority, terms } => {
                 w.array(6).u64(GRANT);
                 subject.encode(&mut w);
                 w.u64(role.number()).u64(u64::from(*priority));
-                w.u64(terms.limit.map_or(0, u64::from))
-                    .u64(terms.expires.map_or(0, |t| t.0));
+                w.u64(terms.limit.map_or(0, u64::from)).u64(terms.expires.map_or(0, |t| t.0));
             }
             MemberOp::Redeem { signature } => {
                 w.array(2).u64(REDEEM).bytes(&signature.0);
@@ -364,18 +328,15 @@ fn decode_member_op(
                 expires: (expires > 0).then_some(Timestamp(expires)),
             };
             Ok(match (subject, role) {
-                (Some(subject), Some(role)) => Op::Known(MemberOp::Grant {
-                    subject,
-                    role,
-                    priority,
-                    terms,
-                }),
+                (Some(subject), Some(role)) => {
+                    Op::Known(MemberOp::Grant { subject, role, priority, terms })
+                }
                 _ => Op::Unknown,
             })
         }
-        (REDEEM, 2) => Ok(Op::Known(MemberOp::Redeem {
-            signature: Signature(r.array_of("signature")?),
-        })),
+        (REDEEM, 2) => {
+            Ok(Op::Known(MemberOp::Redeem { signature: Signature(r.array_of("signature")?) }))
+        }
         (GRANT | REDEEM, _) => Ok(Op::Senseless),
         _ => Ok(Op::Unknown),
     }
@@ -389,10 +350,7 @@ pub fn redemption_message(
     log: &LogId,
 ) -> Vec<u8> {
     let mut w = Writer::new();
-    w.array(5)
-        .bytes(&database.0)
-        .bytes(&grant.entry.0)
-        .u64(u64::from(grant.index));
+    w.array(5).bytes(&database.0).bytes(&grant.entry.0).u64(u64::from(grant.index));
     w.bytes(&log.device.0).u64(log.epoch);
     w.finish()
 }
@@ -407,9 +365,7 @@ impl MemberOp {
         log: &LogId,
     ) -> Self {
         let message = redemption_message(database, grant, log);
-        Self::Redeem {
-            signature: ticket.sign(Context::Redemption, &message),
-        }
+        Self::Redeem { signature: ticket.sign(Context::Redemption, &message) }
     }
 }
 
@@ -437,32 +393,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn log(n: u8) -> LogId {
-        LogId {
-            device: NodeId([n; 32]),
-            epoch: u64::from(n),
-        }
+        LogId { device: NodeId([n; 32]), epoch: u64::from(n) }
     }
 
     fn arb_op() -> impl Strategy<Value = CellOp> {
-        let name = (0u8..4, any::<u64>(), any::<u32>(), any::<[u8; 8]>()).prop_map(
-            |(l, seq, index, id8)| ValueName {
-                log: log(l),
-                seq,
-                index,
-                id8,
-            },
-        );
+        let name = (0u8..4, any::<u64>(), any::<u32>(), any::<[u8; 8]>())
+            .prop_map(|(l, seq, index, id8)| ValueName { log: log(l), seq, index, id8 });
         let path = proptest::collection::vec(".*", 1..4).prop_map(|s| Path::text(s).unwrap());
-        (
-            path,
-            any::<Option<Vec<u8>>>(),
-            proptest::collection::vec(name, 0..4),
-        )
-            .prop_map(|(path, value, replaces)| CellOp {
-                path,
-                value,
-                replaces,
-            })
+        (path, any::<Option<Vec<u8>>>(), proptest::collection::vec(name, 0..4))
+            .prop_map(|(path, value, replaces)| CellOp { path, value, replaces })
     }
 
     proptest! {
@@ -493,11 +432,8 @@ mod tests {
 
     #[test]
     fn a_senseless_operation_keeps_its_index_and_hides_nothing() {
-        let good = CellOp {
-            path: Path::text(["a"]).unwrap(),
-            value: Some(vec![1]),
-            replaces: vec![],
-        };
+        let good =
+            CellOp { path: Path::text(["a"]).unwrap(), value: Some(vec![1]), replaces: vec![] };
         let mut w = Writer::new();
         w.array(2).array(0).array(3);
         w.array(3).u64(PUT).bytes(b"not a path").bytes(b"v");
@@ -514,23 +450,15 @@ mod tests {
             subject,
             role: Role::Write,
             priority: 7,
-            terms: TicketTerms {
-                limit: Some(1),
-                expires: Some(Timestamp(99)),
-            },
+            terms: TicketTerms { limit: Some(1), expires: Some(Timestamp(99)) },
         };
         let ops = vec![
             grant(Subject::Device(NodeId([1; 32]))),
             grant(Subject::Anyone),
             grant(Subject::Ticket(NodeId([2; 32]))),
-            MemberOp::Redeem {
-                signature: Signature([3; 64]),
-            },
+            MemberOp::Redeem { signature: Signature([3; 64]) },
         ];
         let decoded = decode_members(&encode_members(&ops));
-        assert_eq!(
-            decoded.ops.into_iter().collect::<Option<Vec<_>>>().unwrap(),
-            ops
-        );
+        assert_eq!(decoded.ops.into_iter().collect::<Option<Vec<_>>>().unwrap(), ops);
     }
 }

@@ -4,7 +4,7 @@
 use crate::entry::Entry;
 use crate::error::corrupt;
 use crate::frontier::Frontier;
-use crate::id::{Position, Seq};
+use crate::id::{LogId, Position, Seq};
 use crate::key::Signature;
 use crate::rows::{BranchNo, HeadRow};
 use crate::run::Run;
@@ -21,6 +21,9 @@ pub struct Outgoing {
     due: BinaryHeap<Reverse<(u64, BranchNo, Seq)>>,
     /// Entries that arrived from here on have not been looked at.
     seen: u64,
+    /// Tips of the peer that are not held here. It is ahead in those logs or has another branch of them; nothing of them
+    /// is sent before that is known.
+    unknown: Vec<Position>,
 }
 
 impl Outgoing {
@@ -29,48 +32,78 @@ impl Outgoing {
     /// # Errors
     /// [`StorageError`].
     pub fn new(view: View<'_>, peer: &Frontier) -> Result<Self, StorageError> {
-        let mut out = Self {
-            seen: view.next_arrival()?,
-            ..Self::default()
-        };
+        let mut out = Self { seen: view.next_arrival()?, ..Self::default() };
         for position in peer.positions() {
-            out.note_held(view, position)?;
+            if !out.note_held(view, position)? {
+                out.unknown.push(*position);
+            }
         }
         let mut branches = Vec::new();
         view.each_branch(|number, branch| {
-            branches.push((
-                number,
-                branch.head.map_or(0, |head| head.seq),
-                branch.base_seq(),
-            ));
-        })?;
-        for (number, head, base) in branches {
-            let held = out.held.get(&number).copied().unwrap_or(0).max(base);
-            if held < head {
-                out.queue(view, number, held)?;
+            if branch.head.is_some() && !out.waits(&branch.log) {
+                branches.push(number);
             }
+        })?;
+        for number in branches {
+            out.queue_rest(view, number)?;
         }
         Ok(out)
     }
 
-    /// The peer holds `position` and so everything below it in its log.
+    /// A peer whose frontier equals ours: nothing is due until more arrives.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub fn note_held(&mut self, view: View<'_>, position: &Position) -> Result<(), StorageError> {
+    pub fn level(view: View<'_>) -> Result<Self, StorageError> {
+        let mut out = Self { seen: view.next_arrival()?, ..Self::default() };
+        view.each_branch(|number, branch| {
+            out.held.insert(number, branch.head.map_or(0, |head| head.seq));
+        })?;
+        Ok(out)
+    }
+
+    fn waits(&self, log: &LogId) -> bool {
+        self.unknown.iter().any(|p| p.log == *log)
+    }
+
+    /// The peer and we hold different branches of `log`, which part after `common` (`None`: at its start).
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn forked(
+        &mut self,
+        view: View<'_>,
+        log: &LogId,
+        common: Option<&Position>,
+    ) -> Result<(), StorageError> {
+        self.unknown.retain(|p| p.log != *log);
+        if let Some(position) = common {
+            self.note_held(view, position)?;
+        }
+        for number in view.branches_of(log)? {
+            self.queue_rest(view, number)?;
+        }
+        Ok(())
+    }
+
+    /// The peer holds `position` and so everything below it in its log. Returns whether it is held here.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn note_held(&mut self, view: View<'_>, position: &Position) -> Result<bool, StorageError> {
         let Some(mut number) = view.find(position)? else {
-            return Ok(());
+            return Ok(false);
         };
         let mut seq = position.seq;
         loop {
             let held = self.held.entry(number).or_insert(0);
             if *held >= seq {
-                return Ok(());
+                return Ok(true);
             }
             *held = seq;
             match view.branch(number)?.base {
                 Some(base) => (number, seq) = base,
-                None => return Ok(()),
+                None => return Ok(true),
             }
         }
     }
@@ -97,16 +130,26 @@ impl Outgoing {
             }
         }
         self.seen = next;
+        for position in std::mem::take(&mut self.unknown) {
+            if !self.note_held(view, &position)? {
+                self.unknown.push(position);
+            }
+        }
         touched.sort_unstable();
         touched.dedup();
         for number in touched {
-            if !self.due.iter().any(|Reverse((_, due, _))| *due == number) {
-                let base = view.branch(number)?.base_seq();
-                let held = self.held.get(&number).copied().unwrap_or(0).max(base);
-                self.queue(view, number, held)?;
+            let waits = self.waits(&view.branch(number)?.log);
+            if !waits && !self.due.iter().any(|Reverse((_, due, _))| *due == number) {
+                self.queue_rest(view, number)?;
             }
         }
         Ok(())
+    }
+
+    fn queue_rest(&mut self, view: View<'_>, number: BranchNo) -> Result<(), StorageError> {
+        let base = view.branch(number)?.base_seq();
+        let held = self.held.get(&number).copied().unwrap_or(0).max(base);
+        self.queue(view, number, held)
     }
 
     fn queue(&mut self, view: View<'_>, number: BranchNo, after: Seq) -> Result<(), StorageError> {
@@ -149,12 +192,10 @@ impl Outgoing {
     pub fn count(&self, view: View<'_>) -> Result<u64, StorageError> {
         let mut sum = 0;
         view.each_branch(|number, branch| {
-            let held = self
-                .held
-                .get(&number)
-                .copied()
-                .unwrap_or(0)
-                .max(branch.base_seq());
+            if self.waits(&branch.log) {
+                return;
+            }
+            let held = self.held.get(&number).copied().unwrap_or(0).max(branch.base_seq());
             sum += branch.head.map_or(0, |head| head.seq).saturating_sub(held);
         })?;
         Ok(sum)
@@ -191,10 +232,7 @@ impl View<'_> {
     }
 
     fn signature(&self, branch: BranchNo, seq: Seq) -> Result<Signature, StorageError> {
-        Ok(self
-            .head(branch, seq)?
-            .ok_or_else(|| corrupt("a parent's head"))?
-            .signature)
+        Ok(self.head(branch, seq)?.ok_or_else(|| corrupt("a parent's head"))?.signature)
     }
 
     /// What peers who may not read yet are told: of each log in `shown`, which they proved to know, as much as they
@@ -213,18 +251,9 @@ impl View<'_> {
             for number in self.branches_of(&position.log)? {
                 let branch = self.branch(number)?;
                 if let Some(head) = branch.head.filter(|head| head.seq < position.seq) {
-                    let row = self
-                        .head(number, head.seq)?
-                        .ok_or_else(|| corrupt("a head"))?;
-                    let position = Position {
-                        log: branch.log,
-                        seq: head.seq,
-                        id: head.id,
-                    };
-                    let head = crate::head::Head {
-                        position,
-                        signature: row.signature,
-                    };
+                    let row = self.head(number, head.seq)?.ok_or_else(|| corrupt("a head"))?;
+                    let position = Position { log: branch.log, seq: head.seq, id: head.id };
+                    let head = crate::head::Head { position, signature: row.signature };
                     tips.push(crate::frontier::FrontierTip { head });
                 }
             }
@@ -246,11 +275,7 @@ impl View<'_> {
         while back < tip.seq {
             let seq = tip.seq - back;
             let owner = self.owner(number, seq)?;
-            samples.push(Position {
-                log: tip.log,
-                seq,
-                id: self.entry_id(owner, seq)?,
-            });
+            samples.push(Position { log: tip.log, seq, id: self.entry_id(owner, seq)? });
             back = back.saturating_mul(2);
         }
         Ok(samples)
@@ -269,11 +294,7 @@ impl View<'_> {
             for number in self.branches_of(&theirs.log)? {
                 let branch = self.branch(number)?;
                 if let Some(head) = branch.head.filter(|head| head.seq >= theirs.seq) {
-                    forks.push(Position {
-                        log: theirs.log,
-                        seq: head.seq,
-                        id: head.id,
-                    });
+                    forks.push(Position { log: theirs.log, seq: head.seq, id: head.id });
                 }
             }
         }

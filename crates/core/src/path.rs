@@ -41,9 +41,7 @@ impl Path {
     /// # Errors
     /// [`PathError`] when it is too long or too deep.
     pub fn text<S: AsRef<str>>(segments: impl IntoIterator<Item = S>) -> Result<Self, PathError> {
-        segments
-            .into_iter()
-            .try_fold(Self::default(), |path, s| path.join(s.as_ref()))
+        segments.into_iter().try_fold(Self::default(), |path, s| path.join(s.as_ref()))
     }
 
     /// The path with one more segment of text.
@@ -145,10 +143,9 @@ impl Path {
                 (BYTES, bytes) => {
                     Segment::Bytes(bytes.map_or_else(|e| e.into_bytes(), String::into_bytes))
                 }
-                (tag, bytes) => Segment::Other(
-                    tag,
-                    bytes.map_or_else(|e| e.into_bytes(), String::into_bytes),
-                ),
+                (tag, bytes) => {
+                    Segment::Other(tag, bytes.map_or_else(|e| e.into_bytes(), String::into_bytes))
+                }
             });
             rest = next;
         }
@@ -157,11 +154,7 @@ impl Path {
 
     /// The ancestors from the first segment down, without itself.
     pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
-        let ends = self
-            .0
-            .iter()
-            .enumerate()
-            .filter(|&(i, &b)| b == 0 && i + 1 < self.0.len());
+        let ends = self.0.iter().enumerate().filter(|&(i, &b)| b == 0 && i + 1 < self.0.len());
         ends.map(|(i, _)| Self(self.0[..=i].to_vec()))
     }
 }
@@ -218,18 +211,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn path(segments: &[Vec<u8>]) -> Path {
-        segments
-            .iter()
-            .fold(Path::default(), |p, s| p.join_bytes(s).unwrap())
+        segments.iter().fold(Path::default(), |p, s| p.join_bytes(s).unwrap())
     }
 
     #[test]
     fn too_long_and_too_deep_are_refused() {
-        assert!(
-            Path::default()
-                .join(&"x".repeat(limits::PATH_BYTES))
-                .is_err()
-        );
+        assert!(Path::default().join(&"x".repeat(limits::PATH_BYTES)).is_err());
         assert!(Path::text(vec!["a"; limits::PATH_SEGMENTS]).is_ok());
         assert!(Path::text(vec!["a"; limits::PATH_SEGMENTS + 1]).is_err());
         assert!(Path::from_encoded(b"").is_err(), "the root holds no value");

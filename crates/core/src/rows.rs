@@ -25,9 +25,7 @@ pub(crate) trait Row: Sized {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError>;
 
     fn get(tx: &dyn ReadTx, key: &[u8]) -> Result<Option<Self>, StorageError> {
-        tx.get(Self::TABLE, key)?
-            .map(|bytes| Self::from_bytes(&bytes))
-            .transpose()
+        tx.get(Self::TABLE, key)?.map(|bytes| Self::from_bytes(&bytes)).transpose()
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, StorageError> {
@@ -107,10 +105,7 @@ impl Row for Counters {
     const WHAT: &'static str = "counters";
 
     fn encode(&self, w: &mut Writer) {
-        w.array(7)
-            .u64(self.next_arrival)
-            .u64(u64::from(self.last.0))
-            .u64(self.last.1);
+        w.array(7).u64(self.next_arrival).u64(u64::from(self.last.0)).u64(self.last.1);
         w.u64(u64::from(self.branches)).u64(u64::from(self.stores));
         w.u64(u64::from(self.grants)).u64(self.names);
     }
@@ -144,10 +139,7 @@ impl Row for Own {
     const WHAT: &'static str = "the own log's record";
 
     fn encode(&self, w: &mut Writer) {
-        w.array(5)
-            .bytes(&self.log.device.0)
-            .u64(self.log.epoch)
-            .u64(self.seq);
+        w.array(5).bytes(&self.log.device.0).u64(self.log.epoch).u64(self.seq);
         w.bytes(&self.id.0).bytes(&self.instance);
     }
 
@@ -155,10 +147,7 @@ impl Row for Own {
         r.tuple("own log", 5)?;
         let device = NodeId(r.array_of("device")?);
         Ok(Self {
-            log: LogId {
-                device,
-                epoch: r.u64("epoch")?,
-            },
+            log: LogId { device, epoch: r.u64("epoch")? },
             seq: r.u64("sequence")?,
             id: EntryId(r.array_of("entry id")?),
             instance: r.array_of("instance")?,
@@ -207,36 +196,20 @@ impl Row for Branch {
         w.array(12).bytes(&self.log.device.0).u64(self.log.epoch);
         let base = self.base.map_or((0, 0), |(b, s)| (u64::from(b) + 1, s));
         w.u64(base.0).u64(base.1);
-        w.u64(self.tip.seq)
-            .bytes(&self.tip.id.0)
-            .u64(self.generation)
-            .u64(self.timestamp.0);
-        let head = self.head.unwrap_or(Tip {
-            seq: 0,
-            id: EntryId([0; 32]),
-        });
+        w.u64(self.tip.seq).bytes(&self.tip.id.0).u64(self.generation).u64(self.timestamp.0);
+        let head = self.head.unwrap_or(Tip { seq: 0, id: EntryId([0; 32]) });
         w.u64(head.seq).bytes(&head.id.0);
-        w.u64(u64::from(self.unsigned.0))
-            .u64(u64::from(self.unsigned.1));
+        w.u64(u64::from(self.unsigned.0)).u64(u64::from(self.unsigned.1));
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.tuple("branch", 12)?;
         let device = NodeId(r.array_of("device")?);
-        let log = LogId {
-            device,
-            epoch: r.u64("epoch")?,
-        };
+        let log = LogId { device, epoch: r.u64("epoch")? };
         let (base, base_seq) = (r.u32("base")?, r.u64("base")?);
-        let tip = Tip {
-            seq: r.u64("tip")?,
-            id: EntryId(r.array_of("tip")?),
-        };
+        let tip = Tip { seq: r.u64("tip")?, id: EntryId(r.array_of("tip")?) };
         let (generation, timestamp) = (r.u64("generation")?, Timestamp(r.u64("timestamp")?));
-        let head = Tip {
-            seq: r.u64("head")?,
-            id: EntryId(r.array_of("head")?),
-        };
+        let head = Tip { seq: r.u64("head")?, id: EntryId(r.array_of("head")?) };
         Ok(Self {
             log,
             base: base.checked_sub(1).map(|b| (b, base_seq)),
@@ -266,10 +239,7 @@ impl Row for HeadRow {
     const WHAT: &'static str = "a head";
 
     fn encode(&self, w: &mut Writer) {
-        w.array(5)
-            .bytes(&self.signature.0)
-            .u64(self.arrival)
-            .bool(self.pinned);
+        w.array(5).bytes(&self.signature.0).u64(self.arrival).bool(self.pinned);
         w.u64(u64::from(self.span.0)).u64(u64::from(self.span.1));
     }
 
@@ -299,38 +269,26 @@ impl Row for EntryRow {
     const WHAT: &'static str = "an entry";
 
     fn encode(&self, w: &mut Writer) {
-        w.bytes(&self.id.0)
-            .u64(u64::from(self.branch))
-            .u64(self.seq);
+        w.bytes(&self.id.0).u64(u64::from(self.branch)).u64(self.seq);
         self.body.encode(w);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let id = EntryId(r.array_of("entry id")?);
-        Ok(Self {
-            id,
-            branch: r.u32("branch")?,
-            seq: r.u64("sequence")?,
-            body: Body::decode(r)?,
-        })
+        Ok(Self { id, branch: r.u32("branch")?, seq: r.u64("sequence")?, body: Body::decode(r)? })
     }
 }
 
 impl EntryRow {
     /// Only the id: the cheap part.
     pub(crate) fn id_of(bytes: &[u8]) -> Result<EntryId, StorageError> {
-        Reader::new(bytes)
-            .array_of("entry id")
-            .map(EntryId)
-            .map_err(|_| corrupt("an entry"))
+        Reader::new(bytes).array_of("entry id").map(EntryId).map_err(|_| corrupt("an entry"))
     }
 
     /// Only branch and place.
     pub(crate) fn place_of(bytes: &[u8]) -> Result<(BranchNo, Seq), StorageError> {
         let mut r = Reader::new(bytes);
-        let place = r
-            .skip("entry id")
-            .and_then(|()| Ok((r.u32("branch")?, r.u64("sequence")?)));
+        let place = r.skip("entry id").and_then(|()| Ok((r.u32("branch")?, r.u64("sequence")?)));
         place.map_err(|_| corrupt("an entry"))
     }
 }
@@ -354,27 +312,16 @@ impl Row for StoreRow {
     fn encode(&self, w: &mut Writer) {
         w.array(4);
         self.id.encode(w);
-        w.bytes(&self.sum.to_bytes())
-            .u64(self.live)
-            .bool(self.needs_newer);
+        w.bytes(&self.sum.to_bytes()).u64(self.live).bool(self.needs_newer);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.tuple("store", 4)?;
         let id = StoreId::decode(r)?;
         let at = r.position();
-        let sum = LtHash::from_bytes(r.bytes("digest state", LtHash::STATE_BYTES)?).ok_or(
-            DecodeError::Malformed {
-                what: "digest state",
-                at,
-            },
-        )?;
-        Ok(Self {
-            id,
-            sum,
-            live: r.u64("live values")?,
-            needs_newer: r.bool("needs newer")?,
-        })
+        let sum = LtHash::from_bytes(r.bytes("digest state", LtHash::STATE_BYTES)?)
+            .ok_or(DecodeError::Malformed { what: "digest state", at })?;
+        Ok(Self { id, sum, live: r.u64("live values")?, needs_newer: r.bool("needs newer")? })
     }
 }
 
@@ -401,15 +348,10 @@ impl Row for GrantRow {
 
     fn encode(&self, w: &mut Writer) {
         w.array(12).bytes(&self.entry.0).u64(u64::from(self.index));
-        w.u64(u64::from(self.branch))
-            .u64(self.seq)
-            .u64(self.generation);
+        w.u64(u64::from(self.branch)).u64(self.seq).u64(self.generation);
         self.subject.encode(w);
-        w.u64(self.role as u64 + 1)
-            .u64(u64::from(self.priority))
-            .u64(u64::from(self.depth));
-        w.u64(u64::from(self.used))
-            .u64(self.terms.limit.map_or(0, u64::from));
+        w.u64(self.role as u64 + 1).u64(u64::from(self.priority)).u64(u64::from(self.depth));
+        w.u64(u64::from(self.used)).u64(self.terms.limit.map_or(0, u64::from));
         w.u64(self.terms.expires.map_or(0, |t| t.0));
     }
 
@@ -418,10 +360,7 @@ impl Row for GrantRow {
         let entry = EntryId(r.array_of("entry id")?);
         let (index, branch) = (r.u32("index")?, r.u32("branch")?);
         let (seq, generation) = (r.u64("sequence")?, r.u64("generation")?);
-        let bad = DecodeError::Malformed {
-            what: "grant",
-            at: r.position(),
-        };
+        let bad = DecodeError::Malformed { what: "grant", at: r.position() };
         let subject = Subject::decode(r)?.ok_or_else(|| bad.clone())?;
         let role = Role::from_number(r.u64("role")?).ok_or(bad)?;
         let (priority, depth, used) = (r.u32("priority")?, r.u32("depth")?, r.u32("grant")?);
@@ -472,14 +411,8 @@ impl CellRow {
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, StorageError> {
         let timestamp = take_varint(&mut bytes).ok_or_else(|| corrupt("a value"))?;
-        let (entry, value) = bytes
-            .split_first_chunk::<32>()
-            .ok_or_else(|| corrupt("a value"))?;
-        Ok(Self {
-            timestamp: Timestamp(timestamp),
-            entry: EntryId(*entry),
-            value: value.to_vec(),
-        })
+        let (entry, value) = bytes.split_first_chunk::<32>().ok_or_else(|| corrupt("a value"))?;
+        Ok(Self { timestamp: Timestamp(timestamp), entry: EntryId(*entry), value: value.to_vec() })
     }
 }
 
@@ -514,8 +447,5 @@ pub(crate) fn split_cell_key(key: &[u8]) -> Result<(&[u8], Place), StorageError>
     let mut number = || take_varint(&mut place).ok_or_else(bad);
     let (branch, seq, index) = (number()?, number()?, number()?);
     let branch = u32::try_from(branch).map_err(|_| bad())?;
-    Ok((
-        &rest[..end],
-        (branch, seq, u32::try_from(index).map_err(|_| bad())?),
-    ))
+    Ok((&rest[..end], (branch, seq, u32::try_from(index).map_err(|_| bad())?)))
 }

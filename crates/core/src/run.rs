@@ -57,12 +57,7 @@ impl Run {
         signature: Signature,
         parent_signatures: Vec<Signature>,
     ) -> Self {
-        Self {
-            database,
-            entries,
-            signature,
-            parent_signatures,
-        }
+        Self { database, entries, signature, parent_signatures }
     }
 
     /// The wire form. Logs, grants and stores are listed once and then named by number.
@@ -73,20 +68,14 @@ impl Run {
         for entry in &self.entries {
             dictionary.body(entry, &mut signatures).encode(&mut bodies);
         }
-        let (log, first, prev) = self.entries.first().map_or(
-            (
-                LogId {
-                    device: NodeId([0; 32]),
-                    epoch: 0,
-                },
-                0,
-                None,
-            ),
-            |e| (e.header().log, e.header().seq, e.header().prev),
-        );
+        let (log, first, prev) = self
+            .entries
+            .first()
+            .map_or((LogId { device: NodeId([0; 32]), epoch: 0 }, 0, None), |e| {
+                (e.header().log, e.header().seq, e.header().prev)
+            });
         w.array(9).bytes(&log.device.0).u64(log.epoch).u64(first);
-        w.bytes(prev.as_ref().map_or(&[][..], |p| &p.0))
-            .bytes(&self.signature.0);
+        w.bytes(prev.as_ref().map_or(&[][..], |p| &p.0)).bytes(&self.signature.0);
         dictionary.encode(w);
         w.array(self.entries.len()).raw(&bodies.finish());
     }
@@ -98,18 +87,13 @@ impl Run {
     pub fn decode(r: &mut Reader<'_>, database: DatabaseId) -> Result<Self, RunError> {
         r.tuple("run", 9)?;
         let device = NodeId(r.array_of("device")?);
-        let log = LogId {
-            device,
-            epoch: r.u64("epoch")?,
-        };
+        let log = LogId { device, epoch: r.u64("epoch")? };
         let first = r.u64("sequence")?;
         let at = r.position();
         let mut prev = match r.bytes("prev", 32)? {
             [] => None,
             bytes => Some(EntryId(
-                bytes
-                    .try_into()
-                    .map_err(|_| DecodeError::Malformed { what: "prev", at })?,
+                bytes.try_into().map_err(|_| DecodeError::Malformed { what: "prev", at })?,
             )),
         };
         let signature = Signature(r.array_of("signature")?);
@@ -120,10 +104,7 @@ impl Run {
         for i in 0..n {
             let body = Body::decode(r)?;
             for p in &body.parents {
-                let missing = DecodeError::Malformed {
-                    what: "parent signature",
-                    at: r.position(),
-                };
+                let missing = DecodeError::Malformed { what: "parent signature", at: r.position() };
                 parent_signatures.push(p.signature.ok_or(missing)?);
             }
             let seq = first.saturating_add(i as u64);
@@ -139,17 +120,9 @@ impl Run {
             entries.push(entry);
         }
         if entries.is_empty() {
-            return Err(RunError::Size {
-                entries: 0,
-                bytes: 0,
-            });
+            return Err(RunError::Size { entries: 0, bytes: 0 });
         }
-        Ok(Self {
-            database,
-            entries,
-            signature,
-            parent_signatures,
-        })
+        Ok(Self { database, entries, signature, parent_signatures })
     }
 
     /// Checks the head over the hash chain. Pure and independent of what is held, so runs can be verified in parallel.
@@ -162,21 +135,12 @@ impl Run {
             return Err(RunError::Size { entries: 0, bytes });
         };
         if self.entries.len() > limits::RUN_ENTRIES || bytes > limits::RUN_BYTES {
-            return Err(RunError::Size {
-                entries: self.entries.len(),
-                bytes,
-            });
+            return Err(RunError::Size { entries: self.entries.len(), bytes });
         }
         let position = last.position();
-        let head = Head {
-            position,
-            signature: self.signature,
-        };
+        let head = Head { position, signature: self.signature };
         if !head.verify(&self.database) {
-            return Err(RunError::Signature {
-                log: position.log,
-                seq: position.seq,
-            });
+            return Err(RunError::Signature { log: position.log, seq: position.seq });
         }
         Ok(VerifiedRun { run: self, head })
     }
@@ -232,10 +196,7 @@ impl VerifiedRun {
         let parents = self.run.entries.iter().flat_map(|e| &e.header().parents);
         parents
             .zip(&self.run.parent_signatures)
-            .map(|(&position, &signature)| Head {
-                position,
-                signature,
-            })
+            .map(|(&position, &signature)| Head { position, signature })
     }
 }
 
@@ -254,10 +215,7 @@ struct Numbered<T> {
 
 impl<T> Default for Numbered<T> {
     fn default() -> Self {
-        Self {
-            list: Vec::new(),
-            number: BTreeMap::new(),
-        }
+        Self { list: Vec::new(), number: BTreeMap::new() }
     }
 }
 
@@ -273,9 +231,7 @@ impl<T: Ord + Clone> Numbered<T> {
     }
 
     fn get(&self, n: u32, what: &'static str) -> Result<&T, DecodeError> {
-        self.list
-            .get(n as usize)
-            .ok_or(DecodeError::Malformed { what, at: 0 })
+        self.list.get(n as usize).ok_or(DecodeError::Malformed { what, at: 0 })
     }
 }
 
@@ -300,10 +256,7 @@ impl Dictionary {
                     signature: signatures.next().copied(),
                 })
                 .collect(),
-            payloads: entry
-                .payloads()
-                .map(|(s, p)| (self.stores.number(s), p.clone()))
-                .collect(),
+            payloads: entry.payloads().map(|(s, p)| (self.stores.number(s), p.clone())).collect(),
             salt: header.salt,
         }
     }
@@ -321,11 +274,7 @@ impl Dictionary {
             .iter()
             .map(|p| {
                 let log = *self.logs.get(p.log, "log number")?;
-                Ok(Position {
-                    log,
-                    seq: p.seq,
-                    id: p.id,
-                })
+                Ok(Position { log, seq: p.seq, id: p.id })
             })
             .collect::<Result<_, DecodeError>>()?;
         let header = Header {
@@ -368,18 +317,12 @@ impl Dictionary {
         for _ in 0..r.array("logs", limits::RUN_ENTRIES * limits::PARENTS)? {
             r.tuple("log", 2)?;
             let device = NodeId(r.array_of("device")?);
-            dictionary.logs.list.push(LogId {
-                device,
-                epoch: r.u64("epoch")?,
-            });
+            dictionary.logs.list.push(LogId { device, epoch: r.u64("epoch")? });
         }
         for _ in 0..r.array("grants", limits::RUN_ENTRIES)? {
             r.tuple("grant", 2)?;
             let entry = EntryId(r.array_of("grant")?);
-            dictionary.grants.list.push(GrantRef {
-                entry,
-                index: r.u32("grant index")?,
-            });
+            dictionary.grants.list.push(GrantRef { entry, index: r.u32("grant index")? });
         }
         for _ in 0..r.array("stores", limits::RUN_ENTRIES * limits::PAYLOADS)? {
             dictionary.stores.list.push(StoreId::decode(r)?);

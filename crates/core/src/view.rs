@@ -55,11 +55,7 @@ impl<'t> View<'t> {
     pub fn database(&self) -> Result<Option<DatabaseId>, StorageError> {
         let bytes = self.tx.get(Table::Meta, META_DATABASE)?;
         bytes
-            .map(|b| {
-                b.try_into()
-                    .map(DatabaseId)
-                    .map_err(|_| corrupt("the database id"))
-            })
+            .map(|b| b.try_into().map(DatabaseId).map_err(|_| corrupt("the database id")))
             .transpose()
     }
 
@@ -116,19 +112,13 @@ impl<'t> View<'t> {
     pub(crate) fn branches_of(&self, log: &LogId) -> Result<Vec<BranchNo>, StorageError> {
         let prefix = log_key(log);
         let mut found = Vec::new();
-        self.tx.scan(
-            Table::BranchByLog,
-            &prefix,
-            None,
-            Order::Ascending,
-            &mut |key, _| {
-                if !key.starts_with(&prefix) {
-                    return ControlFlow::Break(());
-                }
-                found.push(last4(key));
-                ControlFlow::Continue(())
-            },
-        )?;
+        self.tx.scan(Table::BranchByLog, &prefix, None, Order::Ascending, &mut |key, _| {
+            if !key.starts_with(&prefix) {
+                return ControlFlow::Break(());
+            }
+            found.push(last4(key));
+            ControlFlow::Continue(())
+        })?;
         found.into_iter().collect()
     }
 
@@ -136,16 +126,10 @@ impl<'t> View<'t> {
     pub(crate) fn arrival(&self, branch: BranchNo, seq: Seq) -> Result<u64, StorageError> {
         let (from, to) = (branch_key(branch, 0), branch_key(branch, seq + 1));
         let mut found = None;
-        self.tx.scan(
-            Table::Segment,
-            &from,
-            Some(&to),
-            Order::Descending,
-            &mut |key, value| {
-                found = Some((split_branch_key(key), <[u8; 8]>::try_from(value)));
-                ControlFlow::Break(())
-            },
-        )?;
+        self.tx.scan(Table::Segment, &from, Some(&to), Order::Descending, &mut |key, value| {
+            found = Some((split_branch_key(key), <[u8; 8]>::try_from(value)));
+            ControlFlow::Break(())
+        })?;
         let Some((key, Ok(first))) = found else {
             return Err(corrupt("a segment"));
         };
@@ -154,9 +138,7 @@ impl<'t> View<'t> {
 
     fn entry_bytes(&self, branch: BranchNo, seq: Seq) -> Result<Vec<u8>, StorageError> {
         let arrival = self.arrival(branch, seq)?;
-        self.tx
-            .get(Table::Entry, &arrival.to_be_bytes())?
-            .ok_or_else(|| corrupt("an entry"))
+        self.tx.get(Table::Entry, &arrival.to_be_bytes())?.ok_or_else(|| corrupt("an entry"))
     }
 
     /// Branch and place of the entry that arrived as number `arrival`.
@@ -167,11 +149,7 @@ impl<'t> View<'t> {
 
     pub(crate) fn entry_row(&self, branch: BranchNo, seq: Seq) -> Result<EntryRow, StorageError> {
         let row = EntryRow::from_bytes(&self.entry_bytes(branch, seq)?)?;
-        if (row.branch, row.seq) == (branch, seq) {
-            Ok(row)
-        } else {
-            Err(corrupt("an entry"))
-        }
+        if (row.branch, row.seq) == (branch, seq) { Ok(row) } else { Err(corrupt("an entry")) }
     }
 
     pub(crate) fn entry_id(&self, branch: BranchNo, seq: Seq) -> Result<EntryId, StorageError> {
@@ -218,12 +196,7 @@ impl<'t> View<'t> {
 
     pub(crate) fn locate(&self, position: &Position) -> Result<Option<Located>, StorageError> {
         self.find(position)?
-            .map(|branch| {
-                Ok(Located {
-                    branch,
-                    row: self.entry_row(branch, position.seq)?,
-                })
-            })
+            .map(|branch| Ok(Located { branch, row: self.entry_row(branch, position.seq)? }))
             .transpose()
     }
 
@@ -250,11 +223,7 @@ impl<'t> View<'t> {
         branch: BranchNo,
         before: Seq,
     ) -> Result<Option<(Seq, HeadRow)>, StorageError> {
-        self.first_head(
-            branch_key(branch, 0),
-            branch_key(branch, before),
-            Order::Descending,
-        )
+        self.first_head(branch_key(branch, 0), branch_key(branch, before), Order::Descending)
     }
 
     fn first_head(
@@ -264,11 +233,10 @@ impl<'t> View<'t> {
         order: Order,
     ) -> Result<Option<(Seq, HeadRow)>, StorageError> {
         let mut found = None;
-        self.tx
-            .scan(Table::Head, &from, Some(&to), order, &mut |key, value| {
-                found = Some((split_branch_key(key), HeadRow::from_bytes(value)));
-                ControlFlow::Break(())
-            })?;
+        self.tx.scan(Table::Head, &from, Some(&to), order, &mut |key, value| {
+            found = Some((split_branch_key(key), HeadRow::from_bytes(value)));
+            ControlFlow::Break(())
+        })?;
         found.map(|(key, row)| Ok((key?.1, row?))).transpose()
     }
 
@@ -306,23 +274,14 @@ impl<'t> View<'t> {
         let parents: Vec<Position> = body
             .parents
             .iter()
-            .map(|p| {
-                Ok(Position {
-                    log: self.branch(p.log)?.log,
-                    seq: p.seq,
-                    id: p.id,
-                })
-            })
+            .map(|p| Ok(Position { log: self.branch(p.log)?.log, seq: p.seq, id: p.id }))
             .collect::<Result<_, StorageError>>()?;
         let genesis = body.salt.is_some();
         let grant = if genesis {
             GrantRef::OWN
         } else {
             let grant = self.grant(body.grant)?;
-            GrantRef {
-                entry: grant.entry,
-                index: grant.index,
-            }
+            GrantRef { entry: grant.entry, index: grant.index }
         };
         let payloads = body
             .payloads
@@ -357,9 +316,7 @@ impl<'t> View<'t> {
     /// # Errors
     /// [`StorageError`]; damage is noticed by the hash.
     pub fn entry(&self, position: &Position) -> Result<Option<Entry>, StorageError> {
-        self.locate(position)?
-            .map(|located| self.entry_of(located))
-            .transpose()
+        self.locate(position)?.map(|located| self.entry_of(located)).transpose()
     }
 
     /// Calls `visit` with each entry in the order of arrival from `from` on, which is topological, until it breaks.
@@ -375,24 +332,15 @@ impl<'t> View<'t> {
         let mut step = |key: &[u8], value: &[u8]| -> Result<ControlFlow<()>, Error> {
             let row = EntryRow::from_bytes(value)?;
             let arrival = key.try_into().map_err(|_| corrupt("a key"))?;
-            let entry = self.entry_of(Located {
-                branch: row.branch,
-                row,
-            })?;
+            let entry = self.entry_of(Located { branch: row.branch, row })?;
             visit(u64::from_be_bytes(arrival), entry)
         };
-        self.tx.scan(
-            Table::Entry,
-            &from.to_be_bytes(),
-            None,
-            Order::Ascending,
-            &mut |k, v| {
-                step(k, v).unwrap_or_else(|e| {
-                    failed = Some(e);
-                    ControlFlow::Break(())
-                })
-            },
-        )?;
+        self.tx.scan(Table::Entry, &from.to_be_bytes(), None, Order::Ascending, &mut |k, v| {
+            step(k, v).unwrap_or_else(|e| {
+                failed = Some(e);
+                ControlFlow::Break(())
+            })
+        })?;
         failed.map_or(Ok(()), Err)
     }
 
@@ -402,26 +350,17 @@ impl<'t> View<'t> {
     /// [`StorageError`].
     pub fn newest(&self, limit: usize) -> Result<Vec<Entry>, Error> {
         let mut rows = Vec::new();
-        self.tx.scan(
-            Table::Entry,
-            &[0; 8],
-            None,
-            Order::Descending,
-            &mut |_, value| {
-                if rows.len() == limit {
-                    return ControlFlow::Break(());
-                }
-                rows.push(EntryRow::from_bytes(value));
-                ControlFlow::Continue(())
-            },
-        )?;
+        self.tx.scan(Table::Entry, &[0; 8], None, Order::Descending, &mut |_, value| {
+            if rows.len() == limit {
+                return ControlFlow::Break(());
+            }
+            rows.push(EntryRow::from_bytes(value));
+            ControlFlow::Continue(())
+        })?;
         rows.into_iter()
             .map(|row| {
                 let row = row?;
-                Ok(self.entry_of(Located {
-                    branch: row.branch,
-                    row,
-                })?)
+                Ok(self.entry_of(Located { branch: row.branch, row })?)
             })
             .collect()
     }
@@ -474,28 +413,14 @@ impl<'t> View<'t> {
         let mut tips = Vec::new();
         self.each_branch(|number, branch| {
             if let Some(head) = branch.head {
-                tips.push((
-                    number,
-                    Position {
-                        log: branch.log,
-                        seq: head.seq,
-                        id: head.id,
-                    },
-                ));
+                tips.push((number, Position { log: branch.log, seq: head.seq, id: head.id }));
             }
         })?;
         let tips = tips
             .into_iter()
             .map(|(number, position)| {
-                let row = self
-                    .head(number, position.seq)?
-                    .ok_or_else(|| corrupt("a head"))?;
-                Ok(FrontierTip {
-                    head: Head {
-                        position,
-                        signature: row.signature,
-                    },
-                })
+                let row = self.head(number, position.seq)?.ok_or_else(|| corrupt("a head"))?;
+                Ok(FrontierTip { head: Head { position, signature: row.signature } })
             })
             .collect::<Result<Vec<_>, StorageError>>()?;
         Ok(Frontier::new(tips))

@@ -47,8 +47,7 @@ impl Builder {
         mut sink: impl FnMut(Piece<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let tree = &mut self.tree;
-        self.chunker
-            .push(data, |chunk| tree.chunk(chunk, &mut sink))
+        self.chunker.push(data, |chunk| tree.chunk(chunk, &mut sink))
     }
 
     /// Ends the content: hands `sink` the pieces that are left and names the whole.
@@ -83,14 +82,7 @@ type Sink<'a, E> = dyn FnMut(Piece<'_>) -> Result<(), E> + 'a;
 impl TreeBuilder {
     fn chunk<E>(&mut self, bytes: &[u8], sink: &mut Sink<'_, E>) -> Result<(), E> {
         let (hash, len) = (ChunkHash::of(bytes), bytes.len() as u64);
-        sink(Piece::Chunk {
-            span: ChunkSpan {
-                hash,
-                offset: self.size,
-                len,
-            },
-            bytes,
-        })?;
+        sink(Piece::Chunk { span: ChunkSpan { hash, offset: self.size, len }, bytes })?;
         self.size += len;
         self.add(0, NodeItem { hash, len }, sink)
     }
@@ -120,20 +112,11 @@ impl TreeBuilder {
     fn close<E>(&mut self, level: usize, sink: &mut Sink<'_, E>) -> Result<NodeItem, E> {
         let Level { open, closed } = &mut self.levels[level];
         *closed = true;
-        let node = Node {
-            level: level as u8 + 1,
-            items: std::mem::take(open),
-        };
+        let node = Node { level: level as u8 + 1, items: std::mem::take(open) };
         let bytes = node.encode();
         let hash = ChunkHash::of(&bytes);
-        sink(Piece::Node {
-            hash,
-            bytes: &bytes,
-        })?;
-        Ok(NodeItem {
-            hash,
-            len: node.items.iter().map(|item| item.len).sum(),
-        })
+        sink(Piece::Node { hash, bytes: &bytes })?;
+        Ok(NodeItem { hash, len: node.items.iter().map(|item| item.len).sum() })
     }
 
     pub(super) fn finish<E>(mut self, sink: &mut Sink<'_, E>) -> Result<ContentRef, E> {

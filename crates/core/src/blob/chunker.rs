@@ -41,12 +41,7 @@ impl Chunker {
     #[must_use]
     pub fn new() -> Self {
         let (mask_short, mask_long) = select_masks(AVERAGE_CHUNK, Normalization::Level2);
-        Self {
-            buffer: Vec::new(),
-            start: 0,
-            mask_short,
-            mask_long,
-        }
+        Self { buffer: Vec::new(), start: 0, mask_short, mask_long }
     }
 
     /// Takes the next bytes of the content and hands `sink` each chunk that is complete with them.
@@ -112,10 +107,7 @@ pub(super) mod tests {
     /// Bytes that look random and are the same everywhere: the output of BLAKE3 keyed by nothing but `seed`.
     pub(crate) fn noise(seed: &str, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        blake3::Hasher::new()
-            .update(seed.as_bytes())
-            .finalize_xof()
-            .fill(&mut bytes);
+        blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
         bytes
     }
 
@@ -150,10 +142,7 @@ pub(super) mod tests {
     /// The rule as the module comment states it, one byte at a time.
     fn by_the_rule(mut content: &[u8]) -> Vec<usize> {
         let (gear, _) = fastcdc::v2020::get_gear_with_seed(0);
-        assert_eq!(
-            (gear[0], gear[255]),
-            (0x3b5d_3c7d_207e_37dc, 0xaabd_2b2a_4515_04e1)
-        );
+        assert_eq!((gear[0], gear[255]), (0x3b5d_3c7d_207e_37dc, 0xaabd_2b2a_4515_04e1));
         let mut lens = Vec::new();
         while !content.is_empty() {
             let end = content.len().min(MAX_CHUNK);
@@ -161,11 +150,8 @@ pub(super) mod tests {
             let len = (MIN_CHUNK..end - end % 2)
                 .find(|at| {
                     h = (h << 1).wrapping_add(gear[usize::from(content[*at])]);
-                    let mask = if *at < AVERAGE_CHUNK {
-                        0xd907_0753_7000
-                    } else {
-                        0xd903_1353_0000
-                    };
+                    let mask =
+                        if *at < AVERAGE_CHUNK { 0xd907_0753_7000 } else { 0xd903_1353_0000 };
                     h & mask == 0
                 })
                 .unwrap_or(end);
@@ -202,17 +188,9 @@ pub(super) mod tests {
                 })
                 .collect()
         };
-        let (old, new) = (
-            ends(&chunks(&before, 1 << 20), 0),
-            ends(&chunks(&after, 1 << 20), 16),
-        );
+        let (old, new) = (ends(&chunks(&before, 1 << 20), 0), ends(&chunks(&after, 1 << 20), 16));
         let kept = new.iter().filter(|end| old.contains(end)).count();
-        assert!(
-            kept + 4 >= new.len(),
-            "{} of {} cut points kept",
-            kept,
-            new.len()
-        );
+        assert!(kept + 4 >= new.len(), "{} of {} cut points kept", kept, new.len());
     }
 
     #[test]

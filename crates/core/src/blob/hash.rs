@@ -35,14 +35,7 @@ impl ChunkHash {
     /// [`WrongHash`] when their BLAKE3 is another.
     pub fn verify(&self, bytes: &[u8]) -> Result<(), WrongHash> {
         let found = Self::of(bytes);
-        if found == *self {
-            Ok(())
-        } else {
-            Err(WrongHash {
-                expected: *self,
-                found,
-            })
-        }
+        if found == *self { Ok(()) } else { Err(WrongHash { expected: *self, found }) }
     }
 }
 
@@ -71,12 +64,6 @@ mod tests {
         let name = ChunkHash::of(b"abc");
         assert_eq!(name.verify(b"abc"), Ok(()));
         let found = ChunkHash::of(b"abb");
-        assert_eq!(
-            name.verify(b"abb"),
-            Err(WrongHash {
-                expected: name,
-                found
-            })
-        );
+        assert_eq!(name.verify(b"abb"), Err(WrongHash { expected: name, found }));
     }
 }

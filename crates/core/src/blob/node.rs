@@ -106,10 +106,7 @@ impl Node {
         place.hash.verify(bytes)?;
         let node = Self::parse(bytes)?;
         if node.level != place.level || node.level == 0 {
-            return Err(NodeError::Level {
-                expected: place.level,
-                found: node.level,
-            });
+            return Err(NodeError::Level { expected: place.level, found: node.level });
         }
         node.check_boundaries(place)?;
         node.check_lengths(place)?;
@@ -126,16 +123,9 @@ impl Node {
         while let Some((hash, tail)) = rest.split_first_chunk() {
             rest = tail;
             let len = take_varint(&mut rest).ok_or(NodeError::Malformed)?;
-            items.push(NodeItem {
-                hash: ChunkHash(*hash),
-                len,
-            });
+            items.push(NodeItem { hash: ChunkHash(*hash), len });
         }
-        if rest.is_empty() {
-            Ok(Self { level, items })
-        } else {
-            Err(NodeError::Malformed)
-        }
+        if rest.is_empty() { Ok(Self { level, items }) } else { Err(NodeError::Malformed) }
     }
 
     fn check_boundaries(&self, place: &NodeSpan) -> Result<(), NodeError> {
@@ -154,26 +144,14 @@ impl Node {
         let mut sum = 0u64;
         for (i, item) in self.items.iter().enumerate() {
             let is_last = place.is_last && i + 1 == self.items.len();
-            let min = if self.level > 1 || is_last {
-                1
-            } else {
-                MIN_CHUNK as u64
-            };
-            let max = if self.level > 1 {
-                u64::MAX
-            } else {
-                MAX_CHUNK as u64
-            };
+            let min = if self.level > 1 || is_last { 1 } else { MIN_CHUNK as u64 };
+            let max = if self.level > 1 { u64::MAX } else { MAX_CHUNK as u64 };
             if !(min..=max).contains(&item.len) {
                 return Err(NodeError::ChunkLength(item.len));
             }
             sum = sum.checked_add(item.len).ok_or(NodeError::Sum(place.len))?;
         }
-        if sum == place.len {
-            Ok(())
-        } else {
-            Err(NodeError::Sum(place.len))
-        }
+        if sum == place.len { Ok(()) } else { Err(NodeError::Sum(place.len)) }
     }
 }
 
@@ -207,10 +185,7 @@ mod tests {
     fn item(n: u32, len: u64) -> NodeItem {
         let mut hash = [1; 32];
         hash[..4].copy_from_slice(&n.to_be_bytes());
-        NodeItem {
-            hash: ChunkHash(hash),
-            len,
-        }
+        NodeItem { hash: ChunkHash(hash), len }
     }
 
     fn boundary(n: u32, len: u64) -> NodeItem {
@@ -230,43 +205,22 @@ mod tests {
         is_root: bool,
         is_last: bool,
     ) -> Result<Node, NodeError> {
-        let bytes = Node {
-            level,
-            items: items.clone(),
-        }
-        .encode();
-        let len = items
-            .iter()
-            .fold(0, |sum: u64, item| sum.wrapping_add(item.len));
-        let place = NodeSpan {
-            hash: ChunkHash::of(&bytes),
-            level,
-            offset: 0,
-            len,
-            is_last,
-            is_root,
-        };
+        let bytes = Node { level, items: items.clone() }.encode();
+        let len = items.iter().fold(0, |sum: u64, item| sum.wrapping_add(item.len));
+        let place =
+            NodeSpan { hash: ChunkHash::of(&bytes), level, offset: 0, len, is_last, is_root };
         Node::decode(&bytes, &place)
     }
 
     #[test]
     fn a_node_is_read_as_it_was_written() {
         let node = reread(1, items(3), true, true).unwrap();
-        assert_eq!(
-            node,
-            Node {
-                level: 1,
-                items: items(3)
-            }
-        );
+        assert_eq!(node, Node { level: 1, items: items(3) });
     }
 
     #[test]
     fn golden_bytes() {
-        let node = Node {
-            level: 2,
-            items: vec![item(1, 300), item(2, 127)],
-        };
+        let node = Node { level: 2, items: vec![item(1, 300), item(2, 127)] };
         let mut expected = vec![1, 2, 0, 0, 0, 1];
         expected.extend([1; 28]);
         expected.extend([0xac, 2, 0, 0, 0, 2]);
@@ -289,16 +243,9 @@ mod tests {
         whole.push(boundary(99, MIN_CHUNK as u64));
         assert!(reread(1, whole.clone(), false, false).is_ok());
         whole.push(item(100, MIN_CHUNK as u64));
-        assert_eq!(
-            reread(1, whole, false, true),
-            Err(NodeError::Boundary),
-            "ended too late"
-        );
+        assert_eq!(reread(1, whole, false, true), Err(NodeError::Boundary), "ended too late");
         assert!(reread(1, items(MAX_FANOUT as u32), false, false).is_ok());
-        assert_eq!(
-            reread(1, items(MAX_FANOUT as u32 + 1), false, true),
-            Err(NodeError::Boundary)
-        );
+        assert_eq!(reread(1, items(MAX_FANOUT as u32 + 1), false, true), Err(NodeError::Boundary));
     }
 
     #[test]
@@ -311,39 +258,21 @@ mod tests {
     #[test]
     fn impossible_lengths_are_refused() {
         let with = |len| vec![item(1, len), item(2, MIN_CHUNK as u64)];
-        assert_eq!(
-            reread(1, with(0), true, true),
-            Err(NodeError::ChunkLength(0))
-        );
+        assert_eq!(reread(1, with(0), true, true), Err(NodeError::ChunkLength(0)));
         let long = MAX_CHUNK as u64 + 1;
-        assert_eq!(
-            reread(1, with(long), true, true),
-            Err(NodeError::ChunkLength(long))
-        );
-        assert_eq!(
-            reread(1, with(5), true, true),
-            Err(NodeError::ChunkLength(5))
-        );
+        assert_eq!(reread(1, with(long), true, true), Err(NodeError::ChunkLength(long)));
+        assert_eq!(reread(1, with(5), true, true), Err(NodeError::ChunkLength(5)));
         assert!(reread(1, vec![item(1, MIN_CHUNK as u64), item(2, 5)], true, true).is_ok());
         let max = i64::MAX as u64;
         assert!(matches!(
-            reread(
-                2,
-                vec![item(1, max), item(2, max), item(3, max)],
-                true,
-                true
-            ),
+            reread(2, vec![item(1, max), item(2, max), item(3, max)], true, true),
             Err(NodeError::Sum(_))
         ));
     }
 
     #[test]
     fn level_version_and_sum_must_be_those_of_the_place() {
-        let bytes = Node {
-            level: 1,
-            items: items(2),
-        }
-        .encode();
+        let bytes = Node { level: 1, items: items(2) }.encode();
         let place = NodeSpan {
             hash: ChunkHash::of(&bytes),
             level: 1,
@@ -354,42 +283,23 @@ mod tests {
         };
         assert!(Node::decode(&bytes, &place).is_ok());
         let other = NodeSpan { level: 2, ..place };
-        assert!(matches!(
-            Node::decode(&bytes, &other),
-            Err(NodeError::Level { .. })
-        ));
+        assert!(matches!(Node::decode(&bytes, &other), Err(NodeError::Level { .. })));
         let other = NodeSpan { len: 1, ..place };
         assert_eq!(Node::decode(&bytes, &other), Err(NodeError::Sum(1)));
-        assert!(matches!(
-            Node::decode(&bytes[1..], &place),
-            Err(NodeError::WrongHash(_))
-        ));
+        assert!(matches!(Node::decode(&bytes[1..], &place), Err(NodeError::WrongHash(_))));
         let refused = |bytes: &[u8]| {
-            Node::decode(
-                bytes,
-                &NodeSpan {
-                    hash: ChunkHash::of(bytes),
-                    ..place
-                },
-            )
-            .unwrap_err()
+            Node::decode(bytes, &NodeSpan { hash: ChunkHash::of(bytes), ..place }).unwrap_err()
         };
         assert_eq!(refused(&[2, 1]), NodeError::Version(2));
         assert_eq!(refused(&[1]), NodeError::Malformed);
-        assert_eq!(
-            refused(&vec![1; MAX_NODE + 1]),
-            NodeError::TooLong(MAX_NODE + 1)
-        );
+        assert_eq!(refused(&vec![1; MAX_NODE + 1]), NodeError::TooLong(MAX_NODE + 1));
     }
 
     #[test]
     fn a_length_has_one_spelling() {
-        for (bytes, n) in [
-            (&[0][..], Some(0)),
-            (&[0x80, 0], None),
-            (&[0x80, 1], Some(128)),
-            (&[0x80], None),
-        ] {
+        for (bytes, n) in
+            [(&[0][..], Some(0)), (&[0x80, 0], None), (&[0x80, 1], Some(128)), (&[0x80], None)]
+        {
             assert_eq!(take_varint(&mut &*bytes), n, "{bytes:?}");
         }
         assert_eq!(take_varint(&mut &[0xff; 10][..]), None);

@@ -31,11 +31,7 @@ impl ContentRef {
     /// Content of no bytes.
     #[must_use]
     pub fn empty() -> Self {
-        Self {
-            size: 0,
-            depth: 0,
-            root: ChunkHash::of(&[]),
-        }
+        Self { size: 0, depth: 0, root: ChunkHash::of(&[]) }
     }
 
     /// The reference with these parts, if they can belong together.
@@ -114,19 +110,10 @@ mod tests {
     fn impossible_shapes_are_refused() {
         let root = ChunkHash([1; 32]);
         assert!(ContentRef::new(MAX_CHUNK as u64, 0, root).is_ok());
-        assert!(
-            ContentRef::new(MAX_CHUNK as u64 + 1, 0, root).is_err(),
-            "more than one chunk"
-        );
-        assert!(
-            ContentRef::new(MIN_CHUNK as u64, 1, root).is_err(),
-            "a single chunk"
-        );
+        assert!(ContentRef::new(MAX_CHUNK as u64 + 1, 0, root).is_err(), "more than one chunk");
+        assert!(ContentRef::new(MIN_CHUNK as u64, 1, root).is_err(), "a single chunk");
         assert!(ContentRef::new(MIN_CHUNK as u64 + 1, 1, root).is_ok());
-        assert!(
-            ContentRef::new(1 << 40, 1, root).is_err(),
-            "too much for one node"
-        );
+        assert!(ContentRef::new(1 << 40, 1, root).is_err(), "too much for one node");
         assert!(ContentRef::new(MAX_CONTENT, MAX_DEPTH, root).is_ok());
         assert!(ContentRef::new(MAX_CONTENT, MAX_DEPTH + 1, root).is_err());
         assert!(ContentRef::new(u64::MAX, MAX_DEPTH, root).is_err());

@@ -54,12 +54,7 @@ fn tree(items: &[NodeItem]) -> (ContentRef, Blobs) {
 
 fn fake(seed: u64, count: usize) -> Vec<NodeItem> {
     let name = |i: usize| ChunkHash::of(format!("{seed}/{i}").as_bytes());
-    (0..count)
-        .map(|i| NodeItem {
-            hash: name(i),
-            len: (MIN_CHUNK + i % 1000) as u64,
-        })
-        .collect()
+    (0..count).map(|i| NodeItem { hash: name(i), len: (MIN_CHUNK + i % 1000) as u64 }).collect()
 }
 
 fn chunks_of(content: &ContentRef, blobs: &Blobs) -> Vec<ChunkSpan> {
@@ -75,23 +70,13 @@ fn chunks_of(content: &ContentRef, blobs: &Blobs) -> Vec<ChunkSpan> {
 fn golden_references() {
     let of = |content: &[u8]| {
         let content = store(content).0;
-        (
-            content.size(),
-            content.depth(),
-            format!("{:?}", content.root()),
-        )
+        (content.size(), content.depth(), format!("{:?}", content.root()))
     };
     assert_eq!(of(b""), (0, 0, "af1349b9…".into()));
     assert_eq!(of(b"abc"), (3, 0, "6437b3ac…".into()));
-    assert_eq!(
-        of(&noise("golden reference", 3 << 20)),
-        (3 << 20, 1, "061b971e…".into())
-    );
+    assert_eq!(of(&noise("golden reference", 3 << 20)), (3 << 20, 1, "061b971e…".into()));
     let large = tree(&fake(1, 100_000)).0;
-    assert_eq!(
-        (large.depth(), format!("{:?}", large.root())),
-        (3, "eeed4481…".into())
-    );
+    assert_eq!((large.depth(), format!("{:?}", large.root())), (3, "eeed4481…".into()));
 }
 
 #[test]
@@ -164,16 +149,9 @@ fn the_walk_goes_on_below_a_node_that_arrived_and_around_one_that_did_not() {
 fn a_forged_node_blocks_only_what_is_below_it() {
     let items = fake(4, 20_000);
     let (content, mut nodes) = tree(&items);
-    let root = Node {
-        level: content.depth(),
-        items: vec![],
-    };
+    let root = Node { level: content.depth(), items: vec![] };
     let _ = root;
-    let victim = *nodes
-        .0
-        .keys()
-        .find(|name| **name != content.root())
-        .unwrap();
+    let victim = *nodes.0.keys().find(|name| **name != content.root()).unwrap();
     nodes.0.get_mut(&victim).unwrap()[40] ^= 1;
     let steps: Vec<_> = Walker::new(&content, nodes.lookup()).collect();
     let errors = steps.iter().filter(|step| step.is_err()).count();
@@ -181,10 +159,7 @@ fn a_forged_node_blocks_only_what_is_below_it() {
     assert!(steps.len() > items.len() / 2);
     assert!(matches!(
         steps.iter().find(|step| step.is_err()),
-        Some(Err(WalkError::Node {
-            source: NodeError::WrongHash(_),
-            ..
-        }))
+        Some(Err(WalkError::Node { source: NodeError::WrongHash(_), .. }))
     ));
 }
 
@@ -213,10 +188,7 @@ fn an_edit_in_the_middle_of_huge_content_changes_a_few_nodes() {
     items.extend(fake(8, 2));
     let (_, appended) = tree(&items);
     let fresh = appended.names().difference(&new.names()).count();
-    assert!(
-        fresh <= 2 * usize::from(after.depth()),
-        "{fresh} new nodes for an append"
-    );
+    assert!(fresh <= 2 * usize::from(after.depth()), "{fresh} new nodes for an append");
 }
 
 /// Names that all end a node make the deepest tree; it stays within the bound.
@@ -227,10 +199,7 @@ fn an_adversarial_tree_stays_within_the_greatest_depth() {
         item.hash.0[31] = 0;
     }
     let (content, nodes) = tree(&items);
-    assert_eq!(
-        ContentRef::new(content.size(), content.depth(), content.root()),
-        Ok(content)
-    );
+    assert_eq!(ContentRef::new(content.size(), content.depth(), content.root()), Ok(content));
     assert_eq!(chunks_of(&content, &nodes).len(), items.len());
 }
 

@@ -94,30 +94,15 @@ impl<E, L: FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, E>> Walker<L> {
             (_, 0) => Some(First::Chunk(ChunkSpan { hash, offset, len })),
             (_, level) => {
                 let (is_last, is_root) = (true, true);
-                Some(First::Node(NodeSpan {
-                    hash,
-                    level,
-                    offset,
-                    len,
-                    is_last,
-                    is_root,
-                }))
+                Some(First::Node(NodeSpan { hash, level, offset, len, is_last, is_root }))
             }
         };
-        Self {
-            lookup,
-            first,
-            stack: Vec::new(),
-        }
+        Self { lookup, first, stack: Vec::new() }
     }
 
     /// A walk over what lies below `node`, which an earlier walk reported as missing.
     pub fn below(node: NodeSpan, lookup: L) -> Self {
-        Self {
-            lookup,
-            first: Some(First::Node(node)),
-            stack: Vec::new(),
-        }
+        Self { lookup, first: Some(First::Node(node)), stack: Vec::new() }
     }
 
     /// Enters a node, or says that it is missing.
@@ -129,15 +114,8 @@ impl<E, L: FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, E>> Walker<L> {
         };
         match Node::decode(&bytes, &place) {
             Ok(node) => {
-                let NodeSpan {
-                    offset, is_last, ..
-                } = place;
-                self.stack.push(Frame {
-                    node,
-                    next: 0,
-                    offset,
-                    is_last,
-                });
+                let NodeSpan { offset, is_last, .. } = place;
+                self.stack.push(Frame { node, next: 0, offset, is_last });
                 None
             }
             Err(source) => Some(Err(WalkError::Node { place, source })),
@@ -180,13 +158,7 @@ impl<E, L: FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, E>> Iterator for Walker<
         while let Some(frame) = self.stack.last_mut() {
             match frame.advance() {
                 None => drop(self.stack.pop()),
-                Some(NodeSpan {
-                    hash,
-                    level: 0,
-                    offset,
-                    len,
-                    ..
-                }) => {
+                Some(NodeSpan { hash, level: 0, offset, len, .. }) => {
                     return Some(Ok(Step::Chunk(ChunkSpan { hash, offset, len })));
                 }
                 Some(place) => {

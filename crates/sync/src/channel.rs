@@ -1,0 +1,727 @@
+//! One database on a session: compare, plan, stream, apply, stay level. Both sides run the same machine; only who opened
+//! it differs. A sender never exceeds the credit it was given, so a slow receiver bounds it (I7).
+
+use crate::frame::{
+    ChannelNo, Code, DATA_BYTES, Frame, SAMPLES, TIPS_PER_FRAME, Terms, TicketProof,
+};
+use crate::work::{Answer, Work};
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::codec::keyed_hash;
+use anabranch_core::frontier::{Frontier, FrontierTip};
+use anabranch_core::id::{DatabaseId, LogId, NodeId, Position};
+use anabranch_core::ledger::Changes;
+use anabranch_core::outgoing::Outgoing;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Bytes of data that may be under way in one direction of one channel. Part of the protocol.
+pub const CREDIT: u32 = 1024 * 1024;
+/// Tips of a peer's frontier that are accepted.
+pub const FRONTIER_TIPS: usize = 200_000;
+/// Blobs that a peer may have asked for and not been answered yet.
+const WANTED: usize = 4 * crate::frame::HASHES;
+/// How often two peers that are level but not equal compare anew before they give up.
+const RECOMPARES: u32 = 3;
+
+/// Which ways entries may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Direction {
+    /// To the peer.
+    pub send: bool,
+    /// From the peer.
+    pub receive: bool,
+}
+
+impl Direction {
+    /// Both ways.
+    pub const BOTH: Self = Self { send: true, receive: true };
+    /// Only to the peer.
+    pub const PUSH: Self = Self { send: true, receive: false };
+    /// Only from the peer.
+    pub const PULL: Self = Self { send: false, receive: true };
+}
+
+/// What happened on a channel, for whoever runs the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Both sides agreed to work on the database. Entries the peer lacks come with [`Event::Planned`].
+    Opened {
+        /// Whether the peer lets this device read.
+        readable: bool,
+    },
+    /// This many entries are due to the peer.
+    Planned {
+        /// Entries.
+        due: u64,
+    },
+    /// A batch left.
+    Sent {
+        /// Entries.
+        entries: u64,
+        /// Bytes on the link.
+        bytes: u64,
+    },
+    /// A batch was applied and is as durable as was asked for.
+    Applied {
+        /// Entries that were new.
+        entries: u64,
+        /// Bytes on the link.
+        bytes: u64,
+        /// What changed.
+        changes: Changes,
+    },
+    /// A blob was stored.
+    Blob {
+        /// Its name.
+        hash: ChunkHash,
+        /// Bytes on the link.
+        bytes: u64,
+    },
+    /// Blobs that were asked for and that the peer does not have.
+    NoBlobs(Vec<ChunkHash>),
+    /// A blob was sent.
+    BlobSent {
+        /// Bytes on the link.
+        bytes: u64,
+    },
+    /// Something about being level changed: ask [`Channel::is_settled`].
+    Progress,
+    /// The channel ended.
+    Closed {
+        /// Why.
+        code: Code,
+        /// For people.
+        text: String,
+        /// Whether the peer said so.
+        by_peer: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) enum Emit {
+    Frame(Frame),
+    Work(Work),
+    Event(Event),
+}
+
+#[derive(Debug)]
+enum Plan {
+    /// The peer's frontier is not known yet.
+    None,
+    /// Lent to storage work.
+    Away,
+    Here(Box<Outgoing>),
+}
+
+/// One open database.
+#[derive(Debug)]
+pub struct Channel {
+    number: ChannelNo,
+    /// The database.
+    pub database: DatabaseId,
+    binding: [u8; 32],
+    opener: bool,
+    mine: Direction,
+    /// Our possession of a ticket, to show.
+    proof: Option<TicketProof>,
+    theirs: Option<Terms>,
+    /// A ticket the peer proved to hold.
+    pub(crate) ticket: Option<NodeId>,
+    peer_may_read: bool,
+    digest: [u8; 32],
+    their_digest: Option<[u8; 32]>,
+    started: bool,
+    told_frontier: Told,
+    tips: Vec<FrontierTip>,
+    plan: Plan,
+    replan: Option<Frontier>,
+    /// Found out while the plan was lent.
+    held: Vec<Position>,
+    forks: Vec<(LogId, Option<Position>)>,
+    dirty: bool,
+    /// Bytes that may be sent; a last blob may overdraw it.
+    credit: i64,
+    unacknowledged: u32,
+    incoming: VecDeque<Incoming>,
+    applying: Option<u32>,
+    taken: u32,
+    level_told: Option<(Option<[u8; 32]>, bool)>,
+    their_level: bool,
+    busy: bool,
+    their_busy: bool,
+    recompares: u32,
+    wanted: BTreeSet<ChunkHash>,
+    asked: VecDeque<ChunkHash>,
+    reading: bool,
+    pub(crate) closed: bool,
+    out: Vec<Emit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    /// It is being read.
+    Soon,
+    Part,
+    Whole,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    Batch { raw: u32, bytes: Vec<u8> },
+    Blob { hash: ChunkHash, bytes: Vec<u8> },
+}
+
+impl Channel {
+    pub(crate) fn new(
+        number: ChannelNo,
+        database: DatabaseId,
+        binding: [u8; 32],
+        opener: bool,
+        mine: Direction,
+        proof: Option<TicketProof>,
+    ) -> Self {
+        Self {
+            number,
+            database,
+            binding,
+            opener,
+            mine,
+            proof,
+            theirs: None,
+            ticket: None,
+            peer_may_read: false,
+            digest: [0; 32],
+            their_digest: None,
+            started: false,
+            told_frontier: Told::Nothing,
+            tips: Vec::new(),
+            plan: Plan::None,
+            replan: None,
+            held: Vec::new(),
+            forks: Vec::new(),
+            dirty: false,
+            credit: i64::from(CREDIT),
+            unacknowledged: 0,
+            incoming: VecDeque::new(),
+            applying: None,
+            taken: 0,
+            level_told: None,
+            their_level: false,
+            busy: false,
+            their_busy: false,
+            recompares: 0,
+            wanted: BTreeSet::new(),
+            asked: VecDeque::new(),
+            reading: false,
+            closed: false,
+            out: vec![Emit::Work(Work::Open)],
+        }
+    }
+
+    pub(crate) fn drain(&mut self) -> Vec<Emit> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        self.out.push(Emit::Frame(frame));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.push(Emit::Event(event));
+    }
+
+    fn work(&mut self, work: Work) {
+        self.out.push(Emit::Work(work));
+    }
+
+    /// Ends the channel and tells the peer why.
+    pub(crate) fn refuse(&mut self, code: Code, text: &str) {
+        if self.closed {
+            return;
+        }
+        self.closed = true;
+        self.frame(Frame::Refused { channel: self.number, code, text: text.to_owned() });
+        self.event(Event::Closed { code, text: text.to_owned(), by_peer: false });
+    }
+
+    pub(crate) fn refused(&mut self, code: Code, text: String) {
+        if !self.closed {
+            self.closed = true;
+            self.event(Event::Closed { code, text, by_peer: true });
+        }
+    }
+
+    /// A digest as it is told on this session: a stranger learns nothing from it.
+    fn blind(&self, digest: [u8; 32]) -> [u8; 32] {
+        keyed_hash(&self.binding, &digest)
+    }
+
+    fn told_digest(&self) -> Option<[u8; 32]> {
+        self.peer_may_read.then(|| self.blind(self.digest))
+    }
+
+    fn terms(&self) -> Terms {
+        Terms {
+            sends: self.mine.send,
+            receives: self.mine.receive,
+            you_may_read: self.peer_may_read,
+        }
+    }
+
+    fn sends(&self) -> bool {
+        self.mine.send && self.peer_may_read && self.theirs.is_some_and(|t| t.receives)
+    }
+
+    fn receives(&self) -> bool {
+        self.mine.receive && self.theirs.is_some_and(|t| t.sends && t.you_may_read)
+    }
+
+    /// Takes in what the peer said when it opened or answered.
+    pub(crate) fn opened(&mut self, terms: Terms, digest: Option<[u8; 32]>) {
+        if self.theirs.is_some() {
+            return self.refuse(Code::Protocol, "the channel was opened twice");
+        }
+        self.theirs = Some(terms);
+        self.their_digest = digest;
+        if self.opener {
+            self.start();
+        }
+    }
+
+    fn on_open(
+        &mut self,
+        digest: [u8; 32],
+        readable: bool,
+        ticket: Option<anabranch_core::membership::TicketState>,
+    ) {
+        use anabranch_core::membership::TicketState;
+        self.digest = digest;
+        self.peer_may_read = readable;
+        if !readable && !self.opener {
+            let refusal = match ticket {
+                Some(TicketState::Expired) => {
+                    Some((Code::TicketExpired, "the ticket's time is over; ask for a new one"))
+                }
+                Some(TicketState::Spent) => Some((
+                    Code::TicketSpent,
+                    "the ticket was used by as many devices as it allows; ask for a new one",
+                )),
+                Some(TicketState::Unknown) => {
+                    Some((Code::TicketUnknown, "the ticket is not known here; ask for a new one"))
+                }
+                _ if !self.theirs.is_some_and(|t| t.you_may_read) => Some((
+                    Code::Strangers,
+                    "neither device knows the other as a member yet; sync both with one that knows them",
+                )),
+                _ => None,
+            };
+            if let Some((code, text)) = refusal {
+                return self.refuse(code, text);
+            }
+        }
+        let (channel, terms, digest, ticket) =
+            (self.number, self.terms(), self.told_digest(), self.proof);
+        if self.opener {
+            let name = blinded_name(&self.binding, &self.database);
+            self.frame(Frame::Open { channel, name, terms, digest, ticket });
+        } else {
+            self.frame(Frame::Opened { channel, terms, digest, ticket });
+            self.start();
+        }
+    }
+
+    /// Both sides have said what they want: compare.
+    fn start(&mut self) {
+        self.started = true;
+        let readable = self.theirs.is_some_and(|t| t.you_may_read);
+        self.event(Event::Opened { readable });
+        if self.peer_may_read && self.their_digest == Some(self.blind(self.digest)) {
+            self.plan = Plan::Away;
+            self.their_level = true;
+            self.work(Work::Level { digest: self.digest });
+        } else if self.peer_may_read {
+            self.ask_frontier(None);
+        }
+        // Else the peer shows its frontier first, and is told as much as it has shown that it knows.
+    }
+
+    fn ask_frontier(&mut self, within: Option<Frontier>) {
+        self.told_frontier = Told::Soon;
+        self.work(Work::Frontier { within });
+    }
+
+    pub(crate) fn receive(&mut self, frame: Frame) {
+        if self.closed {
+            return;
+        }
+        match frame {
+            Frame::Tips { tips, last, .. } => self.on_tips(tips, last),
+            Frame::Fork { samples, .. } => self.on_fork(samples),
+            Frame::ForkPoint { log, held, .. } => {
+                self.forks.push((log, held));
+                self.dirty = true;
+            }
+            Frame::Batch { raw, bytes, .. } => {
+                self.take(bytes.len(), Incoming::Batch { raw, bytes });
+            }
+            Frame::Blob { hash, bytes, .. } => {
+                if self.wanted.contains(&hash) {
+                    self.take(bytes.len(), Incoming::Blob { hash, bytes });
+                } else {
+                    self.refuse(Code::Protocol, "a blob came that nobody asked for");
+                }
+            }
+            Frame::Credit { bytes, .. } => self.on_credit(bytes),
+            Frame::Level { digest, busy, .. } => {
+                self.their_digest = digest;
+                self.their_level = true;
+                self.their_busy = busy;
+                self.event(Event::Progress);
+            }
+            Frame::Want { hashes, .. } => {
+                if self.asked.len() + hashes.len() > WANTED {
+                    return self.refuse(Code::Limit, "too many blobs were asked for at once");
+                }
+                self.level_told = None;
+                self.asked.extend(hashes);
+            }
+            Frame::NoBlob { hashes, .. } => {
+                for hash in &hashes {
+                    self.wanted.remove(hash);
+                }
+                self.event(Event::NoBlobs(hashes));
+            }
+            _ => self.refuse(Code::Protocol, "a frame came that does not belong to a channel"),
+        }
+        self.go_on();
+    }
+
+    fn take(&mut self, bytes: usize, incoming: Incoming) {
+        self.taken = self.taken.saturating_add(bytes as u32);
+        if self.taken > CREDIT + DATA_BYTES as u32 {
+            return self.refuse(Code::Limit, "more data came than was allowed");
+        }
+        if matches!(incoming, Incoming::Batch { .. }) && !self.mine.receive {
+            return self.refuse(Code::Protocol, "entries came that were not asked for");
+        }
+        // What comes must be answered with a fresh word on where we stand.
+        self.level_told = None;
+        self.incoming.push_back(incoming);
+    }
+
+    fn on_tips(&mut self, tips: Vec<FrontierTip>, last: bool) {
+        self.tips.extend(tips);
+        if self.tips.len() > FRONTIER_TIPS {
+            return self.refuse(Code::Limit, "the frontier has too many tips");
+        }
+        if !last {
+            return;
+        }
+        let frontier = Frontier::new(std::mem::take(&mut self.tips));
+        if self.told_frontier == Told::Nothing {
+            let within = (!self.peer_may_read).then(|| frontier.clone());
+            self.ask_frontier(within);
+        }
+        self.replan = Some(frontier);
+    }
+
+    fn on_fork(&mut self, samples: Vec<Position>) {
+        match samples.first() {
+            Some(first) if samples.iter().all(|p| p.log == first.log) => {
+                self.work(Work::Fork { samples });
+            }
+            _ => self.refuse(Code::Protocol, "the places along a log are not of one log"),
+        }
+    }
+
+    fn on_credit(&mut self, bytes: u32) {
+        if bytes > self.unacknowledged {
+            return self.refuse(Code::Protocol, "credit came for data that was never sent");
+        }
+        self.unacknowledged -= bytes;
+        self.credit += i64::from(bytes);
+        self.event(Event::Progress);
+    }
+
+    pub(crate) fn answer(&mut self, answer: Answer) {
+        if self.closed {
+            return;
+        }
+        match answer {
+            Answer::Open { digest, readable, ticket } => self.on_open(digest, readable, ticket),
+            Answer::Frontier { frontier, whole } => self.tell_frontier(&frontier, whole),
+            Answer::Moved => {
+                // Something was committed since the digests were compared, so they say nothing.
+                self.plan = Plan::None;
+                self.their_level = false;
+                self.ask_frontier(None);
+            }
+            Answer::Plan { out, due, forks } => {
+                self.plan = Plan::Here(out);
+                self.dirty = true;
+                self.event(Event::Planned { due });
+                for mut samples in forks {
+                    samples.truncate(SAMPLES);
+                    self.frame(Frame::Fork { channel: self.number, samples });
+                }
+            }
+            Answer::Next { out, batch, digest, readable } => {
+                self.on_next(out, batch, digest, readable);
+            }
+            Answer::Fork { log, held } => {
+                self.forks.push((log, held));
+                self.dirty = true;
+                self.frame(Frame::ForkPoint { channel: self.number, log, held });
+            }
+            Answer::Applied { entries, changes, heads, digest, readable, waiting } => {
+                self.held.extend(heads);
+                self.digest = digest;
+                let bytes = self.acknowledge();
+                self.event(Event::Applied { entries, bytes, changes });
+                self.on_readable(readable);
+                if waiting && self.incoming.is_empty() && self.recompares < RECOMPARES {
+                    self.recompares += 1;
+                    self.ask_frontier(None);
+                }
+            }
+            Answer::Blobs { found, missing, later } => self.on_blobs(found, missing, later),
+            Answer::Stored { hash } => {
+                self.wanted.remove(&hash);
+                let bytes = self.acknowledge();
+                self.event(Event::Blob { hash, bytes });
+            }
+            Answer::Failed { code, text } => return self.refuse(code, &text),
+        }
+        self.go_on();
+    }
+
+    fn on_next(
+        &mut self,
+        out: Box<Outgoing>,
+        batch: Option<(u32, Vec<u8>, u64)>,
+        digest: [u8; 32],
+        readable: bool,
+    ) {
+        self.plan = Plan::Here(out);
+        self.digest = digest;
+        if !readable {
+            return self.refuse(Code::NotServed, "this device may no longer read the database");
+        }
+        let Some((raw, bytes, entries)) = batch else { return };
+        self.dirty = true;
+        let len = bytes.len() as u32;
+        self.spend(len);
+        self.frame(Frame::Batch { channel: self.number, raw, bytes });
+        self.event(Event::Sent { entries, bytes: u64::from(len) });
+    }
+
+    fn spend(&mut self, bytes: u32) {
+        self.credit -= i64::from(bytes);
+        self.unacknowledged += bytes;
+        self.level_told = None;
+        self.their_level = false;
+    }
+
+    /// What was applied is durable, so as much more may come.
+    fn acknowledge(&mut self) -> u64 {
+        let Some(bytes) = self.applying.take() else { return 0 };
+        self.taken = self.taken.saturating_sub(bytes);
+        // Where we stand goes first, so that the peer never sees all its data taken and an old word on the outcome.
+        self.tell_level();
+        self.frame(Frame::Credit { channel: self.number, bytes });
+        u64::from(bytes)
+    }
+
+    /// What came may have made the peer a member, whom we may now tell more.
+    fn on_readable(&mut self, readable: bool) {
+        let news = readable && !self.peer_may_read;
+        self.peer_may_read = readable || self.peer_may_read;
+        if news && self.told_frontier == Told::Part {
+            self.ask_frontier(None);
+        }
+    }
+
+    fn tell_frontier(&mut self, frontier: &Frontier, whole: bool) {
+        self.told_frontier = if whole { Told::Whole } else { Told::Part };
+        let channel = self.number;
+        let mut parts = frontier.tips().chunks(TIPS_PER_FRAME).peekable();
+        if parts.peek().is_none() {
+            self.frame(Frame::Tips { channel, tips: Vec::new(), last: true });
+        }
+        while let Some(part) = parts.next() {
+            let last = parts.peek().is_none();
+            self.frame(Frame::Tips { channel, tips: part.to_vec(), last });
+        }
+    }
+
+    fn on_blobs(
+        &mut self,
+        found: Vec<(ChunkHash, Vec<u8>)>,
+        missing: Vec<ChunkHash>,
+        later: Vec<ChunkHash>,
+    ) {
+        self.reading = false;
+        for hash in later.into_iter().rev() {
+            self.asked.push_front(hash);
+        }
+        for (hash, bytes) in found {
+            let len = bytes.len() as u32;
+            self.spend(len);
+            self.frame(Frame::Blob { channel: self.number, hash, bytes });
+            self.event(Event::BlobSent { bytes: u64::from(len) });
+        }
+        for part in missing.chunks(crate::frame::HASHES) {
+            self.frame(Frame::NoBlob { channel: self.number, hashes: part.to_vec() });
+        }
+    }
+
+    /// The database changed here.
+    pub(crate) fn committed(&mut self) {
+        self.dirty = true;
+        self.go_on();
+    }
+
+    /// Whether this side still works on what it received; the peer is told.
+    pub(crate) fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+        self.go_on();
+    }
+
+    /// Asks the peer for blobs.
+    pub(crate) fn want(&mut self, hashes: &[ChunkHash]) {
+        let new: Vec<_> = hashes.iter().copied().filter(|h| self.wanted.insert(*h)).collect();
+        for part in new.chunks(crate::frame::HASHES) {
+            self.frame(Frame::Want { channel: self.number, hashes: part.to_vec() });
+        }
+    }
+
+    /// Starts whatever can be started now.
+    fn go_on(&mut self) {
+        if self.closed || !self.started {
+            return;
+        }
+        self.apply_next();
+        self.plan_next();
+        self.send_next();
+        self.tell_level();
+        self.recompare();
+    }
+
+    fn apply_next(&mut self) {
+        if self.applying.is_some() {
+            return;
+        }
+        match self.incoming.pop_front() {
+            Some(Incoming::Batch { raw, bytes }) => {
+                self.applying = Some(bytes.len() as u32);
+                self.work(Work::Apply { raw, bytes });
+            }
+            Some(Incoming::Blob { hash, bytes }) => {
+                self.applying = Some(bytes.len() as u32);
+                self.work(Work::PutBlob { hash, bytes });
+            }
+            None => {}
+        }
+    }
+
+    fn plan_next(&mut self) {
+        if matches!(self.plan, Plan::Away) {
+            return;
+        }
+        if let Some(peer) = self.replan.take() {
+            self.plan = Plan::Away;
+            self.work(Work::Plan { peer });
+        }
+    }
+
+    fn send_next(&mut self) {
+        let room = self.credit >= DATA_BYTES as i64;
+        if room && !self.reading && !self.asked.is_empty() {
+            self.reading = true;
+            let hashes = self.asked.drain(..self.asked.len().min(8)).collect();
+            self.work(Work::ReadBlobs { hashes });
+            return;
+        }
+        if !self.sends() || !self.dirty || !room || self.reading {
+            return;
+        }
+        if let Plan::Here(_) = self.plan
+            && let Plan::Here(out) = std::mem::replace(&mut self.plan, Plan::Away)
+        {
+            self.dirty = false;
+            let (held, forks) = (std::mem::take(&mut self.held), std::mem::take(&mut self.forks));
+            self.work(Work::Next { out, held, forks, budget: self.credit.max(0) as usize });
+        }
+    }
+
+    /// Whether nothing more is to be sent or applied, as far as is known here.
+    fn is_level(&self) -> bool {
+        let compared = match self.plan {
+            Plan::Here(_) => !self.dirty || !self.sends(),
+            Plan::None | Plan::Away => false,
+        };
+        compared && self.replan.is_none() && self.is_idle()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.applying.is_none()
+            && self.incoming.is_empty()
+            && self.asked.is_empty()
+            && !self.reading
+    }
+
+    fn tell_level(&mut self) {
+        let word = (self.told_digest(), self.busy || !self.wanted.is_empty());
+        if self.closed || !self.is_level() || self.level_told == Some(word) {
+            return;
+        }
+        self.level_told = Some(word);
+        self.frame(Frame::Level { channel: self.number, digest: word.0, busy: word.1 });
+        self.event(Event::Progress);
+    }
+
+    fn agree(&self) -> bool {
+        self.their_level && self.unacknowledged == 0 && self.is_level()
+    }
+
+    fn is_equal(&self) -> bool {
+        self.their_digest == Some(self.blind(self.digest))
+    }
+
+    /// Both have said all they have to say and still differ: something was dropped on the way, so compare anew.
+    fn recompare(&mut self) {
+        let both_ways = self.sends() && self.receives();
+        if both_ways && self.agree() && !self.is_equal() && self.recompares < RECOMPARES {
+            self.recompares += 1;
+            self.their_level = false;
+            self.level_told = None;
+            self.ask_frontier(None);
+        }
+    }
+
+    /// Whether both sides hold what they should: nothing to send, nothing to apply, nothing being worked on, and equal
+    /// digests wherever entries go both ways.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let equal = !(self.sends() && self.receives()) || self.is_equal();
+        self.agree() && equal && !self.busy && !self.their_busy && self.wanted.is_empty()
+    }
+
+    /// Whether entries have settled, whatever is still being done with them.
+    #[must_use]
+    pub fn entries_settled(&self) -> bool {
+        let equal = !(self.sends() && self.receives()) || self.is_equal();
+        self.agree() && equal
+    }
+
+    /// Whether it gave up comparing: both sides are level and differ.
+    #[must_use]
+    pub fn differs(&self) -> bool {
+        self.agree() && !self.is_settled() && self.recompares >= RECOMPARES && !self.is_equal()
+    }
+}
+
+/// How a database is named on a session: only who knows it recognises it.
+pub(crate) fn blinded_name(binding: &[u8; 32], database: &DatabaseId) -> [u8; 32] {
+    keyed_hash(binding, &database.0)
+}

@@ -1,0 +1,528 @@
+//! The frames of a session: one canonical encoding each, bounded before anything is allocated (I4). docs/protocol.md
+//! gives them in prose.
+
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::codec::{DecodeError, Reader, Writer};
+use anabranch_core::frontier::{Frontier, FrontierTip};
+use anabranch_core::id::{EntryId, LogId, NodeId, Position};
+use anabranch_core::key::Signature;
+
+/// The version of the protocol.
+pub const PROTOCOL_VERSION: u64 = 1;
+/// Tips in one frame; a larger frontier takes several.
+pub const TIPS_PER_FRAME: usize = 2_000;
+/// Places of a log in one frame: enough for 2⁶⁴ entries at doubling distances.
+pub const SAMPLES: usize = 70;
+/// Hashes in one frame.
+pub const HASHES: usize = 1_024;
+/// Bytes of a batch or blob as sent.
+pub const DATA_BYTES: usize = 400 * 1024;
+/// Bytes of a batch of runs before compression: one run of the largest size always fits.
+pub const BATCH_BYTES: usize = 384 * 1024;
+/// Bytes of a sentence sent along with a refusal.
+pub const TEXT_BYTES: usize = 512;
+
+/// A database on a session; whoever opens it picks the number.
+pub type ChannelNo = u32;
+
+/// What one side wants and allows on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// It will send entries that the other lacks.
+    pub sends: bool,
+    /// It takes entries.
+    pub receives: bool,
+    /// It found that the other side may read.
+    pub you_may_read: bool,
+}
+
+/// Proof of holding a ticket's key, bound to the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TicketProof {
+    /// The public half.
+    pub key: NodeId,
+    /// Over the channel binding, the database and the presenter's device.
+    pub signature: Signature,
+}
+
+/// Why a channel or session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// An orderly end.
+    Done,
+    /// The database is not served here or the device may not read it; which one is not said.
+    NotServed,
+    /// The ticket's time is over.
+    TicketExpired,
+    /// The ticket admits no more devices.
+    TicketSpent,
+    /// The ticket is not known here.
+    TicketUnknown,
+    /// Something sent was wrong.
+    Protocol,
+    /// A limit was exceeded.
+    Limit,
+    /// The sender's own storage failed.
+    Internal,
+    /// No common version.
+    Version,
+    /// Neither side knows the other as a member.
+    Strangers,
+}
+
+impl Code {
+    const ALL: [Self; 10] = [
+        Self::Done,
+        Self::NotServed,
+        Self::TicketExpired,
+        Self::TicketSpent,
+        Self::TicketUnknown,
+        Self::Protocol,
+        Self::Limit,
+        Self::Internal,
+        Self::Version,
+        Self::Strangers,
+    ];
+}
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// First of all, from both sides.
+    Hello {
+        /// Oldest and newest version spoken.
+        versions: (u64, u64),
+        /// Who speaks; proved by [`Frame::Auth`].
+        node: NodeId,
+        /// The wall clock, in microseconds; compared, never followed.
+        clock: u64,
+    },
+    /// A signature over the channel binding, the role and both devices.
+    Auth(Signature),
+    /// Names a database, blinded by the channel, and opens it.
+    Open {
+        /// Picked by the sender.
+        channel: ChannelNo,
+        /// Blinded database id.
+        name: [u8; 32],
+        /// What the sender wants.
+        terms: Terms,
+        /// Blinded frontier digest, if the other side may read.
+        digest: Option<[u8; 32]>,
+        /// Possession of a ticket.
+        ticket: Option<TicketProof>,
+    },
+    /// The answer to [`Frame::Open`].
+    Opened {
+        /// The channel.
+        channel: ChannelNo,
+        /// What the sender wants.
+        terms: Terms,
+        /// Blinded frontier digest, if the other side may read.
+        digest: Option<[u8; 32]>,
+        /// Possession of a ticket.
+        ticket: Option<TicketProof>,
+    },
+    /// Ends a channel, or refuses to open it.
+    Refused {
+        /// The channel.
+        channel: ChannelNo,
+        /// Why.
+        code: Code,
+        /// For people.
+        text: String,
+    },
+    /// A part of the sender's frontier, as far as the other side may know it.
+    Tips {
+        /// The channel.
+        channel: ChannelNo,
+        /// In any order.
+        tips: Vec<FrontierTip>,
+        /// Whether this is the last part.
+        last: bool,
+    },
+    /// The sender holds another branch of a log: ids along it.
+    Fork {
+        /// The channel.
+        channel: ChannelNo,
+        /// From its tip downwards.
+        samples: Vec<Position>,
+    },
+    /// The answer to [`Frame::Fork`]: the highest of these that is held.
+    ForkPoint {
+        /// The channel.
+        channel: ChannelNo,
+        /// The log.
+        log: LogId,
+        /// `None` when none is held.
+        held: Option<Position>,
+    },
+    /// Runs, compressed.
+    Batch {
+        /// The channel.
+        channel: ChannelNo,
+        /// Bytes before compression.
+        raw: u32,
+        /// zstd.
+        bytes: Vec<u8>,
+    },
+    /// Data of this many bytes was taken and applied; as much more may be sent.
+    Credit {
+        /// The channel.
+        channel: ChannelNo,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// The sender has nothing more to send.
+    Level {
+        /// The channel.
+        channel: ChannelNo,
+        /// Blinded frontier digest, if the other side may read.
+        digest: Option<[u8; 32]>,
+        /// Whether the sender still works on what it received (fetches blobs, writes files).
+        busy: bool,
+    },
+    /// Asks for blobs.
+    Want {
+        /// The channel.
+        channel: ChannelNo,
+        /// Their names.
+        hashes: Vec<ChunkHash>,
+    },
+    /// A blob.
+    Blob {
+        /// The channel.
+        channel: ChannelNo,
+        /// Its name.
+        hash: ChunkHash,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Blobs that are not held.
+    NoBlob {
+        /// The channel.
+        channel: ChannelNo,
+        /// Their names.
+        hashes: Vec<ChunkHash>,
+    },
+    /// Ends the session.
+    Bye {
+        /// Why.
+        code: Code,
+        /// For people.
+        text: String,
+    },
+}
+
+impl Frame {
+    /// The encoding.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        match self {
+            Self::Hello { versions, node, clock } => {
+                w.array(5).u64(0).u64(versions.0).u64(versions.1).bytes(&node.0).u64(*clock);
+            }
+            Self::Auth(signature) => {
+                w.array(2).u64(1).bytes(&signature.0);
+            }
+            Self::Open { channel, name, terms, digest, ticket } => {
+                w.array(6).u64(2).u64(u64::from(*channel)).bytes(name);
+                terms.encode(&mut w);
+                opening(&mut w, digest, ticket);
+            }
+            Self::Opened { channel, terms, digest, ticket } => {
+                w.array(5).u64(3).u64(u64::from(*channel));
+                terms.encode(&mut w);
+                opening(&mut w, digest, ticket);
+            }
+            Self::Refused { channel, code, text } => {
+                w.array(4).u64(4).u64(u64::from(*channel)).u64(*code as u64).text(clip(text));
+            }
+            Self::Tips { channel, tips, last } => {
+                w.array(4).u64(5).u64(u64::from(*channel));
+                Frontier::encode_tips(tips, &mut w);
+                w.bool(*last);
+            }
+            Self::Fork { channel, samples } => {
+                w.array(3).u64(6).u64(u64::from(*channel)).array(samples.len());
+                samples.iter().for_each(|p| put_position(&mut w, p));
+            }
+            Self::ForkPoint { channel, log, held } => {
+                w.array(4).u64(7).u64(u64::from(*channel));
+                w.array(2).bytes(&log.device.0).u64(log.epoch);
+                match held {
+                    Some(p) => put_position(&mut w, p),
+                    None => _ = w.null(),
+                }
+            }
+            Self::Batch { channel, raw, bytes } => {
+                w.array(4).u64(8).u64(u64::from(*channel)).u64(u64::from(*raw)).bytes(bytes);
+            }
+            Self::Credit { channel, bytes } => {
+                w.array(3).u64(9).u64(u64::from(*channel)).u64(u64::from(*bytes));
+            }
+            Self::Level { channel, digest, busy } => {
+                w.array(4).u64(10).u64(u64::from(*channel));
+                w.bytes(digest.as_ref().map_or(&[][..], |d| d)).bool(*busy);
+            }
+            Self::Want { channel, hashes } => put_hashes(&mut w, 11, *channel, hashes),
+            Self::Blob { channel, hash, bytes } => {
+                w.array(4).u64(12).u64(u64::from(*channel)).bytes(&hash.0).bytes(bytes);
+            }
+            Self::NoBlob { channel, hashes } => put_hashes(&mut w, 13, *channel, hashes),
+            Self::Bye { code, text } => {
+                w.array(3).u64(14).u64(*code as u64).text(clip(text));
+            }
+        }
+        w.finish()
+    }
+
+    /// Reads one frame.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for anything that is not exactly one frame within the limits.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let fields = r.array("frame", 16)?;
+        let kind = r.u64("frame kind")?;
+        let expected = match kind {
+            1 => 2,
+            6 | 9 | 11 | 13 | 14 => 3,
+            4 | 5 | 7 | 8 | 10 | 12 => 4,
+            0 | 3 => 5,
+            2 => 6,
+            _ => 0,
+        };
+        if fields != expected {
+            return Err(DecodeError::Malformed { what: "frame", at: 0 });
+        }
+        let frame = Self::body(&mut r, kind)?;
+        r.finish()?;
+        Ok(frame)
+    }
+
+    fn body(r: &mut Reader<'_>, kind: u64) -> Result<Self, DecodeError> {
+        if kind == 0 {
+            let versions = (r.u64("version")?, r.u64("version")?);
+            let node = NodeId(r.array_of("device")?);
+            return Ok(Self::Hello { versions, node, clock: r.u64("clock")? });
+        }
+        if kind == 1 {
+            return Ok(Self::Auth(Signature(r.array_of("signature")?)));
+        }
+        if kind == 14 {
+            return Ok(Self::Bye { code: code(r)?, text: r.text("text", TEXT_BYTES)?.to_owned() });
+        }
+        let channel = r.u32("channel")?;
+        Ok(match kind {
+            2 => Self::Open {
+                channel,
+                name: r.array_of("database name")?,
+                terms: Terms::decode(r)?,
+                digest: digest(r)?,
+                ticket: ticket(r)?,
+            },
+            3 => Self::Opened {
+                channel,
+                terms: Terms::decode(r)?,
+                digest: digest(r)?,
+                ticket: ticket(r)?,
+            },
+            4 => Self::Refused {
+                channel,
+                code: code(r)?,
+                text: r.text("text", TEXT_BYTES)?.to_owned(),
+            },
+            5 => Self::Tips {
+                channel,
+                tips: Frontier::decode_tips(r, TIPS_PER_FRAME)?,
+                last: r.bool("last")?,
+            },
+            6 => Self::Fork { channel, samples: take_list(r, SAMPLES, take_position)? },
+            7 => {
+                r.tuple("log", 2)?;
+                let device = NodeId(r.array_of("device")?);
+                let log = LogId { device, epoch: r.u64("epoch")? };
+                let held = if r.null() { None } else { Some(take_position(r)?) };
+                Self::ForkPoint { channel, log, held }
+            }
+            8 => Self::Batch {
+                channel,
+                raw: r.number("batch size", BATCH_BYTES as u64)? as u32,
+                bytes: r.bytes("batch", DATA_BYTES)?.to_vec(),
+            },
+            9 => Self::Credit { channel, bytes: r.u32("credit")? },
+            10 => Self::Level { channel, digest: digest(r)?, busy: r.bool("busy")? },
+            11 => Self::Want { channel, hashes: take_list(r, HASHES, take_hash)? },
+            12 => Self::Blob {
+                channel,
+                hash: take_hash(r)?,
+                bytes: r.bytes("blob", DATA_BYTES)?.to_vec(),
+            },
+            13 => Self::NoBlob { channel, hashes: take_list(r, HASHES, take_hash)? },
+            _ => return Err(DecodeError::Malformed { what: "frame kind", at: 1 }),
+        })
+    }
+}
+
+impl Terms {
+    fn encode(self, w: &mut Writer) {
+        let bits = u64::from(self.sends)
+            | u64::from(self.receives) << 1
+            | u64::from(self.you_may_read) << 2;
+        w.u64(bits);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let bits = r.number("terms", 7)?;
+        Ok(Self { sends: bits & 1 != 0, receives: bits & 2 != 0, you_may_read: bits & 4 != 0 })
+    }
+}
+
+fn clip(text: &str) -> &str {
+    let mut end = text.len().min(TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn opening(w: &mut Writer, digest: &Option<[u8; 32]>, ticket: &Option<TicketProof>) {
+    w.bytes(digest.as_ref().map_or(&[][..], |d| d));
+    match ticket {
+        Some(proof) => w.array(2).bytes(&proof.key.0).bytes(&proof.signature.0),
+        None => w.null(),
+    };
+}
+
+fn digest(r: &mut Reader<'_>) -> Result<Option<[u8; 32]>, DecodeError> {
+    let at = r.position();
+    match r.bytes("digest", 32)? {
+        [] => Ok(None),
+        bytes => {
+            bytes.try_into().map(Some).map_err(|_| DecodeError::Malformed { what: "digest", at })
+        }
+    }
+}
+
+fn ticket(r: &mut Reader<'_>) -> Result<Option<TicketProof>, DecodeError> {
+    if r.null() {
+        return Ok(None);
+    }
+    r.tuple("ticket", 2)?;
+    let key = NodeId(r.array_of("ticket key")?);
+    Ok(Some(TicketProof { key, signature: Signature(r.array_of("signature")?) }))
+}
+
+fn code(r: &mut Reader<'_>) -> Result<Code, DecodeError> {
+    let at = r.position();
+    let n = r.u64("code")?;
+    let known = usize::try_from(n).ok().and_then(|n| Code::ALL.get(n).copied());
+    known.ok_or(DecodeError::Malformed { what: "code", at })
+}
+
+fn put_position(w: &mut Writer, p: &Position) {
+    w.array(4).bytes(&p.log.device.0).u64(p.log.epoch).u64(p.seq).bytes(&p.id.0);
+}
+
+fn take_position(r: &mut Reader<'_>) -> Result<Position, DecodeError> {
+    r.tuple("position", 4)?;
+    let device = NodeId(r.array_of("device")?);
+    let log = LogId { device, epoch: r.u64("epoch")? };
+    Ok(Position { log, seq: r.u64("sequence")?, id: EntryId(r.array_of("entry id")?) })
+}
+
+fn put_hashes(w: &mut Writer, kind: u64, channel: ChannelNo, hashes: &[ChunkHash]) {
+    w.array(3).u64(kind).u64(u64::from(channel)).array(hashes.len());
+    for hash in hashes {
+        w.bytes(&hash.0);
+    }
+}
+
+fn take_hash(r: &mut Reader<'_>) -> Result<ChunkHash, DecodeError> {
+    Ok(ChunkHash(r.array_of("hash")?))
+}
+
+fn take_list<T>(
+    r: &mut Reader<'_>,
+    limit: usize,
+    take: impl Fn(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<Vec<T>, DecodeError> {
+    (0..r.array("list", limit)?).map(|_| take(r)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anabranch_core::head::Head;
+    use proptest::prelude::*;
+
+    fn position(n: u8) -> Position {
+        let log = LogId { device: NodeId([n; 32]), epoch: u64::from(n) };
+        Position { log, seq: 7, id: EntryId([n; 32]) }
+    }
+
+    fn samples() -> Vec<Frame> {
+        let terms = Terms { sends: true, receives: false, you_may_read: true };
+        let proof = TicketProof { key: NodeId([4; 32]), signature: Signature([5; 64]) };
+        let tip =
+            FrontierTip { head: Head { position: position(3), signature: Signature([6; 64]) } };
+        let (channel, digest) = (9, Some([1; 32]));
+        let hashes = vec![ChunkHash([8; 32])];
+        vec![
+            Frame::Hello { versions: (1, 2), node: NodeId([2; 32]), clock: 3 },
+            Frame::Auth(Signature([1; 64])),
+            Frame::Open { channel, name: [2; 32], terms, digest, ticket: Some(proof) },
+            Frame::Opened { channel, terms, digest: None, ticket: None },
+            Frame::Refused { channel, code: Code::TicketSpent, text: "spent".into() },
+            Frame::Tips { channel, tips: vec![tip], last: true },
+            Frame::Fork { channel, samples: vec![position(1), position(2)] },
+            Frame::ForkPoint { channel, log: position(1).log, held: Some(position(1)) },
+            Frame::ForkPoint { channel, log: position(1).log, held: None },
+            Frame::Batch { channel, raw: 10, bytes: vec![1, 2] },
+            Frame::Credit { channel, bytes: 5 },
+            Frame::Level { channel, digest, busy: true },
+            Frame::Want { channel, hashes: hashes.clone() },
+            Frame::Blob { channel, hash: hashes[0], bytes: vec![3] },
+            Frame::NoBlob { channel, hashes },
+            Frame::Bye { code: Code::Done, text: String::new() },
+        ]
+    }
+
+    #[test]
+    fn frames_round_trip() {
+        for frame in samples() {
+            assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
+        }
+    }
+
+    #[test]
+    fn every_frame_has_one_encoding() {
+        for frame in samples() {
+            let bytes = frame.encode();
+            for at in 0..bytes.len() {
+                let mut other = bytes.clone();
+                other[at] ^= 0x20;
+                if let Ok(read) = Frame::decode(&other) {
+                    assert_eq!(read.encode(), other);
+                }
+                assert!(Frame::decode(&bytes[..at]).is_err(), "cut at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_sentences_are_cut_at_a_character() {
+        let text = "ü".repeat(TEXT_BYTES);
+        let frame = Frame::Bye { code: Code::Done, text };
+        assert!(matches!(Frame::decode(&frame.encode()), Ok(Frame::Bye { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Frame::decode(&bytes);
+        }
+    }
+}

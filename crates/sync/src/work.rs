@@ -1,0 +1,419 @@
+//! What a session needs done on storage, and the doing of it. The session itself touches no storage: it asks for work and
+//! is given the answer later, so the same code serves a thread pool, a simulator and a browser (I8).
+
+use crate::frame::{BATCH_BYTES, Code, DATA_BYTES};
+use crate::pending::Pending;
+use anabranch_core::admit::admit_all;
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::codec::{Reader, Writer};
+use anabranch_core::entry::Timestamp;
+use anabranch_core::error::Error;
+use anabranch_core::frontier::Frontier;
+use anabranch_core::id::{LogId, NodeId, Position};
+use anabranch_core::ledger::Changes;
+use anabranch_core::limits;
+use anabranch_core::membership::TicketState;
+use anabranch_core::outgoing::Outgoing;
+use anabranch_core::run::{Run, RunError, VerifiedRun};
+use anabranch_core::storage::{Durability, Storage, StorageError};
+use anabranch_core::view::View;
+use std::sync::{Mutex, PoisonError};
+
+/// Where the blobs of a database are kept.
+pub trait Blobs: Send + Sync {
+    /// The bytes named `hash`, if they are here.
+    ///
+    /// # Errors
+    /// Whatever keeps them reports.
+    fn get(&self, hash: &ChunkHash) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// Keeps bytes whose names were checked.
+    ///
+    /// # Errors
+    /// Whatever keeps them reports.
+    fn put(&self, blobs: &[(ChunkHash, Vec<u8>)]) -> Result<(), StorageError>;
+}
+
+/// A database as one session may use it.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    /// Its storage.
+    pub storage: &'a dyn Storage,
+    /// Its blobs.
+    pub blobs: &'a dyn Blobs,
+    /// Runs that wait, shared by all sessions.
+    pub pending: &'a Mutex<Pending>,
+    /// How safe applied entries must be before they are acknowledged.
+    pub durability: Durability,
+    /// Who is at the other end.
+    pub peer: NodeId,
+    /// The ticket it proved to hold.
+    pub ticket: Option<NodeId>,
+    /// The wall clock, for tickets that expire.
+    pub now: Timestamp,
+}
+
+/// Something to be done on storage.
+#[derive(Debug)]
+pub enum Work {
+    /// Find out what the peer may have.
+    Open,
+    /// Read the frontier: all of it, or as far as the peer has shown that it knows.
+    Frontier {
+        /// What the peer showed; `None`: it may know everything.
+        within: Option<Frontier>,
+    },
+    /// Note that the peer holds what we hold, if our frontier still is the one compared.
+    Level {
+        /// Own frontier digest when it was compared.
+        digest: [u8; 32],
+    },
+    /// Find what the peer lacks.
+    Plan {
+        /// Its frontier.
+        peer: Frontier,
+    },
+    /// Put the next batch together.
+    Next {
+        /// What the peer holds.
+        out: Box<Outgoing>,
+        /// What it turned out to hold since.
+        held: Vec<Position>,
+        /// Where logs fork.
+        forks: Vec<(LogId, Option<Position>)>,
+        /// Bytes that may be sent.
+        budget: usize,
+    },
+    /// Find the highest of these places that is held.
+    Fork {
+        /// All of one log, from the tip downwards.
+        samples: Vec<Position>,
+    },
+    /// Verify and apply a batch.
+    Apply {
+        /// Bytes before compression.
+        raw: u32,
+        /// zstd.
+        bytes: Vec<u8>,
+    },
+    /// Read blobs, as many as fit.
+    ReadBlobs {
+        /// Their names.
+        hashes: Vec<ChunkHash>,
+    },
+    /// Keep a blob.
+    PutBlob {
+        /// Its name.
+        hash: ChunkHash,
+        /// Its bytes, not checked yet.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Work::Open`].
+    Open {
+        /// Own frontier digest.
+        digest: [u8; 32],
+        /// Whether the peer may read.
+        readable: bool,
+        /// What its ticket is worth, if it showed one and is no member.
+        ticket: Option<TicketState>,
+    },
+    /// To [`Work::Frontier`].
+    Frontier {
+        /// The tips to tell.
+        frontier: Frontier,
+        /// Whether that is all of them.
+        whole: bool,
+    },
+    /// To [`Work::Level`]: the frontier is another by now.
+    Moved,
+    /// To [`Work::Plan`] and [`Work::Level`].
+    Plan {
+        /// What the peer holds.
+        out: Box<Outgoing>,
+        /// Entries it lacks.
+        due: u64,
+        /// For each branch of a forked log: places along it.
+        forks: Vec<Vec<Position>>,
+    },
+    /// To [`Work::Next`].
+    Next {
+        /// What the peer holds after this batch.
+        out: Box<Outgoing>,
+        /// Bytes before compression, compressed bytes, entries; `None` when it lacks nothing.
+        batch: Option<(u32, Vec<u8>, u64)>,
+        /// Own frontier digest.
+        digest: [u8; 32],
+        /// Whether the peer may still read; if not, there is no batch.
+        readable: bool,
+    },
+    /// To [`Work::Fork`].
+    Fork {
+        /// The log.
+        log: LogId,
+        /// The highest place held.
+        held: Option<Position>,
+    },
+    /// To [`Work::Apply`].
+    Applied {
+        /// Entries that were new.
+        entries: u64,
+        /// What changed.
+        changes: Changes,
+        /// Heads of the runs in it: the peer holds these.
+        heads: Vec<Position>,
+        /// Own frontier digest.
+        digest: [u8; 32],
+        /// Whether the peer may read now.
+        readable: bool,
+        /// Whether runs wait for something that has not come.
+        waiting: bool,
+    },
+    /// To [`Work::ReadBlobs`].
+    Blobs {
+        /// Those that are here.
+        found: Vec<(ChunkHash, Vec<u8>)>,
+        /// Those that are not.
+        missing: Vec<ChunkHash>,
+        /// Those that did not fit and must be asked for again.
+        later: Vec<ChunkHash>,
+    },
+    /// To [`Work::PutBlob`].
+    Stored {
+        /// Its name.
+        hash: ChunkHash,
+    },
+    /// It could not be done.
+    Failed {
+        /// Whose fault it is.
+        code: Code,
+        /// What happened, for people.
+        text: String,
+    },
+}
+
+impl Access<'_> {
+    /// Does `work`. Blocking; memory is bounded by the size of a batch.
+    #[must_use]
+    pub fn perform(&self, work: Work) -> Answer {
+        self.try_perform(work).unwrap_or_else(|e| Answer::Failed {
+            code: match e {
+                Error::Run(_) | Error::Refused(_) | Error::Decode(_) => Code::Protocol,
+                _ => Code::Internal,
+            },
+            text: e.to_string(),
+        })
+    }
+
+    fn try_perform(&self, work: Work) -> Result<Answer, Error> {
+        match work {
+            Work::Open => self.open(),
+            Work::Frontier { within } => self.frontier(within),
+            Work::Level { digest } => self.level(&digest),
+            Work::Plan { peer } => self.plan(&peer),
+            Work::Next { out, held, forks, budget } => self.next(out, &held, &forks, budget),
+            Work::Fork { samples } => self.fork(&samples),
+            Work::Apply { raw, bytes } => self.apply(raw, &bytes),
+            Work::ReadBlobs { hashes } => self.read_blobs(hashes),
+            Work::PutBlob { hash, bytes } => self.put_blob(hash, bytes),
+        }
+    }
+
+    /// The right to read governs what is sent; it is looked up anew each time.
+    fn readable(&self, view: View<'_>) -> Result<bool, StorageError> {
+        if view.role_of(&self.peer)?.is_some() {
+            return Ok(true);
+        }
+        Ok(self.ticket_state(view)?.is_some_and(TicketState::admits))
+    }
+
+    fn ticket_state(&self, view: View<'_>) -> Result<Option<TicketState>, StorageError> {
+        self.ticket.map(|key| view.ticket_state(&key, &self.peer, self.now)).transpose()
+    }
+
+    fn open(&self) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        let readable = self.readable(view)?;
+        let ticket = if readable { None } else { self.ticket_state(view)? };
+        Ok(Answer::Open { digest: view.frontier_digest()?, readable, ticket })
+    }
+
+    fn frontier(&self, within: Option<Frontier>) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        let whole = view.frontier()?;
+        let Some(shown) = within else {
+            return Ok(Answer::Frontier { frontier: whole, whole: true });
+        };
+        let database = view.database()?.ok_or(Error::Empty)?;
+        let frontier = view.frontier_within(&shown.verified(&database))?;
+        let whole = frontier.positions().eq(whole.positions());
+        Ok(Answer::Frontier { frontier, whole })
+    }
+
+    fn level(&self, digest: &[u8; 32]) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        if view.frontier_digest()? != *digest {
+            return Ok(Answer::Moved);
+        }
+        let out = Box::new(Outgoing::level(view)?);
+        Ok(Answer::Plan { out, due: 0, forks: Vec::new() })
+    }
+
+    fn plan(&self, peer: &Frontier) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        let out = Outgoing::new(view, peer)?;
+        let due = out.count(view)?;
+        let forks = view
+            .forks(peer)?
+            .iter()
+            .map(|tip| view.samples(tip))
+            .collect::<Result<_, StorageError>>()?;
+        Ok(Answer::Plan { out: Box::new(out), due, forks })
+    }
+
+    fn next(
+        &self,
+        mut out: Box<Outgoing>,
+        held: &[Position],
+        forks: &[(LogId, Option<Position>)],
+        budget: usize,
+    ) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        for position in held {
+            out.note_held(view, position)?;
+        }
+        for (log, common) in forks {
+            out.forked(view, log, common.as_ref())?;
+        }
+        out.refresh(view)?;
+        let digest = view.frontier_digest()?;
+        if !self.readable(view)? {
+            return Ok(Answer::Next { out, batch: None, digest, readable: false });
+        }
+        let (mut body, mut runs, mut entries) = (Writer::new(), 0, 0);
+        // A run is at most this long, so the batch always fits.
+        while body.len() + limits::RUN_BYTES < BATCH_BYTES.min(budget + limits::RUN_BYTES) {
+            let Some(run) = out.next(view)? else { break };
+            run.encode(&mut body);
+            entries += run.entries().len() as u64;
+            runs += 1;
+        }
+        drop(tx);
+        let batch = if runs == 0 {
+            None
+        } else {
+            let mut w = Writer::new();
+            w.array(runs).raw(&body.finish());
+            let raw = w.finish();
+            Some((raw.len() as u32, compress(&raw)?, entries))
+        };
+        Ok(Answer::Next { out, batch, digest, readable: true })
+    }
+
+    fn fork(&self, samples: &[Position]) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        let log = samples.first().map(|p| p.log).ok_or(Error::Empty)?;
+        let mut held = None;
+        for position in samples.iter().filter(|p| p.log == log) {
+            if view.holds(position)? {
+                held = Some(*position);
+                break;
+            }
+        }
+        Ok(Answer::Fork { log, held })
+    }
+
+    fn apply(&self, raw: u32, bytes: &[u8]) -> Result<Answer, Error> {
+        let database = {
+            let tx = self.storage.read()?;
+            View::new(&*tx).database()?.ok_or(Error::Empty)?
+        };
+        let raw = decompress(raw, bytes)?;
+        let mut r = Reader::new(&raw);
+        let mut runs: Vec<VerifiedRun> = (0..r.array("batch", limits::RUN_BYTES / 64)?)
+            .map(|_| Run::decode(&mut r, database)?.verify())
+            .collect::<Result<_, RunError>>()?;
+        r.finish()?;
+        let heads = runs.iter().map(|run| run.head().position).collect();
+        // What waited may be admissible now; it goes last so that the new ground is there.
+        runs.extend(self.pending.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let mut tx = self.storage.write(self.durability)?;
+        let batch = admit_all(&mut *tx, &runs)?;
+        let waiting: Vec<VerifiedRun> =
+            batch.waiting.iter().map(|(run, ..)| (*run).clone()).collect();
+        let (entries, changes) = (batch.entries, batch.changes);
+        tx.commit()?;
+        let waits = !waiting.is_empty();
+        {
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.into_iter().for_each(|run| pending.push(run));
+        }
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        Ok(Answer::Applied {
+            entries,
+            changes,
+            heads,
+            digest: view.frontier_digest()?,
+            readable: self.readable(view)?,
+            waiting: waits,
+        })
+    }
+
+    fn read_blobs(&self, hashes: Vec<ChunkHash>) -> Result<Answer, Error> {
+        {
+            let tx = self.storage.read()?;
+            if !self.readable(View::new(&*tx))? {
+                return Ok(Answer::Blobs { found: Vec::new(), missing: hashes, later: Vec::new() });
+            }
+        }
+        let (mut found, mut missing, mut later) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for hash in hashes {
+            if bytes >= DATA_BYTES {
+                later.push(hash);
+                continue;
+            }
+            match self.blobs.get(&hash)? {
+                Some(blob) if blob.len() <= DATA_BYTES => {
+                    bytes += blob.len();
+                    found.push((hash, blob));
+                }
+                _ => missing.push(hash),
+            }
+        }
+        Ok(Answer::Blobs { found, missing, later })
+    }
+
+    fn put_blob(&self, hash: ChunkHash, bytes: Vec<u8>) -> Result<Answer, Error> {
+        if let Err(e) = hash.verify(&bytes) {
+            return Ok(Answer::Failed { code: Code::Protocol, text: e.to_string() });
+        }
+        self.blobs.put(&[(hash, bytes)])?;
+        Ok(Answer::Stored { hash })
+    }
+}
+
+fn compress(raw: &[u8]) -> Result<Vec<u8>, Error> {
+    zstd::bulk::compress(raw, 1).map_err(|e| StorageError::Io(e.to_string()).into())
+}
+
+/// The stated size is a bound, so that a bomb is refused before it goes off.
+fn decompress(raw: u32, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let malformed =
+        anabranch_core::codec::DecodeError::Malformed { what: "compressed batch", at: 0 };
+    match zstd::bulk::decompress(bytes, raw as usize) {
+        Ok(out) if out.len() == raw as usize => Ok(out),
+        _ => Err(malformed.into()),
+    }
+}

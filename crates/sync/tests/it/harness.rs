@@ -1,0 +1,282 @@
+//! Nodes in one thread: real sessions, real storage work, frames handed over by hand.
+
+use anabranch_core::author::{Author, Draft, Seen, Write, create};
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::entry::{Entry, StoreId, Timestamp};
+use anabranch_core::id::DatabaseId;
+use anabranch_core::key::DeviceKey;
+use anabranch_core::ledger::{Ledger, found};
+use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
+use anabranch_core::path::Path;
+use anabranch_core::storage::{Durability, Storage, StorageError, Table};
+use anabranch_core::view::View;
+use anabranch_store::MemoryStorage;
+use anabranch_sync::channel::{Direction, Event};
+use anabranch_sync::frame::Code;
+use anabranch_sync::pending::Pending;
+use anabranch_sync::session::{Config, Output, Session};
+use anabranch_sync::work::{Access, Blobs};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+/// Blobs in the replica's own table.
+pub(crate) struct TableBlobs<'a>(pub(crate) &'a dyn Storage);
+
+impl Blobs for TableBlobs<'_> {
+    fn get(&self, hash: &ChunkHash) -> Result<Option<Vec<u8>>, StorageError> {
+        self.0.read()?.get(Table::Blob, &hash.0)
+    }
+
+    fn put(&self, blobs: &[(ChunkHash, Vec<u8>)]) -> Result<(), StorageError> {
+        let mut tx = self.0.write(Durability::Normal)?;
+        for (hash, bytes) in blobs {
+            tx.put(Table::Blob, &hash.0, bytes)?;
+        }
+        tx.commit()
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) key: DeviceKey,
+    pub(crate) storage: Arc<MemoryStorage>,
+    pub(crate) pending: Mutex<Pending>,
+    pub(crate) clock: u64,
+    epoch: u64,
+    pub(crate) instance: [u8; 32],
+}
+
+impl Node {
+    pub(crate) fn new(seed: u8) -> Self {
+        Self {
+            key: DeviceKey::from_seed(&[seed; 32]),
+            storage: Arc::new(MemoryStorage::new()),
+            pending: Mutex::default(),
+            clock: 1_000_000,
+            epoch: u64::from(seed) * 1000,
+            instance: [seed; 32],
+        }
+    }
+
+    fn author(&mut self) -> Author<'_> {
+        self.clock += 10;
+        self.epoch += 1;
+        Author {
+            key: &self.key,
+            wall: Timestamp(self.clock),
+            fresh_epoch: self.epoch,
+            instance: self.instance,
+        }
+    }
+
+    pub(crate) fn create(&mut self) -> DatabaseId {
+        let storage = self.storage.clone();
+        let mut tx = storage.write(Durability::Full).unwrap();
+        let id = create(&mut *tx, &self.author(), [7; 16]).unwrap();
+        tx.commit().unwrap();
+        id
+    }
+
+    pub(crate) fn prepare(&self, database: DatabaseId) {
+        let mut tx = self.storage.write(Durability::Full).unwrap();
+        found(&mut *tx, database).unwrap();
+        tx.commit().unwrap();
+    }
+
+    pub(crate) fn with<T>(&mut self, act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> T) -> T {
+        let storage = self.storage.clone();
+        let mut tx = storage.write(Durability::Full).unwrap();
+        let mut ledger = Ledger::open(&mut *tx).unwrap();
+        let author = self.author();
+        let result = act(&mut ledger, &author);
+        ledger.seal(&author).unwrap();
+        ledger.finish().unwrap();
+        tx.commit().unwrap();
+        result
+    }
+
+    pub(crate) fn put(&mut self, key: &str, value: &str) -> Option<Entry> {
+        let draft = Draft { writes: vec![put(key, value)], members: vec![] };
+        self.with(|ledger, author| ledger.commit(author, &draft).unwrap())
+    }
+
+    pub(crate) fn ticket(&mut self, role: Role, terms: TicketTerms) -> DeviceKey {
+        let key = DeviceKey::from_seed(&[self.epoch as u8 ^ 0x5a; 32]);
+        let op =
+            MemberOp::Grant { subject: Subject::Ticket(key.node_id()), role, priority: 0, terms };
+        let draft = Draft { writes: vec![], members: vec![op] };
+        self.with(|ledger, author| ledger.commit(author, &draft).unwrap());
+        key
+    }
+
+    pub(crate) fn redeem(&mut self, ticket: &DeviceKey) {
+        self.with(|ledger, author| ledger.redeem(author, ticket).unwrap());
+    }
+
+    pub(crate) fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
+        let tx = self.storage.read().unwrap();
+        look(View::new(&*tx))
+    }
+
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        self.view(|v| v.state_digest().unwrap().unwrap())
+    }
+
+    pub(crate) fn frontier(&self) -> [u8; 32] {
+        self.view(|v| v.frontier_digest().unwrap())
+    }
+
+    pub(crate) fn values(&self, key: &str) -> Vec<String> {
+        let path = Path::text(["r", key]).unwrap();
+        let cells = self.view(|v| v.cell(&StoreId::table("t"), &path).unwrap());
+        cells.into_iter().map(|v| String::from_utf8(v.value).unwrap()).collect()
+    }
+}
+
+pub(crate) fn put(key: &str, value: &str) -> Write {
+    Write {
+        store: StoreId::table("t"),
+        path: Path::text(["r", key]).unwrap(),
+        value: Some(value.into()),
+        seen: Seen::AtCommit,
+        below: false,
+        above: false,
+    }
+}
+
+/// What a session did, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Bytes of all frames, by side.
+    pub(crate) bytes: [u64; 2],
+    pub(crate) frames: u64,
+    pub(crate) sent: u64,
+    pub(crate) applied: u64,
+    /// New entries that were applied, by side.
+    pub(crate) new: [u64; 2],
+    pub(crate) closed: Vec<(usize, Code, String)>,
+    pub(crate) settled: bool,
+    pub(crate) largest: usize,
+}
+
+pub(crate) struct Run<'a> {
+    pub(crate) database: DatabaseId,
+    pub(crate) nodes: [&'a Node; 2],
+    pub(crate) sessions: [Session; 2],
+    wires: [VecDeque<Vec<u8>>; 2],
+    pub(crate) outcome: Outcome,
+}
+
+impl<'a> Run<'a> {
+    /// `a` opens `database` on a link to `b`.
+    pub(crate) fn new(
+        a: &'a Node,
+        b: &'a Node,
+        database: DatabaseId,
+        direction: Direction,
+        ticket: Option<&DeviceKey>,
+    ) -> Self {
+        let session = |node: &Node, initiator| {
+            Session::new(Config {
+                key: node.key.clone(),
+                binding: [3; 32],
+                initiator,
+                clock: node.clock,
+                served: BTreeMap::from([(database, Direction::BOTH)]),
+            })
+        };
+        let mut run = Self {
+            database,
+            nodes: [a, b],
+            sessions: [session(a, true), session(b, false)],
+            wires: Default::default(),
+            outcome: Outcome::default(),
+        };
+        run.pump();
+        if run.sessions[0].peer().is_some() {
+            run.sessions[0].open(database, direction, ticket);
+            run.pump();
+        }
+        run
+    }
+
+    /// Hands frames over until nothing moves.
+    pub(crate) fn pump(&mut self) {
+        self.pump_at_most(usize::MAX);
+    }
+
+    /// Hands over at most `frames` frames; whatever is under way then is lost with the link.
+    pub(crate) fn pump_at_most(&mut self, mut frames: usize) {
+        loop {
+            for side in 0..2 {
+                while let Some(output) = self.sessions[side].poll() {
+                    self.output(side, output);
+                }
+            }
+            let Some(side) = (0..2).find(|&s| !self.wires[s].is_empty()) else { break };
+            if frames == 0 {
+                return;
+            }
+            frames -= 1;
+            if let Some(bytes) = self.wires[side].pop_front() {
+                self.sessions[side].receive(&bytes);
+            }
+        }
+        self.outcome.settled =
+            self.sessions[0].channel(0).is_some_and(anabranch_sync::channel::Channel::is_settled);
+    }
+
+    fn output(&mut self, side: usize, output: Output) {
+        match output {
+            Output::Send(bytes) => {
+                self.outcome.bytes[side] += bytes.len() as u64;
+                self.outcome.frames += 1;
+                self.outcome.largest = self.outcome.largest.max(bytes.len());
+                self.wires[1 - side].push_back(bytes);
+            }
+            Output::Work(channel, work) => {
+                let node = self.nodes[side];
+                let access = Access {
+                    storage: &*node.storage,
+                    blobs: &TableBlobs(&*node.storage),
+                    pending: &node.pending,
+                    durability: Durability::Full,
+                    peer: self.sessions[side].peer().unwrap(),
+                    ticket: self.sessions[side].ticket_of(channel),
+                    now: Timestamp(node.clock),
+                };
+                let answer = access.perform(work);
+                self.sessions[side].answer(channel, answer);
+            }
+            Output::Event(_, Event::Sent { entries, .. }) => self.outcome.sent += entries,
+            Output::Event(_, Event::Applied { entries, .. }) => {
+                self.outcome.applied += 1;
+                self.outcome.new[side] += entries;
+            }
+            Output::Event(_, Event::Closed { code, text, by_peer: false }) => {
+                self.outcome.closed.push((side, code, text));
+            }
+            Output::Closed { code, text, by_peer: false } => {
+                self.outcome.closed.push((side, code, text));
+            }
+            Output::Event(..) | Output::Greeted { .. } | Output::Closed { .. } => {}
+        }
+    }
+}
+
+/// Lets `a` sync with `b` both ways until nothing moves.
+pub(crate) fn sync(a: &Node, b: &Node, database: DatabaseId) -> Outcome {
+    Run::new(a, b, database, Direction::BOTH, None).outcome
+}
+
+/// A replica of `database` on a new device, let in by a ticket of `host`.
+pub(crate) fn join(host: &mut Node, seed: u8, database: DatabaseId, role: Role) -> Node {
+    let ticket = host.ticket(role, TicketTerms::default());
+    let mut node = Node::new(seed);
+    node.prepare(database);
+    let outcome = Run::new(&node, host, database, Direction::BOTH, Some(&ticket)).outcome;
+    assert!(outcome.settled, "{outcome:?}");
+    node.redeem(&ticket);
+    let outcome = sync(&node, host, database);
+    assert!(outcome.settled, "{outcome:?}");
+    node
+}

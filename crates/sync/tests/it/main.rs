@@ -1,0 +1,4 @@
+//! Whole sessions between real replicas, in one thread.
+
+mod harness;
+mod sessions;
