@@ -1,0 +1,98 @@
+//! Connections to a database file: how they are set up, and the state that the one writer carries.
+
+use std::path::Path;
+
+use anabranch_core::storage::{Durability, StorageError};
+use rusqlite::{Connection, OpenFlags};
+
+use super::explain::Explain;
+use super::options::Options;
+use super::schema::STATEMENTS;
+
+/// The connection that writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    /// The `synchronous` setting in force.
+    durability: Durability,
+    /// SQLite's mark of the state of the file; only commits of other connections change it.
+    seen: i64,
+}
+
+impl Writer {
+    /// Sets what the next commit will wait for. Not to be called inside a transaction: SQLite would ignore it.
+    pub(super) fn set_durability(&mut self, durability: Durability) -> rusqlite::Result<()> {
+        if durability != self.durability {
+            self.connection.execute_batch(match durability {
+                // Each commit syncs the log up to its own end.
+                Durability::Full => "PRAGMA synchronous = FULL",
+                // The log is synced only before it is moved into the file, the file only before the log starts anew.
+                Durability::Normal => "PRAGMA synchronous = NORMAL",
+            })?;
+            self.durability = durability;
+        }
+        Ok(())
+    }
+
+    /// Whether another connection has committed since the last call.
+    pub(super) fn changed_by_others(&mut self) -> rusqlite::Result<bool> {
+        let now = data_version(&self.connection)?;
+        let changed = now != self.seen;
+        self.seen = now;
+        Ok(changed)
+    }
+}
+
+pub(super) fn open_writer(
+    path: &Path,
+    options: &Options,
+    explain: &Explain,
+) -> Result<Writer, StorageError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        set_up(&connection, options, options.writer_cache)?;
+        connection.execute_batch(&format!(
+            "PRAGMA synchronous = FULL;
+             PRAGMA fullfsync = ON;
+             PRAGMA checkpoint_fullfsync = ON;
+             PRAGMA wal_autocheckpoint = {};
+             PRAGMA journal_size_limit = {};",
+            options.checkpoint_pages, options.wal_keep
+        ))?;
+        Ok(Writer { seen: data_version(&connection)?, durability: Durability::Full, connection })
+    };
+    open().map_err(|error| explain.sqlite(error))
+}
+
+pub(super) fn open_reader(
+    path: &Path,
+    options: &Options,
+    explain: &Explain,
+) -> Result<Connection, StorageError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        set_up(&connection, options, options.reader_cache)?;
+        Ok(connection)
+    };
+    open().map_err(|error| explain.sqlite(error))
+}
+
+/// What readers and the writer have in common. A negative cache size counts KiB instead of pages.
+fn set_up(connection: &Connection, options: &Options, cache: u32) -> rusqlite::Result<()> {
+    connection.busy_timeout(options.busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.execute_batch(&format!(
+        "PRAGMA cache_size = -{};
+         PRAGMA mmap_size = 0;
+         PRAGMA temp_store = FILE;
+         PRAGMA cell_size_check = ON;
+         PRAGMA trusted_schema = OFF;",
+        (cache / 1024).max(64)
+    ))
+}
+
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}

@@ -1,0 +1,275 @@
+//! Making database files, and telling them from everything else before touching it.
+//!
+//! A file is vetted through a connection that can only read, takes no lock and ignores the write-ahead log, so that a
+//! foreign file stays byte for byte what it is and nothing appears beside it. The application id is written in the same
+//! transaction as the tables, before the file goes into WAL mode, so it is never in the log alone.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use anabranch_core::storage::{StorageError, Table};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension as _, TransactionBehavior};
+
+use super::connection;
+use super::explain::Explain;
+use super::options::Options;
+use super::schema::statements;
+
+/// The version of the file format that this program writes, and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// "ANAB": what SQLite files of this program carry as application id.
+const APPLICATION_ID: u32 = 0x414E_4142;
+
+/// Measured against 8 KiB: loading is the same, commits are a tenth faster and write half as much log.
+const PAGE_SIZE: u32 = 4096;
+
+/// What SQLite files begin with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+
+const HEADER: usize = 100;
+
+/// Finds out whether `path` is a database of this program without changing anything; returns its canonical path.
+pub(super) fn vet(path: &Path, explain: &Explain) -> Result<PathBuf, StorageError> {
+    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => StorageError::Io(format!("{} does not exist", explain.path())),
+        _ => explain.io("looked up", &error),
+    })?;
+    if !metadata.is_file() {
+        return Err(foreign(explain));
+    }
+    if metadata.len() == 0 {
+        return Err(explain.corrupt("the file is empty"));
+    }
+    if metadata.len() < HEADER as u64 {
+        return Err(judge_short(path, explain));
+    }
+    let path = path.canonicalize().map_err(|error| explain.io("looked up", &error))?;
+    let (application, version) = peek(&path).map_err(|error| match explain.sqlite(error) {
+        StorageError::Corrupt(what) => judge_unreadable(&path, what, explain),
+        other => other,
+    })?;
+    if application != APPLICATION_ID {
+        return Err(foreign(explain));
+    }
+    // A lower number is no reason yet: the one in the log counts.
+    refuse_newer(version, explain)?;
+    Ok(path)
+}
+
+/// Admits a file that passed [`vet`], as seen through the log; makes sure that it is in WAL mode.
+pub(super) fn admit(
+    connection: &Connection,
+    path: &Path,
+    explain: &Explain,
+) -> Result<(), StorageError> {
+    let failed = |error| explain.sqlite(error);
+    if read_pragma(connection, "application_id").map_err(failed)? == 0 {
+        return Err(explain.corrupt("the file is empty"));
+    }
+    require_version(connection, explain)?;
+    require_tables(connection, explain)?;
+    if connection.is_readonly(MAIN_DB).map_err(failed)? {
+        return Err(judge_unwritable(path, explain));
+    }
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        return Err(StorageError::Io(format!(
+            "{} cannot use a write-ahead log; move it to a file system that several processes can share memory on",
+            explain.path()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks the format version as this transaction sees it: another process may have raised it meanwhile.
+pub(super) fn require_version(
+    connection: &Connection,
+    explain: &Explain,
+) -> Result<(), StorageError> {
+    let found = read_pragma(connection, "user_version").map_err(|error| explain.sqlite(error))?;
+    refuse_newer(found, explain)?;
+    if found < FORMAT_VERSION {
+        return Err(StorageError::OlderVersion {
+            path: explain.path(),
+            found,
+            supported: FORMAT_VERSION,
+        });
+    }
+    Ok(())
+}
+
+/// Makes the file with its tables. A crash leaves an empty file or one that SQLite turns into an empty file.
+pub(super) fn make(path: &Path, options: &Options, explain: &Explain) -> Result<(), StorageError> {
+    reserve(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => already_there(explain),
+        _ => explain.io("created", &error),
+    })?;
+    let path = path.canonicalize().map_err(|error| explain.io("looked up", &error))?;
+    let mut connection = connection::open_writer(&path, options, explain)?.connection;
+    let fresh = fill(&mut connection).map_err(|error| explain.sqlite(error))?;
+    if !fresh {
+        return Err(already_there(explain));
+    }
+    sync_directory_of(&path).map_err(|error| explain.io("created", &error))
+}
+
+/// Creates an empty file that only its owner may use; fails when there is something.
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// As [`create_private`], and accepts an empty file that is there.
+fn reserve(path: &Path) -> io::Result<()> {
+    create_private(path).or_else(|error| match fs::symlink_metadata(path) {
+        Ok(there) if there.is_file() && there.len() == 0 => Ok(()),
+        _ => Err(error),
+    })
+}
+
+/// Makes the entry of a file in its directory durable.
+pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if cfg!(unix) {
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Writes tables and marks in one transaction; false when somebody else was faster.
+fn fill(connection: &mut Connection) -> rusqlite::Result<bool> {
+    connection.execute_batch(&format!("PRAGMA page_size = {PAGE_SIZE}"))?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if read_pragma(&transaction, "application_id")? != 0 {
+        return Ok(false);
+    }
+    for table in Table::ALL {
+        transaction.execute_batch(&statements(table).create)?;
+    }
+    transaction.execute_batch(&format!(
+        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}"
+    ))?;
+    transaction.commit()?;
+    Ok(true)
+}
+
+/// Application id and format version in the main file.
+fn peek(path: &Path) -> rusqlite::Result<(u32, u32)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(immutable_uri(path), flags)?;
+    // Keeps SQLite from comparing the length of the file with its header: an interrupted checkpoint leaves a file that is
+    // too short, and the log, which is ignored here, has the rest.
+    connection.execute_batch("PRAGMA writable_schema = ON")?;
+    Ok((read_pragma(&connection, "application_id")?, read_pragma(&connection, "user_version")?))
+}
+
+/// Going through SQLite instead of reading the bytes keeps the locks that this process may hold on the file.
+fn immutable_uri(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(byte));
+            }
+            _ => {
+                let _ = write!(uri, "%{byte:02X}");
+            }
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
+}
+
+/// The numbers in the header are signed for SQLite and unsigned for us.
+fn read_pragma(connection: &Connection, name: &str) -> rusqlite::Result<u32> {
+    connection
+        .prepare_cached(&format!("PRAGMA {name}"))?
+        .query_row([], |row| row.get::<_, i32>(0))
+        .map(i32::cast_unsigned)
+}
+
+fn require_tables(connection: &Connection, explain: &Explain) -> Result<(), StorageError> {
+    for table in Table::ALL {
+        let sql: Option<String> = connection
+            .query_row(
+                "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+                [table.name()],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(|error| explain.sqlite(error))?;
+        if sql.as_deref() != Some(&statements(table).create) {
+            return Err(explain.corrupt(format!("table {} is missing or altered", table.name())));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_newer(found: u32, explain: &Explain) -> Result<(), StorageError> {
+    if found > FORMAT_VERSION {
+        return Err(StorageError::NewerVersion {
+            path: explain.path(),
+            found,
+            supported: FORMAT_VERSION,
+        });
+    }
+    Ok(())
+}
+
+fn foreign(explain: &Explain) -> StorageError {
+    StorageError::Foreign { path: explain.path() }
+}
+
+fn already_there(explain: &Explain) -> StorageError {
+    StorageError::Io(format!("{} exists already; name another file", explain.path()))
+}
+
+/// What to say of a file that ends before its header does: the beginning of a database, or something else.
+fn judge_short(path: &Path, explain: &Explain) -> StorageError {
+    match header(path) {
+        Ok(start) if start.starts_with(MAGIC) || MAGIC.starts_with(&start) => {
+            explain.corrupt(format!("the file ends after {} bytes", start.len()))
+        }
+        Ok(_) => foreign(explain),
+        Err(error) => explain.io("read", &error),
+    }
+}
+
+/// What to say of a file that SQLite cannot make sense of: damaged, if enough is left to tell that it was ours.
+fn judge_unreadable(path: &Path, what: String, explain: &Explain) -> StorageError {
+    const ID: std::ops::Range<usize> = 68..72;
+    match header(path) {
+        Ok(header) if header.get(ID) == Some(&APPLICATION_ID.to_be_bytes()) => {
+            StorageError::Corrupt(what)
+        }
+        Ok(_) => foreign(explain),
+        Err(error) => explain.io("read", &error),
+    }
+}
+
+/// SQLite opens a file read-only when it may not write it, or when the header asks for a later version of SQLite.
+fn judge_unwritable(path: &Path, explain: &Explain) -> StorageError {
+    const WRITE_VERSION: usize = 18;
+    let asks_for = header(path).ok().and_then(|header| header.get(WRITE_VERSION).copied());
+    if asks_for.is_some_and(|version| version > 2) {
+        explain.corrupt("its header asks for another version of SQLite")
+    } else {
+        explain.unwritable()
+    }
+}
+
+/// The first bytes of the file. Only for files that cannot be used anyway: closing it gives up locks.
+fn header(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(HEADER);
+    File::open(path)?.take(HEADER as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

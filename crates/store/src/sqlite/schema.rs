@@ -1,0 +1,94 @@
+//! The SQL of each table: how it is made, and the statements that read and write it.
+//!
+//! Keys compare as bytes (SQLite's `BINARY` collation of blobs is `memcmp`, a prefix first). The text of `CREATE TABLE`
+//! is part of the file format: a file whose schema reads differently is not opened.
+
+use std::sync::LazyLock;
+
+use anabranch_core::storage::{Order, Table};
+
+/// The statements of one table. Keys are `?1` and, as the end of a range, `?2`; values are `?2`.
+pub(super) struct Statements {
+    pub(super) create: String,
+    pub(super) get: String,
+    pub(super) put: String,
+    pub(super) delete: String,
+    ascending: Ranged,
+    descending: Ranged,
+}
+
+/// A scan without and with an upper bound.
+struct Ranged {
+    open: String,
+    bounded: String,
+}
+
+static ALL: LazyLock<[Statements; Table::ALL.len()]> =
+    LazyLock::new(|| Table::ALL.map(Statements::of));
+
+/// More than all statements of all tables, so that none is ever prepared twice by a connection.
+pub(super) const STATEMENTS: usize = Table::ALL.len() * 8 + 16;
+
+impl Statements {
+    pub(super) fn scan(&self, order: Order, bounded: bool) -> &str {
+        let ranged = match order {
+            Order::Ascending => &self.ascending,
+            Order::Descending => &self.descending,
+        };
+        if bounded { &ranged.bounded } else { &ranged.open }
+    }
+
+    fn of(table: Table) -> Self {
+        let name = table.name();
+        let select = |range: &str, order: &str| {
+            format!("SELECT k, v FROM {name} WHERE {range} ORDER BY k {order}")
+        };
+        let ranged = |order: &str| Ranged {
+            open: select("k >= ?1", order),
+            bounded: select("k >= ?1 AND k < ?2", order),
+        };
+        Self {
+            create: create(table),
+            get: format!("SELECT v FROM {name} WHERE k = ?1"),
+            // Storing what is there already changes nothing, and says so by the number of rows it changed.
+            put: format!(
+                "INSERT INTO {name} VALUES (?1, ?2) ON CONFLICT (k) DO UPDATE SET v = excluded.v WHERE v IS NOT excluded.v"
+            ),
+            delete: format!("DELETE FROM {name} WHERE k = ?1"),
+            ascending: ranged("ASC"),
+            descending: ranged("DESC"),
+        }
+    }
+}
+
+/// The statements of `table`.
+pub(super) fn statements(table: Table) -> &'static Statements {
+    &ALL[table as usize]
+}
+
+/// Rows sit in the key's own tree, except where values are large: there a tree of keys points to them, so that looking
+/// a key up touches no value (measured with 40 KiB values: looking up is 70 times as fast, storing twice).
+fn create(table: Table) -> String {
+    let name = table.name();
+    if table.integer_keyed() {
+        format!("CREATE TABLE {name} (k INTEGER PRIMARY KEY, v BLOB NOT NULL) STRICT")
+    } else if table == Table::Blob {
+        format!("CREATE TABLE {name} (k BLOB NOT NULL PRIMARY KEY, v BLOB NOT NULL) STRICT")
+    } else {
+        format!(
+            "CREATE TABLE {name} (k BLOB NOT NULL PRIMARY KEY, v BLOB NOT NULL) STRICT, WITHOUT ROWID"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_table_is_found_by_its_number() {
+        for table in Table::ALL {
+            assert!(statements(table).create.contains(&format!(" {} (", table.name())));
+        }
+    }
+}

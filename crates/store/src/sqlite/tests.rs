@@ -1,0 +1,215 @@
+//! What cannot be seen from outside: settings of connections, and limits set on them.
+
+use anabranch_core::storage::{Durability, Storage, StorageError, Table};
+use tempfile::TempDir;
+
+use super::*;
+
+fn fresh(options: Options) -> (TempDir, SqliteStorage) {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = SqliteStorage::create(directory.path().join("x.db"), options).unwrap();
+    (directory, storage)
+}
+
+fn put(storage: &SqliteStorage, key: &[u8], durability: Durability) -> Result<(), StorageError> {
+    let mut writer = storage.write(durability)?;
+    writer.put(Table::Cell, key, &[5; 1000])?;
+    writer.commit()
+}
+
+type Operation = fn(&mut dyn WriteTx) -> Result<(), StorageError>;
+
+fn pragma(connection: &Connection, name: &str) -> i64 {
+    connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn each_transaction_has_the_durability_it_asked_for() {
+    let (_directory, storage) = fresh(Options::default());
+    let full = (Durability::Full, 2);
+    let normal = (Durability::Normal, 1);
+    for (durability, synchronous) in [full, normal, normal, full, full, normal] {
+        let lease = storage.writer().unwrap();
+        let mut transaction =
+            Writing::begin(lease, durability, &storage.wal_path, &storage.explain).unwrap();
+        assert_eq!(pragma(&transaction.writer().connection, "synchronous"), synchronous);
+        Box::new(transaction).commit().unwrap();
+    }
+}
+
+/// When a transaction thinks that it changes nothing it syncs the log itself (I1); otherwise SQLite has to.
+#[test]
+fn a_transaction_knows_whether_its_commit_adds_to_the_log() {
+    let (_directory, storage) = fresh(Options::default());
+    let watcher = SqliteStorage::open(storage.path(), Options::default()).unwrap();
+    let cases: [(&str, Operation, bool); 10] = [
+        ("nothing", |_| Ok(()), false),
+        ("new", |tx| tx.put(Table::Cell, b"k", b"v"), true),
+        ("same", |tx| tx.put(Table::Cell, b"k", b"v"), false),
+        ("other", |tx| tx.put(Table::Cell, b"k", b"w"), true),
+        ("empty", |tx| tx.put(Table::Cell, b"k", b""), true),
+        ("same empty", |tx| tx.put(Table::Cell, b"k", b""), false),
+        ("absent", |tx| tx.delete(Table::Cell, b"l").map(drop), false),
+        (
+            "there and back",
+            |tx| {
+                tx.put(Table::Blob, &[1; 32], b"v")?;
+                tx.delete(Table::Blob, &[1; 32]).map(drop)
+            },
+            true,
+        ),
+        (
+            "refused",
+            |tx| {
+                assert!(tx.put(Table::Entry, b"no number", b"v").is_err());
+                Ok(())
+            },
+            false,
+        ),
+        ("removed", |tx| tx.delete(Table::Cell, b"k").map(drop), true),
+    ];
+    for (name, operation, changes) in cases {
+        let before = watcher.commits_by_others().unwrap();
+        let lease = storage.writer().unwrap();
+        let mut transaction =
+            Writing::begin(lease, Durability::Full, &storage.wal_path, &storage.explain).unwrap();
+        operation(&mut transaction).unwrap();
+        assert_eq!(transaction.changed(), changes, "{name}");
+        Box::new(transaction).commit().unwrap();
+        assert_eq!(watcher.commits_by_others().unwrap() > before, changes, "{name}");
+    }
+}
+
+#[test]
+fn files_are_set_up_as_documented() {
+    let (_directory, storage) = fresh(Options::default());
+    let writer = storage.writer().unwrap();
+    let reader = storage.reader().unwrap();
+    assert_eq!(pragma(&writer.connection, "page_size"), 4096);
+    assert_eq!(pragma(&writer.connection, "application_id"), 0x414E_4142);
+    assert_eq!(pragma(&writer.connection, "user_version"), i64::from(FORMAT_VERSION));
+    assert_eq!(pragma(&writer.connection, "wal_autocheckpoint"), 4_000);
+    assert_eq!(pragma(&writer.connection, "cache_size"), -(32 << 10));
+    assert_eq!(pragma(&reader, "cache_size"), -(2 << 10));
+    assert_eq!(pragma(&reader, "mmap_size"), 0);
+    let mode: String =
+        writer.connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[test]
+fn a_database_that_may_not_grow_is_full_and_loses_nothing() {
+    let (_directory, storage) = fresh(Options::default());
+    let limit = |pages: i64| {
+        let writer = storage.writer().unwrap();
+        writer
+            .connection
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+            .unwrap();
+    };
+    limit(100);
+    let mut stored = 0_u32;
+    let error = loop {
+        match put(&storage, &stored.to_be_bytes(), Durability::Normal) {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StorageError::Full), "{error}");
+    let reader = storage.read().unwrap();
+    assert!((0..stored).all(|n| reader.get(Table::Cell, &n.to_be_bytes()).unwrap().is_some()));
+    assert_eq!(reader.get(Table::Cell, &stored.to_be_bytes()).unwrap(), None);
+    limit(1_000_000);
+    put(&storage, &stored.to_be_bytes(), Durability::Full).unwrap();
+    assert_eq!(storage.check().unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_failed_write_takes_its_whole_transaction_along() {
+    let (_directory, storage) = fresh(Options::default());
+    let mut transaction = storage.write(Durability::Full).unwrap();
+    transaction.put(Table::Cell, b"before", b"v").unwrap();
+    transaction.commit().unwrap();
+    {
+        let writer = storage.writer().unwrap();
+        let pages = pragma(&writer.connection, "page_count");
+        writer
+            .connection
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+            .unwrap();
+    }
+    let mut transaction = storage.write(Durability::Full).unwrap();
+    transaction.put(Table::Cell, b"small", b"v").unwrap();
+    assert!(matches!(
+        transaction.put(Table::Blob, &[1; 32], &[0; 100_000]),
+        Err(StorageError::Full)
+    ));
+    assert!(transaction.put(Table::Cell, b"after", b"v").is_err());
+    assert!(transaction.delete(Table::Cell, b"before").is_err());
+    assert!(transaction.get(Table::Cell, b"before").is_err());
+    assert!(transaction.commit().is_err());
+    let reader = storage.read().unwrap();
+    assert!(reader.get(Table::Cell, b"before").unwrap().is_some());
+    assert_eq!(reader.get(Table::Cell, b"small").unwrap(), None);
+    assert_eq!(reader.get(Table::Cell, b"after").unwrap(), None);
+    drop(reader);
+    // The next transaction is as good as any.
+    let mut transaction = storage.write(Durability::Full).unwrap();
+    assert!(transaction.delete(Table::Cell, b"before").unwrap());
+    transaction.commit().unwrap();
+    assert_eq!(storage.read().unwrap().get(Table::Cell, b"before").unwrap(), None);
+}
+
+#[test]
+fn only_commits_of_others_are_counted() {
+    let (_directory, ours) = fresh(Options::default());
+    let theirs = SqliteStorage::open(ours.path(), Options::default()).unwrap();
+    let start = ours.commits_by_others().unwrap();
+    for n in 0..10_u8 {
+        put(&ours, &[n], Durability::Normal).unwrap();
+        drop(ours.write(Durability::Full).unwrap());
+        ours.read().unwrap().get(Table::Cell, &[n]).unwrap();
+    }
+    assert_eq!(ours.commits_by_others().unwrap(), start);
+    put(&theirs, b"theirs", Durability::Normal).unwrap();
+    let after = ours.commits_by_others().unwrap();
+    assert!(after > start);
+    assert_eq!(ours.commits_by_others().unwrap(), after);
+    // Noticed by a write as well, and while the writer is lent.
+    put(&theirs, b"more of theirs", Durability::Full).unwrap();
+    let writer = ours.write(Durability::Normal).unwrap();
+    assert!(ours.commits_by_others().unwrap() > after);
+    drop(writer);
+}
+
+#[test]
+fn what_is_held_for_too_long_is_an_error_that_says_so() {
+    let (_directory, storage) = fresh(Options {
+        readers: 2,
+        busy_timeout: Duration::from_millis(20),
+        ..Options::default()
+    });
+    let writer = storage.write(Durability::Full).unwrap();
+    assert!(matches!(storage.write(Durability::Full), Err(StorageError::Busy(_))));
+    drop(writer);
+    let readers = [storage.read().unwrap(), storage.read().unwrap()];
+    let error = storage.read().err().unwrap();
+    assert!(error.to_string().contains("all 2 read transactions"), "{error}");
+    drop(readers);
+    storage.read().unwrap();
+}
+
+#[test]
+fn the_log_stays_bounded_while_readers_come_and_go() {
+    let (_directory, storage) =
+        fresh(Options { checkpoint_pages: 20, wal_keep: 64 << 10, ..Options::default() });
+    let mut longest = 0;
+    for n in 0..500_u32 {
+        let reader = storage.read().unwrap();
+        reader.get(Table::Cell, b"k").unwrap();
+        drop(reader);
+        put(&storage, &n.to_be_bytes(), Durability::Normal).unwrap();
+        longest = longest.max(fs::metadata(&storage.wal_path).unwrap().len());
+    }
+    assert!(longest < 1 << 20, "{longest}");
+}

@@ -1,0 +1,319 @@
+//! Transactions on SQLite connections: snapshots, and the one writer.
+//!
+//! Guards I1 and I6: a failed write poisons its transaction, because SQLite may have undone it by then and would commit
+//! whatever follows statement by statement.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use anabranch_core::storage::{Durability, Order, ReadTx, StorageError, Table, Visit, WriteTx};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
+
+use super::connection::Writer;
+use super::explain::Explain;
+use super::open;
+use super::schema::statements;
+use crate::integer_key;
+use crate::pool::Lease;
+
+/// A snapshot, held by a read connection until it is dropped.
+pub(super) struct Reading<'s> {
+    connection: Lease<'s, Connection>,
+    explain: &'s Explain,
+}
+
+impl<'s> Reading<'s> {
+    pub(super) fn begin(
+        connection: Lease<'s, Connection>,
+        explain: &'s Explain,
+    ) -> Result<Self, StorageError> {
+        let transaction = Self { connection, explain };
+        execute(&transaction.connection, "BEGIN", explain)?;
+        // A transaction has its snapshot from its first read on, which this is.
+        open::require_version(&transaction.connection, explain)?;
+        Ok(transaction)
+    }
+}
+
+impl ReadTx for Reading<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        get(&self.connection, self.explain, table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StorageError> {
+        scan(&self.connection, self.explain, table, Range { from, to, order }, visit)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if roll_back(&self.connection).is_err() {
+            self.connection.condemn();
+        }
+    }
+}
+
+/// The write transaction; undone when dropped.
+pub(super) struct Writing<'s> {
+    writer: Lease<'s, Writer>,
+    durability: Durability,
+    wal_path: &'s Path,
+    explain: &'s Explain,
+    /// Whether the commit will add to the log: a row was added, removed or got another value.
+    changed: bool,
+    /// Whether a write failed.
+    failed: bool,
+}
+
+impl<'s> Writing<'s> {
+    pub(super) fn begin(
+        mut writer: Lease<'s, Writer>,
+        durability: Durability,
+        wal_path: &'s Path,
+        explain: &'s Explain,
+    ) -> Result<Self, StorageError> {
+        writer.set_durability(durability).map_err(|error| explain.sqlite(error))?;
+        execute(&writer.connection, "BEGIN IMMEDIATE", explain)?;
+        let transaction =
+            Self { writer, durability, wal_path, explain, changed: false, failed: false };
+        open::require_version(&transaction.writer.connection, explain)?;
+        Ok(transaction)
+    }
+
+    pub(super) fn writer(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
+    #[cfg(test)]
+    pub(super) fn changed(&self) -> bool {
+        self.changed
+    }
+
+    /// The connection, if what this transaction wrote is still there.
+    fn connection(&self) -> Result<&Connection, StorageError> {
+        if self.failed || self.writer.connection.is_autocommit() {
+            return Err(StorageError::Io(
+                "the transaction was undone because a write in it failed; start it again".into(),
+            ));
+        }
+        Ok(&self.writer.connection)
+    }
+
+    fn write(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<bool, StorageError> {
+        let written = self
+            .connection()?
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(parameters));
+        match written {
+            Ok(rows) => {
+                self.changed |= rows > 0;
+                Ok(rows > 0)
+            }
+            Err(error) => {
+                self.failed = true;
+                Err(self.explain.sqlite(error))
+            }
+        }
+    }
+
+    /// SQLite syncs the log only when the commit adds to it; earlier commits may still need it.
+    fn sync_log(&self) -> Result<(), StorageError> {
+        match File::open(self.wal_path).and_then(|wal| wal.sync_data()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.explain.io("synced", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ReadTx for Writing<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        get(self.connection()?, self.explain, table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StorageError> {
+        scan(self.connection()?, self.explain, table, Range { from, to, order }, visit)
+    }
+}
+
+impl WriteTx for Writing<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        let key = if table.integer_keyed() {
+            Key::Number(integer_key::number_to_store(key)?)
+        } else {
+            Key::Bytes(key)
+        };
+        self.write(&statements(table).put, &[&key, &value]).map(drop)
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, StorageError> {
+        match Key::to_find(table, key) {
+            Some(key) => self.write(&statements(table).delete, &[&key]),
+            None => Ok(false),
+        }
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StorageError> {
+        let connection = self.connection()?;
+        if self.durability == Durability::Full && !self.changed {
+            self.sync_log()?;
+        }
+        execute(connection, "COMMIT", self.explain)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if roll_back(&self.writer.connection).is_err() {
+            self.writer.condemn();
+        }
+    }
+}
+
+/// A key in the type that its table has.
+enum Key<'k> {
+    Bytes(&'k [u8]),
+    Number(i64),
+}
+
+impl<'k> Key<'k> {
+    /// Nothing when the table cannot hold such a key.
+    fn to_find(table: Table, key: &'k [u8]) -> Option<Self> {
+        if table.integer_keyed() {
+            integer_key::number(key).map(Self::Number)
+        } else {
+            Some(Self::Bytes(key))
+        }
+    }
+
+    /// Nothing when every key of the table is below the bound.
+    fn to_bound(table: Table, bound: &'k [u8]) -> Option<Self> {
+        if table.integer_keyed() {
+            integer_key::first_at_or_after(bound).map(Self::Number)
+        } else {
+            Some(Self::Bytes(bound))
+        }
+    }
+}
+
+impl ToSql for Key<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+            Self::Number(number) => (*number).into(),
+        })
+    }
+}
+
+struct Range<'r> {
+    from: &'r [u8],
+    to: Option<&'r [u8]>,
+    order: Order,
+}
+
+fn get(
+    connection: &Connection,
+    explain: &Explain,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, StorageError> {
+    let Some(key) = Key::to_find(table, key) else {
+        return Ok(None);
+    };
+    let found = connection
+        .prepare_cached(&statements(table).get)
+        .and_then(|mut statement| {
+            statement.query_row([&key], |row| Ok(blob(row, 0).map(<[u8]>::to_vec))).optional()
+        })
+        .map_err(|error| explain.sqlite(error))?;
+    match found {
+        None => Ok(None),
+        Some(Some(value)) => Ok(Some(value)),
+        Some(None) => Err(wrong_type(explain, table)),
+    }
+}
+
+fn scan(
+    connection: &Connection,
+    explain: &Explain,
+    table: Table,
+    range: Range<'_>,
+    visit: &mut Visit<'_>,
+) -> Result<(), StorageError> {
+    let Some(from) = Key::to_bound(table, range.from) else {
+        return Ok(());
+    };
+    let to = range.to.and_then(|to| Key::to_bound(table, to));
+    let failed = |error| explain.sqlite(error);
+    let sql = statements(table).scan(range.order, to.is_some());
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut rows = match &to {
+        Some(to) => statement.query([&from, to]),
+        None => statement.query([&from]),
+    }
+    .map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let flow = with_pair(row, table, visit).ok_or_else(|| wrong_type(explain, table))?;
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Hands the pair in `row` on; nothing when it is not of the types that the table has.
+fn with_pair(
+    row: &Row<'_>,
+    table: Table,
+    visit: &mut Visit<'_>,
+) -> Option<std::ops::ControlFlow<()>> {
+    let value = blob(row, 1)?;
+    if table.integer_keyed() {
+        let number = row.get_ref(0).ok()?.as_i64().ok()?;
+        Some(visit(&integer_key::key(number)?, value))
+    } else {
+        Some(visit(blob(row, 0)?, value))
+    }
+}
+
+fn blob<'r>(row: &'r Row<'_>, column: usize) -> Option<&'r [u8]> {
+    row.get_ref(column).ok()?.as_blob().ok()
+}
+
+fn wrong_type(explain: &Explain, table: Table) -> StorageError {
+    explain
+        .corrupt(format!("a row of table {} is not of the types it was stored with", table.name()))
+}
+
+fn execute(connection: &Connection, sql: &str, explain: &Explain) -> Result<(), StorageError> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute([]))
+        .map(drop)
+        .map_err(|error| explain.sqlite(error))
+}
+
+/// Ends the transaction, if one is open, leaving nothing of it.
+fn roll_back(connection: &Connection) -> rusqlite::Result<()> {
+    if connection.is_autocommit() {
+        return Ok(());
+    }
+    connection.prepare_cached("ROLLBACK")?.execute([]).map(drop)
+}
