@@ -217,10 +217,7 @@ fn bind_hint(error: &io::Error) -> &'static str {
 /// Makes text from another machine safe to print: printable characters only, at most `limit` of them.
 pub(crate) fn printable(bytes: &[u8], limit: usize) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let spaced = text
-        .trim()
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c });
+    let spaced = text.trim().chars().map(|c| if c.is_whitespace() { ' ' } else { c });
     spaced.filter(|c| !c.is_control()).take(limit).collect()
 }
 
@@ -230,10 +227,7 @@ mod tests {
 
     #[test]
     fn text_from_elsewhere_cannot_drive_a_terminal() {
-        assert_eq!(
-            printable(b"  \x1b[31mred\x07\r\nnext\xff ", 100),
-            "[31mred  next\u{fffd}"
-        );
+        assert_eq!(printable(b"  \x1b[31mred\x07\r\nnext\xff ", 100), "[31mred  next\u{fffd}");
         assert_eq!(printable(b"abcdef", 3), "abc");
     }
 

@@ -127,46 +127,19 @@ mod tests {
 
     #[test]
     fn values_that_cannot_work_are_named() {
-        let zero = Limits {
-            link_queue: 0,
-            ..Limits::default()
-        };
-        assert_eq!(
-            zero.validate(),
-            Err(LimitsError::Count {
-                name: "link_queue",
-                value: 0
-            })
-        );
-        let huge = Limits {
-            http_max_connections: usize::MAX,
-            ..Limits::default()
-        };
+        let zero = Limits { link_queue: 0, ..Limits::default() };
+        assert_eq!(zero.validate(), Err(LimitsError::Count { name: "link_queue", value: 0 }));
+        let huge = Limits { http_max_connections: usize::MAX, ..Limits::default() };
         assert!(matches!(
             huge.validate(),
-            Err(LimitsError::Count {
-                name: "http_max_connections",
-                ..
-            })
+            Err(LimitsError::Count { name: "http_max_connections", .. })
         ));
-        let endless = Limits {
-            idle_timeout: Duration::MAX,
-            ..Limits::default()
-        };
+        let endless = Limits { idle_timeout: Duration::MAX, ..Limits::default() };
         assert!(matches!(
             endless.validate(),
-            Err(LimitsError::Duration {
-                name: "idle_timeout",
-                ..
-            })
+            Err(LimitsError::Duration { name: "idle_timeout", .. })
         ));
-        let late = Limits {
-            ping_interval: Duration::from_secs(60),
-            ..Limits::default()
-        };
-        assert!(matches!(
-            late.validate(),
-            Err(LimitsError::PingTooRare { .. })
-        ));
+        let late = Limits { ping_interval: Duration::from_secs(60), ..Limits::default() };
+        assert!(matches!(late.validate(), Err(LimitsError::PingTooRare { .. })));
     }
 }

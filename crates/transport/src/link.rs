@@ -67,14 +67,8 @@ impl Link {
         Link {
             peer: peer.into(),
             trust,
-            sender: LinkSender {
-                sink: Box::new(sink),
-                state: SenderState::Open,
-            },
-            receiver: LinkReceiver {
-                stream: Box::new(stream),
-                ended: None,
-            },
+            sender: LinkSender { sink: Box::new(sink), state: SenderState::Open },
+            receiver: LinkReceiver { stream: Box::new(stream), ended: None },
         }
     }
 
@@ -86,10 +80,7 @@ impl Link {
     /// The same link under another description of its peer.
     #[must_use]
     pub fn with_peer(self, peer: impl Into<String>) -> Link {
-        Link {
-            peer: peer.into(),
-            ..self
-        }
+        Link { peer: peer.into(), ..self }
     }
 
     /// Whether the link authenticates its peer by itself.
@@ -98,6 +89,9 @@ impl Link {
     }
 
     /// The two halves, for use by two tasks.
+    ///
+    /// A user that sends must receive as well, at the same time: what is on the way is bounded, and two ends that
+    /// both only send wait for each other.
     ///
     /// Dropping the sender without a close breaks the link. Dropping the receiver before the peer's close discards
     /// what the peer still sends, or makes the peer's sends fail.
@@ -135,10 +129,7 @@ impl LinkSender {
     pub async fn feed(&mut self, frame: impl Into<Bytes> + Send) -> Result<(), LinkError> {
         let frame = frame.into();
         if frame.len() > MAX_FRAME {
-            return Err(LinkError::TooBig {
-                size: frame.len() as u64,
-                limit: MAX_FRAME,
-            });
+            return Err(LinkError::TooBig { size: frame.len() as u64, limit: MAX_FRAME });
         }
         self.usable()?;
         let fed = self.sink.feed(frame).await;
@@ -204,16 +195,14 @@ impl LinkReceiver {
         received
     }
 
-    /// Discards frames until the peer's close. After one's own close this is how to leave in good order: a process
-    /// that exits earlier may cut off what its peer has not read yet.
+    /// Discards frames until the peer's close. With one's own close, awaited at the same time, this is how to leave in
+    /// good order: a process that exits earlier may cut off what its peer has not read yet.
     pub async fn drain(&mut self, within: Duration) -> Result<(), LinkError> {
         let until_end = async {
             while self.recv().await?.is_some() {}
             Ok(())
         };
-        timeout(within, until_end)
-            .await
-            .unwrap_or(Err(LinkError::Idle { after: within }))
+        timeout(within, until_end).await.unwrap_or(Err(LinkError::Idle { after: within }))
     }
 }
 

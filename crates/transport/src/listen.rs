@@ -39,9 +39,7 @@ impl FromStr for ListenAddr {
         if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
             return Err(ListenAddrError::Malformed(text.to_owned()));
         }
-        let port = port
-            .parse()
-            .map_err(|_| ListenAddrError::Port(port.to_owned()))?;
+        let port = port.parse().map_err(|_| ListenAddrError::Port(port.to_owned()))?;
         Ok(ListenAddr((Ipv4Addr::LOCALHOST, port).into()))
     }
 }
@@ -96,10 +94,7 @@ mod tests {
     #[test]
     fn mistakes_are_explained() {
         let error = |text: &str| text.parse::<ListenAddr>().unwrap_err();
-        assert_eq!(
-            error("127.0.0.1"),
-            ListenAddrError::NoPort("127.0.0.1".to_owned())
-        );
+        assert_eq!(error("127.0.0.1"), ListenAddrError::NoPort("127.0.0.1".to_owned()));
         assert_eq!(error("::1"), ListenAddrError::NoPort("::1".to_owned()));
         assert_eq!(error("65536"), ListenAddrError::Port("65536".to_owned()));
         for text in [

@@ -23,12 +23,7 @@ struct MemorySink(mpsc::Sender<Option<Bytes>>);
 
 impl FrameSink for MemorySink {
     fn feed(&mut self, frame: Bytes) -> BoxFuture<'_, Result<(), LinkError>> {
-        Box::pin(async {
-            self.0
-                .send(Some(frame))
-                .await
-                .map_err(|_| LinkError::Closed)
-        })
+        Box::pin(async { self.0.send(Some(frame)).await.map_err(|_| LinkError::Closed) })
     }
 
     fn flush(&mut self) -> BoxFuture<'_, Result<(), LinkError>> {

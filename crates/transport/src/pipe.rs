@@ -41,11 +41,7 @@ struct PipeSink<W> {
 
 impl<W: AsyncWrite + Unpin> PipeSink<W> {
     fn new(output: W) -> Self {
-        PipeSink {
-            output,
-            waiting: BytesMut::from(codec::PREAMBLE),
-            ended: false,
-        }
+        PipeSink { output, waiting: BytesMut::from(codec::PREAMBLE), ended: false }
     }
 
     /// Writes until at most `rest` bytes wait. `write_buf` takes from the buffer exactly what was written, so that a
@@ -101,10 +97,7 @@ struct PipeStream<R> {
 
 impl<R: AsyncRead + Unpin> PipeStream<R> {
     fn new(input: R) -> Self {
-        PipeStream {
-            input,
-            decoder: Decoder::default(),
-        }
+        PipeStream { input, decoder: Decoder::default() }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {

@@ -117,33 +117,18 @@ async fn establish(
     let peer = link.peer().to_owned();
     let trust = link.trust();
     let (sender, receiver) = link.split();
-    let mut handshake = Handshake {
-        noise: start(key, role)?,
-        sender,
-        receiver,
-    };
+    let mut handshake = Handshake { noise: start(key, role)?, sender, receiver };
     timeout(within, handshake.run())
         .await
         .map_err(|_| HandshakeError::Timeout { after: within })??;
 
-    let Handshake {
-        noise,
-        sender,
-        receiver,
-    } = handshake;
+    let Handshake { noise, sender, receiver } = handshake;
     let mut binding = [0; 32];
     binding.copy_from_slice(
-        noise
-            .get_handshake_hash()
-            .get(..32)
-            .ok_or_else(|| rejected(snow::Error::Input))?,
+        noise.get_handshake_hash().get(..32).ok_or_else(|| rejected(snow::Error::Input))?,
     );
     let noise = noise.into_stateless_transport_mode().map_err(rejected)?;
-    Ok(SecureLink {
-        link: secured(peer, trust, noise, sender, receiver),
-        binding,
-        role,
-    })
+    Ok(SecureLink { link: secured(peer, trust, noise, sender, receiver), binding, role })
 }
 
 fn secured(
@@ -193,30 +178,17 @@ impl Handshake {
 
     async fn write(&mut self) -> Result<(), HandshakeError> {
         let mut message = [0; MAX_HANDSHAKE];
-        let length = self
-            .noise
-            .write_message(&[], &mut message)
-            .map_err(rejected)?;
-        Ok(self
-            .sender
-            .send(Bytes::copy_from_slice(&message[..length]))
-            .await?)
+        let length = self.noise.write_message(&[], &mut message).map_err(rejected)?;
+        Ok(self.sender.send(Bytes::copy_from_slice(&message[..length])).await?)
     }
 
     async fn read(&mut self) -> Result<(), HandshakeError> {
         let message = self.receiver.recv().await?.ok_or(LinkError::Truncated)?;
         if message.len() > MAX_HANDSHAKE {
-            return Err(HandshakeError::Rejected(format!(
-                "a message of {} bytes",
-                message.len()
-            )));
+            return Err(HandshakeError::Rejected(format!("a message of {} bytes", message.len())));
         }
         let mut payload = [0; MAX_HANDSHAKE];
-        match self
-            .noise
-            .read_message(&message, &mut payload)
-            .map_err(rejected)?
-        {
+        match self.noise.read_message(&message, &mut payload).map_err(rejected)? {
             0 => Ok(()),
             _ => Err(HandshakeError::Rejected("unexpected payload".to_owned())),
         }

@@ -37,9 +37,7 @@ impl SshCommand {
 
 impl Default for SshCommand {
     fn default() -> Self {
-        SshCommand {
-            words: vec!["ssh".to_owned()],
-        }
+        SshCommand { words: vec!["ssh".to_owned()] }
     }
 }
 
@@ -95,8 +93,7 @@ fn quote_path(path: &str) -> String {
 /// Whether a path's first part is `~` or `~user` with a name that needs no quoting.
 fn is_home(part: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    part.strip_prefix('~')
-        .is_some_and(|user| user.chars().all(plain))
+    part.strip_prefix('~').is_some_and(|user| user.chars().all(plain))
 }
 
 /// Within single quotes a shell knows no special characters; a single quote itself steps outside of them.
@@ -162,37 +159,22 @@ mod tests {
     fn a_home_is_expanded_and_an_option_is_not_one() {
         assert_eq!(shell_sees(&quote_path("~")), "/home/me");
         assert_eq!(shell_sees(&quote_path("~/")), "/home/me/");
-        assert_eq!(
-            shell_sees(&quote_path("~/my docs/it's")),
-            "/home/me/my docs/it's"
-        );
+        assert_eq!(shell_sees(&quote_path("~/my docs/it's")), "/home/me/my docs/it's");
         assert_eq!(quote_path("~root/x"), "~root/'x'");
         assert_eq!(shell_sees(&quote_path("-rf")), "./-rf");
     }
 
     #[test]
     fn the_remote_command_is_one_line_of_shell() {
-        assert_eq!(
-            remote_command("anabranch", "my db"),
-            "anabranch serve --stdio 'my db'"
-        );
+        assert_eq!(remote_command("anabranch", "my db"), "anabranch serve --stdio 'my db'");
     }
 
     #[test]
     fn the_command_is_split_like_a_shell_would() {
         let command = SshCommand::parse("ssh -p 2222 -i 'my key' -o \"A=b c\" x\\ y").unwrap();
-        assert_eq!(
-            command.words,
-            ["ssh", "-p", "2222", "-i", "my key", "-o", "A=b c", "x y"]
-        );
-        assert_eq!(
-            SshCommand::parse("ssh 'x"),
-            Err(SshCommandError::Unbalanced)
-        );
-        assert_eq!(
-            SshCommand::parse("ssh \\"),
-            Err(SshCommandError::Unbalanced)
-        );
+        assert_eq!(command.words, ["ssh", "-p", "2222", "-i", "my key", "-o", "A=b c", "x y"]);
+        assert_eq!(SshCommand::parse("ssh 'x"), Err(SshCommandError::Unbalanced));
+        assert_eq!(SshCommand::parse("ssh \\"), Err(SshCommandError::Unbalanced));
         assert_eq!(SshCommand::parse("  "), Err(SshCommandError::Empty));
         assert_eq!(SshCommand::parse("'' x"), Err(SshCommandError::Empty));
     }

@@ -76,11 +76,7 @@ impl CuttingProxy {
             let shared = Arc::clone(&shared);
             move || shared.accept_all(&listener)
         });
-        Ok(CuttingProxy {
-            addr,
-            shared,
-            acceptor: Some(acceptor),
-        })
+        Ok(CuttingProxy { addr, shared, acceptor: Some(acceptor) })
     }
 
     /// Where to connect instead of the target.
@@ -117,8 +113,7 @@ impl CuttingProxy {
         offset: u64,
         call: impl FnOnce() + Send + 'static,
     ) {
-        self.shared
-            .mark(direction, offset, Mark::Call(Box::new(call)));
+        self.shared.mark(direction, offset, Mark::Call(Box::new(call)));
     }
 
     /// Stops forwarding without closing anything, as a network that has died does; or goes on.
@@ -167,11 +162,7 @@ impl Shared {
         let target = TcpStream::connect(self.target)?;
         client.set_nodelay(true)?;
         target.set_nodelay(true)?;
-        let connection = Arc::new(Connection {
-            client,
-            target,
-            cut: AtomicBool::new(false),
-        });
+        let connection = Arc::new(Connection { client, target, cut: AtomicBool::new(false) });
         lock(&self.connections).push(Arc::clone(&connection));
         self.accepted.fetch_add(1, Ordering::SeqCst);
         Ok(connection)
@@ -215,10 +206,7 @@ impl Shared {
     fn wait_while_frozen(&self) {
         let mut frozen = lock(&self.frozen);
         while *frozen {
-            frozen = self
-                .thawed
-                .wait(frozen)
-                .unwrap_or_else(PoisonError::into_inner);
+            frozen = self.thawed.wait(frozen).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -252,11 +240,7 @@ impl Lane {
     /// Counts as many of `wanted` bytes as may go before the next mark, and gives the marks that are then reached.
     fn take(&self, wanted: usize) -> (usize, Vec<Mark>) {
         let mut lane = lock(&self.0);
-        let before_mark = lane
-            .marks
-            .keys()
-            .next()
-            .map_or(u64::MAX, |offset| offset - lane.passed);
+        let before_mark = lane.marks.keys().next().map_or(u64::MAX, |offset| offset - lane.passed);
         let now = wanted.min(usize::try_from(before_mark).unwrap_or(usize::MAX));
         lane.passed += now as u64;
         let passed = lane.passed;

@@ -44,24 +44,9 @@ where
     let (commands, outbound) = mpsc::channel(limits.link_queue);
     let (inbound, frames) = mpsc::channel(limits.link_queue);
     let failure = Failure::default();
-    tokio::spawn(task::run(
-        socket,
-        outbound,
-        inbound,
-        failure.clone(),
-        limits.clone(),
-        hold,
-    ));
-    let sink = WebSocketSink {
-        commands,
-        failure: failure.clone(),
-    };
-    Link::new(
-        peer,
-        Trust::Untrusted,
-        sink,
-        WebSocketStream { frames, failure },
-    )
+    tokio::spawn(task::run(socket, outbound, inbound, failure.clone(), limits.clone(), hold));
+    let sink = WebSocketSink { commands, failure: failure.clone() };
+    Link::new(peer, Trust::Untrusted, sink, WebSocketStream { frames, failure })
 }
 
 /// What a link's user tells its task.
@@ -99,10 +84,7 @@ struct WebSocketSink {
 
 impl WebSocketSink {
     async fn command(&self, command: Command) -> Result<(), LinkError> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| self.failure.get())
+        self.commands.send(command).await.map_err(|_| self.failure.get())
     }
 
     async fn confirmed(

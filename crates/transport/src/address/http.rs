@@ -68,18 +68,14 @@ impl Host {
     fn parse(text: &str) -> Result<Host, AddressError> {
         let wrong = || AddressError::Host(text.to_owned());
         if let Some(inner) = text.strip_prefix('[') {
-            let ip = inner
-                .strip_suffix(']')
-                .and_then(|ip| ip.parse::<Ipv6Addr>().ok());
+            let ip = inner.strip_suffix(']').and_then(|ip| ip.parse::<Ipv6Addr>().ok());
             return ip.map(|ip| Host::Ip(ip.into())).ok_or_else(wrong);
         }
         if let Ok(ip) = text.parse::<Ipv4Addr>() {
             return Ok(Host::Ip(ip.into()));
         }
         let is_name = is_host_name(text) && !text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        is_name
-            .then(|| Host::Name(text.to_ascii_lowercase()))
-            .ok_or_else(wrong)
+        is_name.then(|| Host::Name(text.to_ascii_lowercase())).ok_or_else(wrong)
     }
 
     /// Whether it means this machine and no other.
@@ -97,11 +93,7 @@ pub(super) fn is_host_name(text: &str) -> bool {
     text.len() <= MAX_HOST
         && text.bytes().all(plain)
         && !text.starts_with('-')
-        && text
-            .strip_suffix('.')
-            .unwrap_or(text)
-            .split('.')
-            .all(|label| !label.is_empty())
+        && text.strip_suffix('.').unwrap_or(text).split('.').all(|label| !label.is_empty())
 }
 
 pub(super) fn is_local_name(name: &str) -> bool {
@@ -139,12 +131,7 @@ impl HttpAddress {
             Some(port) => parse_port(port)?,
             None => scheme.default_port(),
         };
-        Ok(HttpAddress {
-            scheme,
-            host: Host::parse(host)?,
-            port,
-            replica: parse_path(path)?,
-        })
+        Ok(HttpAddress { scheme, host: Host::parse(host)?, port, replica: parse_path(path)? })
     }
 
     pub(super) fn of_listener(address: SocketAddr) -> HttpAddress {
@@ -188,11 +175,7 @@ impl HttpAddress {
             Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
             host => host.to_string(),
         };
-        if self.port == self.scheme.default_port() {
-            host
-        } else {
-            format!("{host}:{}", self.port)
-        }
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
     }
 }
 
@@ -230,10 +213,7 @@ fn parse_port(text: &str) -> Result<u16, AddressError> {
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(wrong());
     }
-    text.parse()
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(wrong)
+    text.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)
 }
 
 fn parse_path(path: &str) -> Result<Option<String>, AddressError> {
@@ -243,11 +223,7 @@ fn parse_path(path: &str) -> Result<Option<String>, AddressError> {
     let name = path.strip_prefix('/').unwrap_or(path);
     let name = name.strip_suffix('/').unwrap_or(name);
     if name.is_empty() {
-        return if path.len() <= 1 {
-            Ok(None)
-        } else {
-            Err(AddressError::Extra('/'))
-        };
+        return if path.len() <= 1 { Ok(None) } else { Err(AddressError::Extra('/')) };
     }
     if name.contains('/') {
         return Err(AddressError::Extra('/'));
@@ -262,9 +238,7 @@ fn checked_replica(name: &str) -> Result<String, AddressError> {
     if fits && name.chars().all(plain) {
         Ok(name.to_owned())
     } else {
-        Err(AddressError::Replica(
-            name.escape_default().take(MAX_REPLICA).collect(),
-        ))
+        Err(AddressError::Replica(name.escape_default().take(MAX_REPLICA).collect()))
     }
 }
 
@@ -311,10 +285,7 @@ mod tests {
         assert_eq!(http("https://Example.ORG").port(), 443);
         assert_eq!(http("ws://example.org/").replica(), None);
         assert_eq!(http("ws://example.org/name/").replica(), Some("name"));
-        assert_eq!(
-            http("http://h/my%20notes%C3%BC").replica(),
-            Some("my notesü")
-        );
+        assert_eq!(http("http://h/my%20notes%C3%BC").replica(), Some("my notesü"));
         assert_eq!(http("http://[::1]:80").to_string(), "http://[::1]");
     }
 
@@ -333,12 +304,9 @@ mod tests {
 
     #[test]
     fn secrets_are_refused_and_not_repeated() {
-        for text in [
-            "http://user:hunter2@host/x",
-            "wss://hunter2@host",
-            "http://a@b@c",
-            "http://@host",
-        ] {
+        for text in
+            ["http://user:hunter2@host/x", "wss://hunter2@host", "http://a@b@c", "http://@host"]
+        {
             let error = error(text);
             assert_eq!(error, AddressError::Credentials);
             assert!(!error.to_string().contains("hunter2"));
@@ -366,33 +334,16 @@ mod tests {
             assert!(matches!(error, AddressError::Host(_)), "{text}: {error:?}");
         }
         for text in ["0", "65536", "+1", "x", "", "99999999999999999999"] {
-            assert_eq!(
-                error(&format!("http://h:{text}")),
-                AddressError::Port(text.to_owned())
-            );
+            assert_eq!(error(&format!("http://h:{text}")), AddressError::Port(text.to_owned()));
         }
-        for text in [
-            "%",
-            "%1",
-            "%zz",
-            "%ff",
-            "%2F",
-            "%00",
-            ".",
-            "..",
-            "%2e%2E",
-            &"x".repeat(256),
-        ] {
+        for text in ["%", "%1", "%zz", "%ff", "%2F", "%00", ".", "..", "%2e%2E", &"x".repeat(256)] {
             assert!(
                 matches!(error(&format!("http://h/{text}")), AddressError::Replica(_)),
                 "{text}"
             );
         }
         for text in ["/a/b", "/a//", "//", "/a?b", "?x", "#y", "/a#b"] {
-            assert!(
-                matches!(error(&format!("http://h{text}")), AddressError::Extra(_)),
-                "{text}"
-            );
+            assert!(matches!(error(&format!("http://h{text}")), AddressError::Extra(_)), "{text}");
         }
     }
 
@@ -401,9 +352,8 @@ mod tests {
         let shown = |text: &str| Address::of_listener(text.parse().unwrap()).to_string();
         assert_eq!(shown("127.0.0.1:7700"), "http://127.0.0.1:7700");
         assert_eq!(shown("[::1]:7700"), "http://[::1]:7700");
-        let named = HttpAddress::of_listener("10.0.0.1:80".parse().unwrap())
-            .with_replica("my db")
-            .unwrap();
+        let named =
+            HttpAddress::of_listener("10.0.0.1:80".parse().unwrap()).with_replica("my db").unwrap();
         assert_eq!(named.to_string(), "http://10.0.0.1/my%20db");
         assert!(named.with_replica("a/b").is_err());
     }

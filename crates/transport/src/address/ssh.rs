@@ -20,11 +20,11 @@ impl SshAddress {
         let no_host = || AddressError::NoHost(text.to_owned());
         let (login, path) = split_path(text).ok_or_else(no_host)?;
         // `user:password@host:path` would otherwise be a path on a host called `user`.
-        if path.split('/').next().is_some_and(|first| {
-            first
-                .split_once('@')
-                .is_some_and(|(_, host)| host.contains(':'))
-        }) {
+        if path
+            .split('/')
+            .next()
+            .is_some_and(|first| first.split_once('@').is_some_and(|(_, host)| host.contains(':')))
+        {
             return Err(AddressError::Credentials);
         }
         let (user, host) = match login.split_once('@') {
@@ -38,11 +38,7 @@ impl SshAddress {
         if path.is_empty() {
             return Err(AddressError::NoPath(text.to_owned()));
         }
-        Ok(SshAddress {
-            user: user.map(str::to_owned),
-            host,
-            path: path.to_owned(),
-        })
+        Ok(SshAddress { user: user.map(str::to_owned), host, path: path.to_owned() })
     }
 
     /// The user to log in as, if the address says.
@@ -70,10 +66,7 @@ impl SshAddress {
 
     pub(super) fn is_loopback(&self) -> bool {
         is_local_name(&self.host)
-            || self
-                .host
-                .parse::<IpAddr>()
-                .is_ok_and(|ip| ip.to_canonical().is_loopback())
+            || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 }
 
@@ -92,16 +85,9 @@ impl fmt::Display for SshAddress {
 
 /// Splits at the colon that ends the host. A slash before it means that the text is a path.
 fn split_path(text: &str) -> Option<(&str, &str)> {
-    let bracketed = text.starts_with('[')
-        || text
-            .split('/')
-            .next()
-            .is_some_and(|first| first.contains("@["));
-    let colon = if bracketed {
-        text.find("]:")? + 1
-    } else {
-        text.find(':')?
-    };
+    let bracketed =
+        text.starts_with('[') || text.split('/').next().is_some_and(|first| first.contains("@["));
+    let colon = if bracketed { text.find("]:")? + 1 } else { text.find(':')? };
     let (login, path) = (&text[..colon], &text[colon + 1..]);
     (!login.is_empty() && !login.contains('/')).then_some((login, path))
 }
@@ -149,10 +135,7 @@ mod tests {
         assert_eq!(ssh("host:a:b@c").path(), "a:b@c");
         assert_eq!(ssh("h_1:it's").path(), "it's");
         let v6 = ssh("me@[0:0::1]:x");
-        assert_eq!(
-            (v6.login().as_str(), v6.to_string().as_str()),
-            ("me@::1", "me@[::1]:x")
-        );
+        assert_eq!((v6.login().as_str(), v6.to_string().as_str()), ("me@::1", "me@[::1]:x"));
         assert_eq!(ssh("host:[::1]:x").path(), "[::1]:x");
         assert_eq!(ssh("host:a/b@[c]:d").path(), "a/b@[c]:d");
     }
@@ -171,10 +154,7 @@ mod tests {
             "a@b@c:x",
             "h*:x",
         ] {
-            assert!(
-                matches!(error(text), AddressError::Host(_) | AddressError::User(_)),
-                "{text}"
-            );
+            assert!(matches!(error(text), AddressError::Host(_) | AddressError::User(_)), "{text}");
         }
         for text in ["-l@host:x", "@host:x", "a b@host:x", "$x@host:x"] {
             assert!(matches!(error(text), AddressError::User(_)), "{text}");

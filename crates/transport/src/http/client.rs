@@ -30,12 +30,7 @@ pub(crate) async fn connect(
 ) -> Result<Link, ConnectError> {
     let after = limits.connect_timeout;
     let connected = timeout(after, dial(address, roots, limits)).await;
-    connected.unwrap_or_else(|_| {
-        Err(ConnectError::Timeout {
-            address: address.to_string(),
-            after,
-        })
-    })
+    connected.unwrap_or_else(|_| Err(ConnectError::Timeout { address: address.to_string(), after }))
 }
 
 async fn dial(
@@ -43,17 +38,13 @@ async fn dial(
     roots: &TlsRoots,
     limits: &Limits,
 ) -> Result<Link, ConnectError> {
-    let unreachable = |source| ConnectError::Unreachable {
-        address: address.to_string(),
-        source,
-    };
+    let unreachable = |source| ConnectError::Unreachable { address: address.to_string(), source };
     let tcp = open(address, limits).await.map_err(unreachable)?;
     let stream: Box<dyn Stream> = if address.scheme().is_tls() {
         let secured = handshake(address, roots, tcp).await;
-        Box::new(secured.map_err(|source| ConnectError::Tls {
-            address: address.to_string(),
-            source,
-        })?)
+        Box::new(
+            secured.map_err(|source| ConnectError::Tls { address: address.to_string(), source })?,
+        )
     } else {
         Box::new(tcp)
     };
@@ -67,9 +58,7 @@ async fn dial(
 
 /// Tries each address the host's name has, each with its share of the time, so that a dead one hides no live one.
 async fn open(address: &HttpAddress, limits: &Limits) -> io::Result<TcpStream> {
-    let found: Vec<_> = lookup_host((address.host().to_string(), address.port()))
-        .await?
-        .collect();
+    let found: Vec<_> = lookup_host((address.host().to_string(), address.port())).await?.collect();
     let share = limits.connect_timeout / u32::try_from(found.len().max(1)).unwrap_or(u32::MAX);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
     for candidate in found {
@@ -91,9 +80,7 @@ async fn handshake(
     tcp: TcpStream,
 ) -> io::Result<impl Stream + use<>> {
     let name = ServerName::try_from(address.host().to_string()).map_err(io::Error::other)?;
-    TlsConnector::from(roots.config.clone())
-        .connect(name, tcp)
-        .await
+    TlsConnector::from(roots.config.clone()).connect(name, tcp).await
 }
 
 fn refused(address: &HttpAddress, error: tungstenite::Error) -> ConnectError {

@@ -49,10 +49,7 @@ impl Routes {
         let router = Router::new()
             .route(LINK_PATH, get(upgrade))
             .route(HEALTH_PATH, get(health))
-            .with_state(Shared {
-                queue,
-                limits: Arc::new(limits),
-            });
+            .with_state(Shared { queue, limits: Arc::new(limits) });
         Routes { router }
     }
 
@@ -117,10 +114,7 @@ async fn finish(
 
 fn not_an_upgrade() -> Response<Body> {
     let mut response = sentence(StatusCode::UPGRADE_REQUIRED, NOT_AN_UPGRADE);
-    response.headers_mut().insert(
-        header::UPGRADE,
-        header::HeaderValue::from_static("websocket"),
-    );
+    response.headers_mut().insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
     response
 }
 
@@ -131,8 +125,6 @@ fn sentence(status: StatusCode, text: &'static str) -> Response<Body> {
 fn answer(status: StatusCode, kind: &'static str, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }

@@ -55,13 +55,7 @@ impl HttpListener {
             stopped,
         };
         let task = tokio::spawn(server.run(listener));
-        Ok(HttpListener {
-            local_addr,
-            links,
-            stop,
-            task,
-            patience: limits.close_timeout,
-        })
+        Ok(HttpListener { local_addr, links, stop, task, patience: limits.close_timeout })
     }
 
     /// The address in use, with the real port.
@@ -127,11 +121,7 @@ impl Server {
                 Err(_) => return,
             },
         };
-        let connection = Connection {
-            place: Arc::new(place),
-            peer,
-            full,
-        };
+        let connection = Connection { place: Arc::new(place), peer, full };
         connections.spawn(connection.serve(
             stream,
             self.routes.clone(),
@@ -167,10 +157,7 @@ impl Connection {
         let router = if self.full {
             routes::refusing()
         } else {
-            routes.router(Caller {
-                peer,
-                place: self.place.clone(),
-            })
+            routes.router(Caller { peer, place: self.place.clone() })
         };
         let mut builder = http1::Builder::new();
         builder

@@ -20,9 +20,7 @@ pub struct TlsRoots {
 impl TlsRoots {
     /// Mozilla's authorities, and those in `further`, certificates in PEM form.
     pub fn new(further: Option<&[u8]>) -> Result<TlsRoots, TlsError> {
-        let mut roots = RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         if let Some(pem) = further {
             add_all(&mut roots, pem)?;
         }
@@ -32,9 +30,7 @@ impl TlsRoots {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(TlsRoots {
-            config: Arc::new(config),
-        })
+        Ok(TlsRoots { config: Arc::new(config) })
     }
 }
 
@@ -72,23 +68,11 @@ mod tests {
     #[test]
     fn further_authorities_must_be_certificates() {
         TlsRoots::new(None).unwrap();
-        assert!(matches!(
-            TlsRoots::new(Some(b"")),
-            Err(TlsError::NoCertificate)
-        ));
-        assert!(matches!(
-            TlsRoots::new(Some(b"not a certificate")),
-            Err(TlsError::NoCertificate)
-        ));
+        assert!(matches!(TlsRoots::new(Some(b"")), Err(TlsError::NoCertificate)));
+        assert!(matches!(TlsRoots::new(Some(b"not a certificate")), Err(TlsError::NoCertificate)));
         let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(matches!(
-            TlsRoots::new(Some(broken)),
-            Err(TlsError::Rustls(_))
-        ));
+        assert!(matches!(TlsRoots::new(Some(broken)), Err(TlsError::Rustls(_))));
         let unfinished = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
-        assert!(matches!(
-            TlsRoots::new(Some(unfinished)),
-            Err(TlsError::Pem(_))
-        ));
+        assert!(matches!(TlsRoots::new(Some(unfinished)), Err(TlsError::Pem(_))));
     }
 }

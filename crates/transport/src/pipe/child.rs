@@ -34,10 +34,7 @@ const STDERR_PATIENCE: Duration = Duration::from_millis(500);
 /// itself.
 pub fn spawn(command: &[String], limits: &Limits) -> Result<Link, ConnectError> {
     let program = command.first().cloned().unwrap_or_default();
-    let failed = |source| ConnectError::Spawn {
-        program: program.clone(),
-        source,
-    };
+    let failed = |source| ConnectError::Spawn { program: program.clone(), source };
     let mut child = Command::new(&program)
         .args(command.iter().skip(1))
         .stdin(Stdio::piped())
@@ -51,20 +48,9 @@ pub fn spawn(command: &[String], limits: &Limits) -> Result<Link, ConnectError> 
     else {
         return Err(failed(io::Error::other("its standard streams are missing")));
     };
-    let process = Arc::new(Process::watch(
-        program.clone(),
-        child,
-        errors,
-        limits.close_timeout,
-    ));
-    let sink = ChildSink {
-        pipe: PipeSink::new(input),
-        process: Arc::clone(&process),
-    };
-    let stream = ChildStream {
-        pipe: PipeStream::new(output),
-        process,
-    };
+    let process = Arc::new(Process::watch(program.clone(), child, errors, limits.close_timeout));
+    let sink = ChildSink { pipe: PipeSink::new(input), process: Arc::clone(&process) };
+    let stream = ChildStream { pipe: PipeStream::new(output), process };
     Ok(Link::new(program, Trust::Trusted, sink, stream))
 }
 
@@ -91,20 +77,9 @@ impl Process {
         let closed = Arc::new(AtomicBool::new(false));
         let (tell, exit) = watch::channel(None);
         let (dropped, gone) = oneshot::channel();
-        let watcher = Watcher {
-            child,
-            closed: Arc::clone(&closed),
-            patience,
-            tell,
-        };
+        let watcher = Watcher { child, closed: Arc::clone(&closed), patience, tell };
         tokio::spawn(watcher.run(errors, program.clone(), gone));
-        Process {
-            program,
-            closed,
-            exit,
-            patience,
-            _dropped: dropped,
-        }
+        Process { program, closed, exit, patience, _dropped: dropped }
     }
 
     /// Replaces "cut off" by what the process had to say about it.
@@ -150,14 +125,8 @@ impl Watcher {
             _ = link_dropped => self.end().await,
         };
         let _ = timeout(STDERR_PATIENCE, reader).await;
-        let stderr = printable(
-            &tail.lock().unwrap_or_else(PoisonError::into_inner),
-            STDERR_TAIL,
-        );
-        self.tell.send_replace(Some(Exit {
-            status: status.ok(),
-            stderr,
-        }));
+        let stderr = printable(&tail.lock().unwrap_or_else(PoisonError::into_inner), STDERR_TAIL);
+        self.tell.send_replace(Some(Exit { status: status.ok(), stderr }));
     }
 
     async fn end(&mut self) -> io::Result<ExitStatus> {

@@ -70,10 +70,7 @@ impl Decoder {
             length => length as usize,
         };
         if length > MAX_FRAME {
-            return Err(LinkError::TooBig {
-                size: length as u64,
-                limit: MAX_FRAME,
-            });
+            return Err(LinkError::TooBig { size: length as u64, limit: MAX_FRAME });
         }
         let held = self.buffer.len() - LENGTH;
         if held < length {
@@ -87,9 +84,7 @@ impl Decoder {
     fn take_preamble(&mut self) -> Result<usize, LinkError> {
         let come = self.buffer.len().min(PREAMBLE.len());
         if self.buffer[..come] != PREAMBLE[..come] {
-            return Err(LinkError::NotAnabranch {
-                seen: printable(&self.buffer, SEEN),
-            });
+            return Err(LinkError::NotAnabranch { seen: printable(&self.buffer, SEEN) });
         }
         if come == PREAMBLE.len() {
             self.buffer.advance(come);
@@ -133,28 +128,19 @@ mod tests {
         encode(b"hi", &mut out);
         encode(b"", &mut out);
         encode_end(&mut out);
-        assert_eq!(
-            &out[..],
-            b"anabranch/1\n\0\0\0\x02hi\0\0\0\0\xff\xff\xff\xff"
-        );
+        assert_eq!(&out[..], b"anabranch/1\n\0\0\0\x02hi\0\0\0\0\xff\xff\xff\xff");
     }
 
     #[test]
     fn a_length_above_the_limit_is_refused_at_once() {
         let stream = [PREAMBLE, &(MAX_FRAME as u32 + 1).to_be_bytes()].concat();
-        assert!(matches!(
-            decode([&stream[..]]),
-            Err(LinkError::TooBig { size: 524_289, .. })
-        ));
+        assert!(matches!(decode([&stream[..]]), Err(LinkError::TooBig { size: 524_289, .. })));
     }
 
     #[test]
     fn a_chatty_shell_is_quoted() {
         let error = decode([&b"Welcome to\x1b[0m example.org!\n"[..]]).unwrap_err();
-        assert!(
-            error.to_string().contains("\"Welcome to[0m example.org!\""),
-            "{error}"
-        );
+        assert!(error.to_string().contains("\"Welcome to[0m example.org!\""), "{error}");
     }
 
     proptest! {

@@ -16,12 +16,7 @@ const BUFFER: usize = 64 * 1024;
 ///
 /// Must be called within a tokio runtime, once.
 pub fn stdio() -> io::Result<Link> {
-    Ok(link(
-        "standard input and output",
-        Trust::Trusted,
-        read_stdin()?,
-        tokio::io::stdout(),
-    ))
+    Ok(link("standard input and output", Trust::Trusted, read_stdin()?, tokio::io::stdout()))
 }
 
 /// Reads standard input on a thread of its own. A read there cannot be cancelled, and the runtime would wait for
@@ -29,26 +24,21 @@ pub fn stdio() -> io::Result<Link> {
 fn read_stdin() -> io::Result<DuplexStream> {
     let (reader, mut writer) = duplex(BUFFER);
     let runtime = Handle::try_current().map_err(io::Error::other)?;
-    thread::Builder::new()
-        .name("stdin".to_owned())
-        .spawn(move || {
-            let mut stdin = io::stdin().lock();
-            let mut buffer = vec![0; BUFFER];
-            loop {
-                match stdin.read(&mut buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    // The reader finds out by the missing close.
-                    Ok(0) | Err(_) => return,
-                    Ok(length) => {
-                        if runtime
-                            .block_on(writer.write_all(&buffer[..length]))
-                            .is_err()
-                        {
-                            return;
-                        }
+    thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let mut stdin = io::stdin().lock();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match stdin.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The reader finds out by the missing close.
+                Ok(0) | Err(_) => return,
+                Ok(length) => {
+                    if runtime.block_on(writer.write_all(&buffer[..length])).is_err() {
+                        return;
                     }
                 }
             }
-        })?;
+        }
+    })?;
     Ok(reader)
 }

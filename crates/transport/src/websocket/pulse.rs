@@ -20,10 +20,7 @@ pub(crate) struct Pulse<S> {
 
 impl<S> Pulse<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Pulse {
-            stream,
-            heard: Heard::default(),
-        }
+        Pulse { stream, heard: Heard::default() }
     }
 
     pub(crate) fn heard(&self) -> Heard {

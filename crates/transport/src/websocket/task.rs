@@ -49,29 +49,14 @@ pub(super) async fn run<S>(
     let heard = socket.get_ref().heard();
     let (mut sink, mut stream) = socket.split();
     let (ended, mut watched) = watch::channel(Ended::default());
-    let mut writer = Writer {
-        sink: &mut sink,
-        outbound,
-        ended: &ended,
-        limits: &limits,
-    };
-    let mut reader = Reader {
-        stream: &mut stream,
-        heard,
-        inbound: &inbound,
-        ended: &ended,
-        limits: &limits,
-    };
+    let mut writer = Writer { sink: &mut sink, outbound, ended: &ended, limits: &limits };
+    let mut reader =
+        Reader { stream: &mut stream, heard, inbound: &inbound, ended: &ended, limits: &limits };
 
     // The reason is noted before the halves can see that the task has gone.
     let write = async { failure.set(writer.run().await) };
     let read = async { failure.set(reader.run().await) };
-    let both_ended = async {
-        watched
-            .wait_for(|ended| ended.ours && ended.theirs)
-            .await
-            .is_ok()
-    };
+    let both_ended = async { watched.wait_for(|ended| ended.ours && ended.theirs).await.is_ok() };
     let good = tokio::select! {
         biased;
         good = both_ended => good,
@@ -96,10 +81,7 @@ async fn farewell<S>(sink: &mut SplitSink<Socket<S>, Message>, stream: &mut Spli
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let frame = CloseFrame {
-        code: CloseCode::Normal,
-        reason: "".into(),
-    };
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     let _ = sink.send(Message::Close(Some(frame))).await;
     while let Some(Ok(_)) = stream.next().await {}
 }
@@ -114,10 +96,8 @@ struct Writer<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
     /// Writes until it fails, and gives the reason.
     async fn run(&mut self) -> LinkError {
-        let mut pings = interval_at(
-            Instant::now() + self.limits.ping_interval,
-            self.limits.ping_interval,
-        );
+        let mut pings =
+            interval_at(Instant::now() + self.limits.ping_interval, self.limits.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut user_gone = false;
         loop {
@@ -143,11 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
             Command::Frame(frame) => {
                 self.sink.feed(Message::Binary(frame)).await?;
                 // What is fed must not wait for more when there is no more.
-                if self.outbound.is_empty() {
-                    self.sink.flush().await
-                } else {
-                    Ok(())
-                }
+                if self.outbound.is_empty() { self.sink.flush().await } else { Ok(()) }
             }
             Command::Flush(confirm) => {
                 self.sink.flush().await?;
@@ -227,10 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reader<'_, S> {
 fn aborted(frame: Option<CloseFrame>) -> LinkError {
     match frame {
         Some(frame) if frame.code != CloseCode::Normal => LinkError::Aborted {
-            reason: printable(
-                format!("{} {}", frame.code, frame.reason).as_bytes(),
-                REASON,
-            ),
+            reason: printable(format!("{} {}", frame.code, frame.reason).as_bytes(), REASON),
         },
         _ => LinkError::Truncated,
     }
@@ -244,10 +217,9 @@ fn link_error(error: Error) -> LinkError {
         | Error::Protocol(
             ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
         ) => LinkError::Truncated,
-        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => LinkError::TooBig {
-            size: size as u64,
-            limit: max_size,
-        },
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            LinkError::TooBig { size: size as u64, limit: max_size }
+        }
         other => LinkError::Protocol(printable(other.to_string().as_bytes(), REASON)),
     }
 }
