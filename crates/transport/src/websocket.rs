@@ -8,11 +8,9 @@
 mod pulse;
 mod task;
 
-use std::sync::{Arc, OnceLock};
-
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 pub(crate) use pulse::Pulse;
@@ -43,10 +41,12 @@ where
 {
     let (commands, outbound) = mpsc::channel(limits.link_queue);
     let (inbound, frames) = mpsc::channel(limits.link_queue);
-    let failure = Failure::default();
-    tokio::spawn(task::run(socket, outbound, inbound, failure.clone(), limits.clone(), hold));
-    let sink = WebSocketSink { commands, failure: failure.clone() };
-    Link::new(peer, Trust::Untrusted, sink, WebSocketStream { frames, failure })
+    let (present, sender_dropped) = oneshot::channel();
+    let (failure, reason) = watch::channel(None);
+    let user = User { outbound, inbound, sender_dropped, failure };
+    tokio::spawn(task::run(socket, user, limits.clone(), hold));
+    let sink = WebSocketSink { commands, failure: Failure(reason.clone()), _present: present };
+    Link::new(peer, Trust::Untrusted, sink, WebSocketStream { frames, failure: Failure(reason) })
 }
 
 /// What a link's user tells its task.
@@ -62,38 +62,52 @@ enum Event {
     End,
 }
 
+/// The user of a link, as its task sees it.
+struct User {
+    outbound: mpsc::Receiver<Command>,
+    inbound: mpsc::Sender<Event>,
+    /// Errs when the sending half is dropped, even while commands still wait.
+    sender_dropped: oneshot::Receiver<()>,
+    failure: watch::Sender<Option<LinkError>>,
+}
+
 /// Why the task gave up, for both halves to report.
-#[derive(Clone, Default)]
-struct Failure(Arc<OnceLock<LinkError>>);
+struct Failure(watch::Receiver<Option<LinkError>>);
 
 impl Failure {
-    fn set(&self, error: LinkError) {
-        // The first reason is the cause, later ones its consequences.
-        let _ = self.0.set(error);
-    }
-
-    fn get(&self) -> LinkError {
-        self.0.get().cloned().unwrap_or(LinkError::Closed)
+    /// Waits for the reason: a half can notice that something failed before the task knows what.
+    async fn reason(&mut self) -> LinkError {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(LinkError::Closed),
+            Err(_) => LinkError::Closed,
+        }
     }
 }
 
 struct WebSocketSink {
     commands: mpsc::Sender<Command>,
     failure: Failure,
+    _present: oneshot::Sender<()>,
 }
 
 impl WebSocketSink {
-    async fn command(&self, command: Command) -> Result<(), LinkError> {
-        self.commands.send(command).await.map_err(|_| self.failure.get())
+    async fn command(&mut self, command: Command) -> Result<(), LinkError> {
+        match self.commands.send(command).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failure.reason().await),
+        }
     }
 
     async fn confirmed(
-        &self,
+        &mut self,
         command: impl FnOnce(oneshot::Sender<()>) -> Command,
     ) -> Result<(), LinkError> {
         let (confirm, confirmed) = oneshot::channel();
         self.command(command(confirm)).await?;
-        confirmed.await.map_err(|_| self.failure.get())
+        match confirmed.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failure.reason().await),
+        }
     }
 }
 
@@ -122,7 +136,7 @@ impl FrameStream for WebSocketStream {
             match self.frames.recv().await {
                 Some(Event::Frame(frame)) => Ok(Some(frame)),
                 Some(Event::End) => Ok(None),
-                None => Err(self.failure.get()),
+                None => Err(self.failure.reason().await),
             }
         })
     }

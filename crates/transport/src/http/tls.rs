@@ -57,7 +57,7 @@ pub enum TlsError {
     #[error("the file of further certificate authorities holds no certificate")]
     NoCertificate,
     /// A certificate is malformed, or TLS itself refused the settings.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("TLS cannot be set up")]
     Rustls(#[from] rustls::Error),
 }
 

@@ -1,6 +1,7 @@
 //! The task that owns a link's WebSocket: one loop reads, one writes, and the link lives until both directions have
 //! ended, one of them fails, or the user has gone and the peer takes too long.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -16,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::pulse::Heard;
-use super::{Command, Event, Failure, Socket};
+use super::{Command, Event, Socket, User};
 use crate::error::printable;
 use crate::{Limits, LinkError};
 
@@ -36,16 +37,11 @@ struct Ended {
     theirs: bool,
 }
 
-pub(super) async fn run<S>(
-    socket: Socket<S>,
-    outbound: mpsc::Receiver<Command>,
-    inbound: mpsc::Sender<Event>,
-    failure: Failure,
-    limits: Limits,
-    _hold: Hold,
-) where
+pub(super) async fn run<S>(socket: Socket<S>, user: User, limits: Limits, _hold: Hold)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let User { outbound, inbound, sender_dropped, failure } = user;
     let heard = socket.get_ref().heard();
     let (mut sink, mut stream) = socket.split();
     let (ended, mut watched) = watch::channel(Ended::default());
@@ -53,19 +49,33 @@ pub(super) async fn run<S>(
     let mut reader =
         Reader { stream: &mut stream, heard, inbound: &inbound, ended: &ended, limits: &limits };
 
-    // The reason is noted before the halves can see that the task has gone.
-    let write = async { failure.set(writer.run().await) };
-    let read = async { failure.set(reader.run().await) };
     let both_ended = async { watched.wait_for(|ended| ended.ours && ended.theirs).await.is_ok() };
-    let good = tokio::select! {
-        biased;
-        good = both_ended => good,
-        () = read => false,
-        () = write => false,
-        () = abandoned(&inbound, &ended, &limits) => false,
+    let write = async {
+        let error = writer.run().await;
+        // A peer that has left may have said why. The reader finds its last words, and then the end as well.
+        sleep(limits.close_timeout).await;
+        error
     };
-    if good {
-        let _ = timeout(limits.close_timeout, farewell(&mut sink, &mut stream)).await;
+    let error = tokio::select! {
+        biased;
+        _ = both_ended => {
+            let _ = timeout(limits.close_timeout, farewell(&mut sink, &mut stream)).await;
+            LinkError::Closed
+        }
+        error = reader.run() => error,
+        error = write => error,
+        () = broken_off(sender_dropped, &ended) => LinkError::Closed,
+        () = abandoned(&inbound, &ended, &limits) => LinkError::Closed,
+    };
+    failure.send_replace(Some(error));
+}
+
+/// Done when the user has dropped the sending half without a close: the link is broken at once, even if the peer
+/// does not take what waits to be written.
+async fn broken_off(sender_dropped: oneshot::Receiver<()>, ended: &watch::Sender<Ended>) {
+    let _ = sender_dropped.await;
+    if ended.borrow().ours {
+        pending::<()>().await;
     }
 }
 
@@ -99,17 +109,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
         let mut pings =
             interval_at(Instant::now() + self.limits.ping_interval, self.limits.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut user_gone = false;
         loop {
             let written = tokio::select! {
-                command = self.outbound.recv(), if !user_gone => match command {
-                    Some(command) => self.obey(command).await,
-                    None if self.ended.borrow().ours => {
-                        user_gone = true;
-                        Ok(())
-                    }
-                    None => return LinkError::Closed,
-                },
+                Some(command) = self.outbound.recv() => self.obey(command).await,
                 _ = pings.tick() => self.sink.send(Message::Ping(Bytes::new())).await,
             };
             if let Err(error) = written {
