@@ -1,6 +1,6 @@
 //! Links over byte streams: standard input and output, a child process, anything that reads and writes.
 //!
-//! Here is the framing's use; [`codec`] has the format itself, [`child`] the processes. What comes in is bounded
+//! Here is the framing's use; `codec` has the format itself, `child` the processes. What comes in is bounded
 //! before it is stored (I7).
 
 mod child;

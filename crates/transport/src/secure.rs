@@ -2,7 +2,7 @@
 //!
 //! Noise XX with X25519, ChaCha20-Poly1305 and BLAKE2s. The static key is made afresh by each process and proves
 //! nothing by itself: whoever needs to know the peer signs [`SecureLink::binding`], which is different for every
-//! session and the same at both ends of one. [`records`] has what follows the handshake. Guards I4 for the bytes of
+//! session and the same at both ends of one. `records` has what follows the handshake. Guards I4 for the bytes of
 //! a link (what arrives is what was sent, in order, or an error) and I5 (a bad handshake ends only its own link).
 
 mod records;
@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::{Link, LinkError, LinkReceiver, LinkSender};
+use crate::{Link, LinkError, LinkReceiver, LinkSender, Trust};
 
 const PATTERN: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"anabranch/1";
@@ -133,7 +133,7 @@ async fn establish(
 
 fn secured(
     peer: String,
-    trust: crate::Trust,
+    trust: Trust,
     noise: StatelessTransportState,
     sender: LinkSender,
     receiver: LinkReceiver,
