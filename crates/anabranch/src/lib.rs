@@ -1,1 +1,65 @@
-//! See Cargo.toml.
+//! Replicas of databases that stay in step between any machines, over any network, with no server required.
+//!
+//! A [`Node`] is one device. It holds [`Database`]s, whose [`Table`]s and [`Doc`]s are read and written locally and
+//! merge with those of other devices whenever the two get in touch. Concurrent edits are never lost: one is shown, the
+//! others stay readable as conflicts until somebody resolves them.
+//!
+//! ```
+//! use anabranch::{Node, Role};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, PartialEq, Debug)]
+//! struct Task { text: String, done: bool }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), anabranch::Error> {
+//! let laptop = Node::in_memory()?; // or Node::open(directory), to keep it
+//! let tasks = laptop.create("todo")?;
+//! tasks.table("tasks").put("milk", &Task { text: "buy milk".into(), done: false }).await?;
+//!
+//! let serving = laptop.serve("0", &[&tasks]).await?; // a free port on loopback
+//! let ticket = tasks.ticket(Role::Write, &serving.address()).await?;
+//!
+//! let phone = Node::in_memory()?;
+//! let copy = phone.join(&ticket, "todo").await?;
+//! copy.table("tasks").put("milk", &Task { text: "buy milk".into(), done: true }).await?;
+//! copy.sync_with(&serving.address()).await?;
+//! assert!(tasks.table::<Task>("tasks").get("milk")?.unwrap().done);
+//! assert_eq!(tasks.digest()?, copy.digest()?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod conflict;
+mod database;
+mod doc;
+mod error;
+mod node;
+mod table;
+mod transaction;
+mod value;
+mod watch;
+
+pub use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
+pub use anabranch_core::id::{DatabaseId, EntryId, NodeId};
+pub use anabranch_core::ops::Role;
+pub use anabranch_core::ticket::Ticket;
+pub use anabranch_node::{Control, NodeError, Progress, Report};
+pub use conflict::{Conflict, Version};
+pub use database::Database;
+pub use doc::Doc;
+pub use error::Error;
+pub use node::{Node, Serving};
+pub use table::Table;
+pub use transaction::Transaction;
+pub use value::Raw;
+pub use watch::{Change, Watch, Written};
+
+/// The parts underneath, for programs that build other kinds of replicas.
+pub mod engine {
+    pub use anabranch_core as core;
+    pub use anabranch_node as node;
+    pub use anabranch_store as store;
+    pub use anabranch_sync as sync;
+    pub use anabranch_transport as transport;
+}

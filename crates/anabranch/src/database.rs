@@ -1,0 +1,128 @@
+//! A database as an application holds it.
+
+use crate::watch::Watch;
+use crate::{Doc, Error, Table, Transaction};
+use anabranch_core::author::Draft;
+use anabranch_core::id::DatabaseId;
+use anabranch_core::ops::Role;
+use anabranch_core::ticket::Ticket;
+use anabranch_node::{Control, Node as Inner, Offer, Opening, Replica, Report, Until};
+use anabranch_sync::channel::Direction;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// A replica of a database. Cheap to clone; all clones are the same replica.
+#[derive(Debug, Clone)]
+pub struct Database {
+    node: Arc<Inner>,
+    replica: Arc<Replica>,
+}
+
+impl Database {
+    /// Wraps an open replica.
+    #[must_use]
+    pub fn new(node: Arc<Inner>, replica: Arc<Replica>) -> Self {
+        Self { node, replica }
+    }
+
+    /// Which database it is: the same on all devices.
+    #[must_use]
+    pub fn id(&self) -> DatabaseId {
+        self.replica.database()
+    }
+
+    /// The replica underneath.
+    #[must_use]
+    pub fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    /// The table called `name`, with rows of type `T`. It comes into being with its first row.
+    #[must_use]
+    pub fn table<T: Serialize + DeserializeOwned>(&self, name: &str) -> Table<T> {
+        Table::new(self.clone(), name)
+    }
+
+    /// The document called `name`. It comes into being with its first value.
+    #[must_use]
+    pub fn doc(&self, name: &str) -> Doc {
+        Doc::new(self.clone(), name)
+    }
+
+    /// Starts a transaction.
+    #[must_use]
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(self.clone())
+    }
+
+    pub(crate) async fn commit(&self, draft: Draft) -> Result<(), Error> {
+        if draft.writes.is_empty() {
+            return Ok(());
+        }
+        self.replica.commit(vec![draft]).await?;
+        Ok(())
+    }
+
+    /// Every change from now on, local or remote.
+    ///
+    /// # Errors
+    /// What storage reports.
+    pub fn watch(&self) -> Result<Watch, Error> {
+        Watch::new(self.clone())
+    }
+
+    /// Digest of the whole state: equal on two replicas exactly when their states are. `None` while a store holds
+    /// operations of a later version.
+    ///
+    /// # Errors
+    /// What storage reports.
+    pub fn digest(&self) -> Result<Option<[u8; 32]>, Error> {
+        Ok(self.replica.read(|view| view.state_digest())?)
+    }
+
+    /// Syncs both ways with the node at `address` until both hold the same.
+    ///
+    /// # Errors
+    /// [`Error::Node`].
+    pub async fn sync_with(&self, address: &str) -> Result<Report, Error> {
+        let opening = Opening {
+            replica: Arc::clone(&self.replica),
+            direction: Direction::BOTH,
+            ticket: None,
+        };
+        let addresses = [address.to_owned()];
+        Ok(self.node.sync(opening, &addresses, Until::Settled, &Control::default()).await?)
+    }
+
+    /// Stays connected with the node at `address`: what either side commits reaches the other at once. Returns when the
+    /// link ends.
+    ///
+    /// # Errors
+    /// [`Error::Node`].
+    pub async fn follow(&self, address: &str, control: &Control) -> Result<Report, Error> {
+        let opening = Opening {
+            replica: Arc::clone(&self.replica),
+            direction: Direction::BOTH,
+            ticket: None,
+        };
+        let addresses = [address.to_owned()];
+        Ok(self.node.sync(opening, &addresses, Until::Closed, control).await?)
+    }
+
+    /// A ticket that lets other devices in, each with `role`, by way of `address`. Whoever has it is let in.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when this device is no admin.
+    pub async fn ticket(&self, role: Role, address: &str) -> Result<Ticket, Error> {
+        let offer = Offer {
+            role,
+            addresses: vec![address.to_owned()],
+            limit: None,
+            expires: None,
+            folder: false,
+            name: String::new(),
+        };
+        Ok(self.node.ticket(&self.replica, &offer).await?)
+    }
+}

@@ -1,0 +1,110 @@
+//! The node as an application holds it.
+
+use crate::{Database, Error};
+use anabranch_core::id::NodeId;
+use anabranch_core::ticket::Ticket;
+use anabranch_node::{Control, Node as Inner, NodeError};
+use anabranch_transport::ListenAddr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// This device's node: its databases and its way to other devices. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Node(Arc<Inner>);
+
+/// A listener that serves databases. Dropping it stops serving.
+#[derive(Debug)]
+pub struct Serving {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+}
+
+impl Serving {
+    /// Where it listens, as others write it.
+    #[must_use]
+    pub fn address(&self) -> String {
+        anabranch_transport::Address::of_listener(self.address).to_string()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Node {
+    /// Opens the node whose state is in `dir`, making it at the first start.
+    ///
+    /// # Errors
+    /// [`Error::Node`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        Ok(Self(Inner::open(dir)?))
+    }
+
+    /// A node that keeps everything in memory.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the system gives no random numbers.
+    pub fn in_memory() -> Result<Self, Error> {
+        Ok(Self(Inner::in_memory()?))
+    }
+
+    /// This device.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.0.id()
+    }
+
+    /// The node underneath.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
+    /// Makes a new database called `name` on this device.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the name is taken.
+    pub fn create(&self, name: &str) -> Result<Database, Error> {
+        Ok(Database::new(Arc::clone(&self.0), self.0.create(name)?))
+    }
+
+    /// Opens the database called `name` on this device.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when there is none.
+    pub fn database(&self, name: &str) -> Result<Database, Error> {
+        Ok(Database::new(Arc::clone(&self.0), self.0.database(name)?))
+    }
+
+    /// Joins the database that `ticket` is for and calls it `name` here: fetches everything and becomes a member. After a
+    /// failure, joining again goes on where it stopped.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when no address of the ticket works or it is refused.
+    pub async fn join(&self, ticket: &Ticket, name: &str) -> Result<Database, Error> {
+        let replica = self.0.prepare(ticket, name)?;
+        self.0.join(&replica, ticket, &Control::default()).await?;
+        Ok(Database::new(Arc::clone(&self.0), replica))
+    }
+
+    /// Serves `databases` over HTTP at `listen` (a port, which binds loopback, or an address with a port) until the
+    /// result is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the address cannot be bound.
+    pub async fn serve(&self, listen: &str, databases: &[&Database]) -> Result<Serving, Error> {
+        let address: ListenAddr =
+            listen.parse().map_err(|e| NodeError::Setting(format!("{listen}: {e}")))?;
+        let listener = self.0.listen(address).await?;
+        let (stop, stopped) = watch::channel(false);
+        let serving = Serving { address: listener.local_addr(), stop };
+        let (node, replicas) =
+            (Arc::clone(&self.0), databases.iter().map(|d| Arc::clone(d.replica())).collect());
+        tokio::spawn(async move { node.serve(listener, replicas, stopped).await });
+        Ok(serving)
+    }
+}

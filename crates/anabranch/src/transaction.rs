@@ -1,0 +1,119 @@
+//! Transactions: several writes, to any stores of one database, that become one entry. Cells a transaction read before it
+//! wrote them are replaced exactly as it saw them, so that a change made meanwhile is never overwritten unseen (I11).
+
+use crate::table::{RowCells, delete_write, put_writes, row_cells};
+use crate::value::Raw;
+use crate::{Database, Doc, Error, Table, doc};
+use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::entry::StoreId;
+use anabranch_core::ops::ValueName;
+use anabranch_core::path::Path;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// Writes that are committed together or not at all. Dropping it commits nothing.
+#[derive(Debug)]
+pub struct Transaction {
+    db: Database,
+    writes: Vec<Write>,
+    /// Of each row that was read: the values seen in its cells.
+    seen: BTreeMap<(StoreId, Path), Vec<ValueName>>,
+    /// Rows read, so that cells absent then are known to have been seen absent.
+    rows: Vec<(StoreId, Path)>,
+}
+
+impl Transaction {
+    pub(crate) fn new(db: Database) -> Self {
+        Self { db, writes: Vec::new(), seen: BTreeMap::new(), rows: Vec::new() }
+    }
+
+    /// The row under `key` as it is now. A later write to it in this transaction replaces exactly what this saw: if
+    /// somebody changes it meanwhile, both values stay, as a conflict.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub fn get<T: Serialize + DeserializeOwned>(
+        &mut self,
+        table: &Table<T>,
+        key: &str,
+    ) -> Result<Option<T>, Error> {
+        let row = self.db.replica().read(|view| row_cells(view, &table.store, key))?;
+        self.rows.push((table.store.clone(), crate::table::row_path(key)?));
+        let RowCells { present, columns } = &row;
+        for cell in present.iter().chain(columns.values()) {
+            let names = cell.values.iter().map(|v| v.name).collect();
+            self.seen.insert((table.store.clone(), cell.path.clone()), names);
+        }
+        table.get(key)
+    }
+
+    /// Inserts or replaces the row under `key`.
+    ///
+    /// # Errors
+    /// As [`Table::put`].
+    pub fn put<T: Serialize + DeserializeOwned>(
+        &mut self,
+        table: &Table<T>,
+        key: &str,
+        row: &T,
+    ) -> Result<&mut Self, Error> {
+        let raw = Raw::new(row)?;
+        let writes = self.db.replica().read(|view| put_writes(view, &table.store, key, &raw))?;
+        self.add(writes);
+        Ok(self)
+    }
+
+    /// Deletes the row under `key`.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the key does not fit.
+    pub fn delete<T>(&mut self, table: &Table<T>, key: &str) -> Result<&mut Self, Error> {
+        self.add(vec![delete_write(&table.store, key)?]);
+        Ok(self)
+    }
+
+    /// Sets what is at `path` of a document.
+    ///
+    /// # Errors
+    /// As [`Doc::set`].
+    pub fn set<T: Serialize + ?Sized>(
+        &mut self,
+        doc: &Doc,
+        path: &[&str],
+        value: &T,
+    ) -> Result<&mut Self, Error> {
+        self.add(doc::set_writes(&doc.store, path, &Raw::new(value)?)?);
+        Ok(self)
+    }
+
+    /// Deletes what is at `path` of a document.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the path does not fit.
+    pub fn unset(&mut self, doc: &Doc, path: &[&str]) -> Result<&mut Self, Error> {
+        self.add(vec![doc::delete_write(&doc.store, &Path::text(path)?, true)]);
+        Ok(self)
+    }
+
+    fn add(&mut self, writes: Vec<Write>) {
+        for mut write in writes {
+            let row = write.path.ancestors().next().unwrap_or_else(|| write.path.clone());
+            let cell = (write.store.clone(), write.path.clone());
+            if let Some(names) = self.seen.get(&cell) {
+                write.seen = Seen::Values(names.clone());
+            } else if self.rows.contains(&(write.store.clone(), row)) {
+                write.seen = Seen::Values(Vec::new());
+            }
+            self.writes.push(write);
+        }
+    }
+
+    /// Commits everything as one entry. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when it is larger than an entry may be, or this device may not write.
+    pub async fn commit(self) -> Result<(), Error> {
+        self.db.commit(Draft { writes: self.writes, members: Vec::new() }).await
+    }
+}

@@ -1,0 +1,159 @@
+//! Values as cells hold them: CBOR made from anything serde can serialise. A row's columns and a document's leaves are
+//! cut out of the encoding of the whole, never decoded on the way.
+
+use crate::Error;
+use minicbor::data::Type;
+use minicbor::decode::Decoder;
+use minicbor::encode::Encoder;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// The encoded form of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw(pub(crate) Vec<u8>);
+
+/// Encoding of an empty map: marks a map that has nothing in it.
+pub(crate) const EMPTY_MAP: &[u8] = &[0xa0];
+/// Encoding of null: what a row's presence cell holds.
+pub(crate) const NULL: &[u8] = &[0xf6];
+/// Maps inside maps that are followed; deeper ones are refused.
+const DEPTH: usize = anabranch_core::limits::PATH_SEGMENTS;
+
+fn value_error(what: &str, why: impl std::fmt::Display) -> Error {
+    Error::Value { what: what.to_owned(), why: why.to_string() }
+}
+
+impl Raw {
+    /// Encodes `value`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when serde cannot.
+    pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
+        minicbor_serde::to_vec(value)
+            .map(Self)
+            .map_err(|e| value_error("a value cannot be stored", e))
+    }
+
+    /// Decodes it as a `T`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when it is none.
+    pub fn get<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        minicbor_serde::from_slice(&self.0)
+            .map_err(|e| value_error("a stored value has another type", e))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The entries of a map with text keys, or `None` for anything else.
+    pub(crate) fn fields(&self) -> Result<Option<BTreeMap<String, Self>>, Error> {
+        let mut decoder = Decoder::new(&self.0);
+        if !matches!(decoder.datatype(), Ok(Type::Map | Type::MapIndef)) {
+            return Ok(None);
+        }
+        let bad = |e: minicbor::decode::Error| value_error("a map cannot be stored", e);
+        let count = decoder.map().map_err(bad)?;
+        let mut fields = BTreeMap::new();
+        let mut done = 0;
+        loop {
+            let ended = match count {
+                Some(count) => done == count,
+                None => matches!(decoder.datatype(), Ok(Type::Break)),
+            };
+            if ended {
+                return Ok(Some(fields));
+            }
+            done += 1;
+            if !matches!(decoder.datatype(), Ok(Type::String)) {
+                return Err(value_error("a map cannot be stored", "its keys must be text"));
+            }
+            let key = decoder.str().map_err(bad)?.to_owned();
+            let start = decoder.position();
+            decoder.skip().map_err(bad)?;
+            let value = self.0.get(start..decoder.position()).unwrap_or_default().to_vec();
+            fields.insert(key, Self(value));
+        }
+    }
+
+    /// The map with these entries.
+    pub(crate) fn map<'f>(fields: impl ExactSizeIterator<Item = (&'f str, &'f [u8])>) -> Self {
+        let mut encoder = Encoder::new(Vec::new());
+        // Writing to a vector cannot fail.
+        let _ = encoder.map(fields.len() as u64);
+        for (key, value) in fields {
+            let _ = encoder.str(key);
+            encoder.writer_mut().extend_from_slice(value);
+        }
+        Self(encoder.into_writer())
+    }
+
+    /// The leaves of nested maps with their paths; an empty map is a leaf.
+    pub(crate) fn leaves(&self) -> Result<Vec<(Vec<String>, Self)>, Error> {
+        let mut leaves = Vec::new();
+        let mut open = vec![(Vec::new(), self.clone())];
+        while let Some((path, value)) = open.pop() {
+            match value.fields()? {
+                Some(fields) if !fields.is_empty() => {
+                    if path.len() >= DEPTH {
+                        return Err(value_error(
+                            "a document cannot be stored",
+                            "it is nested too deeply",
+                        ));
+                    }
+                    open.extend(fields.into_iter().map(|(key, value)| {
+                        let mut path = path.clone();
+                        path.push(key);
+                        (path, value)
+                    }));
+                }
+                Some(_) => leaves.push((path, Self(EMPTY_MAP.to_vec()))),
+                None => leaves.push((path, value)),
+            }
+        }
+        Ok(leaves)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn leaves_are_cut_out_of_nested_maps() {
+        let nested: BTreeMap<&str, BTreeMap<&str, u32>> =
+            BTreeMap::from([("a", BTreeMap::from([("x", 1), ("y", 2)])), ("b", BTreeMap::new())]);
+        let mut leaves = Raw::new(&nested).unwrap().leaves().unwrap();
+        leaves.sort_by(|a, b| a.0.cmp(&b.0));
+        let paths: Vec<String> = leaves.iter().map(|(path, _)| path.join("/")).collect();
+        assert_eq!(paths, ["a/x", "a/y", "b"]);
+        assert_eq!(leaves[1].1.get::<u32>().unwrap(), 2);
+    }
+
+    #[test]
+    fn keys_that_are_not_text_are_refused() {
+        assert!(Raw::new(&BTreeMap::from([(1u8, 2u8)])).unwrap().fields().is_err());
+        assert_eq!(Raw::new("text").unwrap().fields().unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn maps_come_back(map: BTreeMap<String, Option<Vec<i64>>>) {
+            let fields = Raw::new(&map).unwrap().fields().unwrap().unwrap();
+            let again = Raw::map(fields.iter().map(|(k, v)| (k.as_str(), v.as_bytes())));
+            prop_assert_eq!(again.get::<BTreeMap<String, Option<Vec<i64>>>>().unwrap(), map);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let raw = Raw(bytes);
+            let _ = raw.leaves();
+            let _ = raw.get::<String>();
+        }
+    }
+}

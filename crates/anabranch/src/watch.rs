@@ -1,0 +1,110 @@
+//! Watching a database: every entry that is added, whoever wrote it, exactly once and in an order in which nothing comes
+//! before what it builds on.
+
+use crate::value::Raw;
+use crate::{Database, Error};
+use anabranch_core::entry::{Entry, StoreId, Timestamp};
+use anabranch_core::id::{EntryId, NodeId};
+use anabranch_core::ops::decode_cells;
+use anabranch_core::path::Path;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+/// Entries read ahead.
+const BATCH: usize = 256;
+
+/// One transaction, as it was added here.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The entry.
+    pub entry: EntryId,
+    /// The device that wrote it.
+    pub device: NodeId,
+    /// Whether it was this one.
+    pub local: bool,
+    /// The writer's clock.
+    pub timestamp: Timestamp,
+    /// What it wrote, in its order.
+    pub writes: Vec<Written>,
+}
+
+/// One write of a transaction.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The store.
+    pub store: StoreId,
+    /// The cell.
+    pub path: Path,
+    /// The value written; `None` is a delete. Whether it is the one shown now is for the store to say.
+    pub value: Option<Raw>,
+}
+
+/// A stream of changes. Nothing is lost when it is slow: it reads on where it was.
+#[derive(Debug)]
+pub struct Watch {
+    db: Database,
+    versions: tokio::sync::watch::Receiver<u64>,
+    next: u64,
+    ready: VecDeque<Change>,
+}
+
+impl Watch {
+    pub(crate) fn new(db: Database) -> Result<Self, Error> {
+        // Subscribed before the place is read, so that nothing falls between.
+        let versions = db.replica().versions();
+        let next = db.replica().read(|view| view.next_arrival())?;
+        Ok(Self { db, versions, next, ready: VecDeque::new() })
+    }
+
+    /// The next change; waits for one. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// What storage reports.
+    pub async fn next(&mut self) -> Result<Change, Error> {
+        loop {
+            if let Some(change) = self.ready.pop_front() {
+                return Ok(change);
+            }
+            self.versions.mark_unchanged();
+            self.read()?;
+            if self.ready.is_empty() && self.versions.changed().await.is_err() {
+                return Err(anabranch_node::NodeError::Closed.into());
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<(), Error> {
+        let device = self.db.replica().key().node_id();
+        let (ready, next) = (&mut self.ready, &mut self.next);
+        self.db.replica().read(|view| {
+            view.entries(*next, &mut |arrival, entry| {
+                ready.push_back(change(&entry, device));
+                *next = arrival + 1;
+                Ok(if ready.len() < BATCH {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                })
+            })
+        })?;
+        Ok(())
+    }
+}
+
+pub(crate) fn change(entry: &Entry, device: NodeId) -> Change {
+    let header = entry.header();
+    let mut writes = Vec::new();
+    for (store, payload) in entry.payloads().filter(|(store, _)| store.kind.has_cells()) {
+        let decoded = payload.bytes().map(|bytes| decode_cells(&header.log, bytes));
+        for op in decoded.into_iter().flat_map(|d| d.ops).flatten() {
+            writes.push(Written { store: store.clone(), path: op.path, value: op.value.map(Raw) });
+        }
+    }
+    Change {
+        entry: entry.id(),
+        device: header.log.device,
+        local: header.log.device == device,
+        timestamp: header.timestamp,
+        writes,
+    }
+}

@@ -1,0 +1,129 @@
+//! What a node reports to applications and the command line.
+
+use anabranch_core::id::DatabaseId;
+use anabranch_core::storage::StorageError;
+use anabranch_core::ticket::TicketError;
+use anabranch_sync::frame::Code;
+use anabranch_transport::secure::HandshakeError;
+use anabranch_transport::{AddressError, ConnectError, LinkError, ListenError};
+use std::path::PathBuf;
+
+/// Any failure of a node.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// Storage or entries.
+    #[error(transparent)]
+    Core(#[from] anabranch_core::error::Error),
+    /// A file or directory.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The home's key file holds no key.
+    #[error(
+        "{0} does not hold a device key; restore it from a copy, or move it away to become a new device"
+    )]
+    Key(PathBuf),
+    /// No database of this name or id.
+    #[error("there is no database '{0}' here; 'anabranch db ls' lists those there are")]
+    NoDatabase(String),
+    /// The name is taken.
+    #[error("there is a database '{0}' already; pick another name")]
+    NameTaken(String),
+    /// A name that cannot be used.
+    #[error(
+        "'{0}' cannot name a database: use 1 to 64 letters, digits, '-', '_' or '.', beginning with a letter or digit"
+    )]
+    BadName(String),
+    /// A setting that does not exist or cannot have that value.
+    #[error("{0}")]
+    Setting(String),
+    /// An address that cannot be used.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A ticket that cannot be read.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// The other end could not be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// No link could be encrypted.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// Listening failed.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The link broke.
+    #[error("the connection broke: {0}; run the command again, it goes on where it stopped")]
+    Link(#[from] LinkError),
+    /// The session ended before it was done.
+    #[error("{text}")]
+    Session {
+        /// Why.
+        code: Code,
+        /// For people.
+        text: String,
+    },
+    /// No address worked.
+    #[error("no address of {database:?} could be reached:{list}")]
+    Unreachable {
+        /// What was to be reached.
+        database: DatabaseId,
+        /// A line for each attempt.
+        list: String,
+    },
+    /// Both sides are done and differ all the same.
+    #[error("both sides sent all they have and still differ; run 'anabranch db verify' on both")]
+    Differs,
+    /// The node is shutting down.
+    #[error("the database was closed")]
+    Closed,
+    /// The random source of the system failed.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+}
+
+impl From<StorageError> for NodeError {
+    fn from(error: StorageError) -> Self {
+        Self::Core(error.into())
+    }
+}
+
+impl NodeError {
+    /// The error with what caused it, in one line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let part = error.to_string();
+            if !text.contains(&part) {
+                text = format!("{text}: {part}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+
+    pub(crate) fn file(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::File { path: path.into(), source }
+    }
+}
+
+/// `N` random bytes.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], NodeError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| NodeError::Random(e.to_string()))?;
+    Ok(bytes)
+}
+
+/// The wall clock in microseconds.
+pub(crate) fn now() -> anabranch_core::entry::Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let micros = since.map_or(0, |d| d.as_micros());
+    anabranch_core::entry::Timestamp(u64::try_from(micros).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,330 @@
+//! The home directory: the device's key, and `node.db` with what this device alone needs to know — which replicas it
+//! has, where their peers are, its settings. Nothing in it is synced.
+
+use crate::config::{Settings, setting};
+use crate::error::{NodeError, random};
+use anabranch_core::codec::{DecodeError, Reader, Writer};
+use anabranch_core::id::{DatabaseId, NodeId, from_base32, to_base32};
+use anabranch_core::key::DeviceKey;
+use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
+use anabranch_store::{Options, SqliteStorage};
+use std::fs;
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const KEY_PREFIX: &str = "device_key_";
+const REPLICA: &[u8] = b"replica/";
+const CONFIG: &[u8] = b"config/";
+const PEER: &[u8] = b"peer/";
+const ADDRESSES: usize = 64;
+
+/// What is remembered of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Which database.
+    pub database: DatabaseId,
+    /// What it is called here.
+    pub name: String,
+    /// Whether it is a folder; else a database.
+    pub folder: bool,
+    /// The database file, or the folder.
+    pub path: PathBuf,
+    /// Where it can be synced with.
+    pub addresses: Vec<String>,
+    /// Seed of the ticket by which it joins, until it has joined.
+    pub ticket: Option<[u8; 32]>,
+}
+
+impl Record {
+    fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.array(6).bytes(&self.database.0).text(&self.name).bool(self.folder);
+        w.bytes(self.path.as_os_str().as_encoded_bytes()).array(self.addresses.len());
+        for address in &self.addresses {
+            w.text(address);
+        }
+        w.bytes(self.ticket.as_ref().map_or(&[][..], |t| t));
+        w.finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        use std::os::unix::ffi::OsStrExt;
+        let mut r = Reader::new(bytes);
+        r.tuple("replica", 6)?;
+        let database = DatabaseId(r.array_of("database")?);
+        let name = r.text("name", 4096)?.to_owned();
+        let folder = r.bool("folder")?;
+        let path = PathBuf::from(std::ffi::OsStr::from_bytes(r.bytes("path", 65_536)?));
+        let addresses = (0..r.array("addresses", ADDRESSES)?)
+            .map(|_| Ok(r.text("address", 4096)?.to_owned()))
+            .collect::<Result<_, DecodeError>>()?;
+        let ticket = r.bytes("ticket", 32)?.try_into().ok();
+        r.finish()?;
+        Ok(Self { database, name, folder, path, addresses, ticket })
+    }
+}
+
+/// What is remembered of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerRecord {
+    /// The device.
+    pub device: NodeId,
+    /// When it was last talked to, in microseconds since the Unix epoch.
+    pub seen: u64,
+    /// Where, or over what.
+    pub address: String,
+}
+
+/// An opened home.
+pub struct Home {
+    dir: PathBuf,
+    key: DeviceKey,
+    registry: SqliteStorage,
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Home({})", self.dir.display())
+    }
+}
+
+/// `~/.local/share/anabranch` or what the platform has in its place; `None` when there is no home directory.
+#[must_use]
+pub fn default_dir() -> Option<PathBuf> {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if cfg!(target_os = "macos") {
+        return var("HOME").map(|home| home.join("Library/Application Support/anabranch"));
+    }
+    let data = var("XDG_DATA_HOME").filter(|dir| dir.is_absolute());
+    data.or_else(|| var("HOME").map(|home| home.join(".local/share"))).map(|d| d.join("anabranch"))
+}
+
+impl Home {
+    /// Opens the home at `dir`, making it at the first start.
+    ///
+    /// # Errors
+    /// [`NodeError`] when it cannot be made or read.
+    pub fn open(dir: &Path) -> Result<Self, NodeError> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(dir).map_err(|e| NodeError::file(dir, e))?;
+        let dir = fs::canonicalize(dir).map_err(|e| NodeError::file(dir, e))?;
+        let key = load_key(&dir.join("key"))?;
+        let registry = open_or_create(&dir.join("node.db"))?;
+        Ok(Self { dir, key, registry })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The device's key.
+    #[must_use]
+    pub fn key(&self) -> &DeviceKey {
+        &self.key
+    }
+
+    /// A path for a new database file.
+    pub(crate) fn new_file(&self, name: &str) -> Result<PathBuf, NodeError> {
+        let dir = self.dir.join("databases");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|e| NodeError::file(&dir, e))?;
+        Ok(dir.join(format!("{name}-{}.db", to_base32(&random::<5>()?))))
+    }
+
+    /// All replicas, by name.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn records(&self) -> Result<Vec<Record>, NodeError> {
+        let mut records: Vec<Record> = self
+            .list(REPLICA)?
+            .iter()
+            .map(|(_, value)| Record::decode(value))
+            .collect::<Result<_, _>>()
+            .map_err(|e| StorageError::Corrupt(format!("the list of replicas: {e}")))?;
+        records.sort_by(|a, b| a.name.cmp(&b.name).then(a.path.cmp(&b.path)));
+        Ok(records)
+    }
+
+    fn list(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+        let mut found = Vec::new();
+        let tx = self.registry.read()?;
+        tx.scan(Table::Local, prefix, None, Order::Ascending, &mut |key, value| {
+            match key.strip_prefix(prefix) {
+                None => return ControlFlow::Break(()),
+                Some(rest) => found.push((rest.to_vec(), value.to_vec())),
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Remembers a replica. A folder is told apart by its path, a database by its id.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn put_record(&self, record: &Record) -> Result<(), NodeError> {
+        self.put(&record_key(record), &record.encode())
+    }
+
+    /// Forgets a replica; its files stay.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn remove_record(&self, record: &Record) -> Result<(), NodeError> {
+        self.remove(&record_key(record))
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), NodeError> {
+        let mut tx = self.registry.write(Durability::Full)?;
+        tx.put(Table::Local, key, value)?;
+        Ok(tx.commit()?)
+    }
+
+    fn remove(&self, key: &[u8]) -> Result<(), NodeError> {
+        let mut tx = self.registry.write(Durability::Full)?;
+        tx.delete(Table::Local, key)?;
+        Ok(tx.commit()?)
+    }
+
+    /// The value set for `key`, if one is.
+    ///
+    /// # Errors
+    /// [`NodeError::Setting`] for an unknown key.
+    pub fn configured(&self, key: &str) -> Result<Option<String>, NodeError> {
+        let key = setting(key)?.key;
+        let value = self.registry.read()?.get(Table::Local, &[CONFIG, key.as_bytes()].concat())?;
+        Ok(value.and_then(|v| String::from_utf8(v).ok()))
+    }
+
+    /// Sets `key`; `None` returns to the default.
+    ///
+    /// # Errors
+    /// [`NodeError::Setting`] for an unknown key or a value it does not take, alone or together with the others.
+    pub fn configure(&self, key: &str, value: Option<&str>) -> Result<(), NodeError> {
+        let setting = setting(key)?;
+        if let Some(value) = value {
+            setting.check(value)?;
+        }
+        Settings::load(|k| {
+            if k == setting.key {
+                value.map(str::to_owned)
+            } else {
+                self.configured(k).ok().flatten()
+            }
+        })?;
+        let key = [CONFIG, setting.key.as_bytes()].concat();
+        match value {
+            Some(value) => self.put(&key, value.as_bytes()),
+            None => self.remove(&key),
+        }
+    }
+
+    /// The settings in force.
+    ///
+    /// # Errors
+    /// [`NodeError::Setting`].
+    pub fn settings(&self) -> Result<Settings, NodeError> {
+        Settings::load(|key| self.configured(key).ok().flatten())
+    }
+
+    /// Remembers that a peer was talked to.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn put_peer(&self, peer: &PeerRecord) -> Result<(), NodeError> {
+        let mut w = Writer::new();
+        w.array(2).u64(peer.seen).text(&peer.address);
+        self.put(&[PEER, &peer.device.0[..]].concat(), &w.finish())
+    }
+
+    /// Peers talked to, the latest first.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn peers(&self) -> Result<Vec<PeerRecord>, NodeError> {
+        let mut peers = Vec::new();
+        for (key, value) in self.list(PEER)? {
+            let mut r = Reader::new(&value);
+            let read =
+                r.tuple("peer", 2).and_then(|()| Ok((r.u64("seen")?, r.text("address", 65_536)?)));
+            if let (Ok(device), Ok((seen, address))) = (key.try_into(), read) {
+                peers.push(PeerRecord {
+                    device: NodeId(device),
+                    seen,
+                    address: address.to_owned(),
+                });
+            }
+        }
+        peers.sort_by_key(|p| std::cmp::Reverse(p.seen));
+        Ok(peers)
+    }
+}
+
+fn record_key(record: &Record) -> Vec<u8> {
+    if record.folder {
+        [REPLICA, b"folder/", record.path.as_os_str().as_encoded_bytes()].concat()
+    } else {
+        [REPLICA, b"db/", &record.database.0].concat()
+    }
+}
+
+fn open_or_create(path: &Path) -> Result<SqliteStorage, NodeError> {
+    if path.exists() {
+        return Ok(SqliteStorage::open(path, Options::default())?);
+    }
+    match SqliteStorage::create(path, Options::default()) {
+        Ok(storage) => Ok(storage),
+        // Another process may have been faster.
+        Err(e) => SqliteStorage::open(path, Options::default()).map_err(|_| e.into()),
+    }
+}
+
+/// Reads the key, or makes one at the first start: written to a file of its own first and linked into place, so that no
+/// half of it is ever seen and two processes starting at once agree.
+fn load_key(path: &Path) -> Result<DeviceKey, NodeError> {
+    if let Some(key) = read_key(path)? {
+        return Ok(key);
+    }
+    let seed: [u8; 32] = random()?;
+    let fresh = path.with_extension(format!("new-{}", to_base32(&random::<5>()?)));
+    let written = (|| {
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        writeln!(file, "{KEY_PREFIX}{}", to_base32(&seed))?;
+        file.sync_all()?;
+        match fs::hard_link(&fresh, path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
+    })();
+    let _ = fs::remove_file(&fresh);
+    written.map_err(|e| NodeError::file(path, e))?;
+    if let Some(dir) = path.parent() {
+        fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| NodeError::file(dir, e))?;
+    }
+    read_key(path)?.ok_or_else(|| NodeError::Key(path.to_owned()))
+}
+
+fn read_key(path: &Path) -> Result<Option<DeviceKey>, NodeError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(NodeError::Key(path.to_owned()));
+        }
+        Err(e) => return Err(NodeError::file(path, e)),
+    };
+    let seed = text.trim().strip_prefix(KEY_PREFIX).and_then(from_base32);
+    match seed.and_then(|s| <[u8; 32]>::try_from(s).ok()) {
+        Some(seed) => Ok(Some(DeviceKey::from_seed(&seed))),
+        None => Err(NodeError::Key(path.to_owned())),
+    }
+}

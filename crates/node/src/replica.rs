@@ -1,0 +1,369 @@
+//! An open replica of one database: its storage, the thread that commits for it, and everybody who wants to hear of a
+//! change. Reads go straight to storage; writes are gathered into groups (see [`crate::writer`]).
+
+use crate::error::{NodeError, now, random};
+use crate::signal::Signal;
+use crate::wants::{SessionId, Wants};
+use crate::writer::{Job, Writer};
+use anabranch_core::author::{Author, Draft, create};
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::entry::Entry;
+use anabranch_core::id::DatabaseId;
+use anabranch_core::key::DeviceKey;
+use anabranch_core::ledger::{Ledger, found};
+use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
+use anabranch_core::view::View;
+use anabranch_sync::pending::Pending;
+use anabranch_sync::work::Blobs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::watch;
+
+/// Blobs kept in the database file itself.
+struct TableBlobs(Arc<dyn Storage>);
+
+impl Blobs for TableBlobs {
+    fn get(&self, hash: &ChunkHash) -> Result<Option<Vec<u8>>, StorageError> {
+        self.0.read()?.get(Table::Blob, &hash.0)
+    }
+
+    fn put(&self, blobs: &[(ChunkHash, Vec<u8>)]) -> Result<(), StorageError> {
+        // A blob lost to a power failure is fetched again, so it need not be on disk at once.
+        let mut tx = self.0.write(Durability::Normal)?;
+        for (hash, bytes) in blobs {
+            tx.put(Table::Blob, &hash.0, bytes)?;
+        }
+        tx.commit()
+    }
+}
+
+/// An open replica. Cheap to share; closed when the last handle is gone.
+pub struct Replica {
+    database: DatabaseId,
+    key: DeviceKey,
+    storage: Arc<dyn Storage>,
+    blobs: Arc<dyn Blobs>,
+    durability: Durability,
+    pub(crate) pending: Mutex<Pending>,
+    writer: Writer,
+    version: watch::Sender<u64>,
+    blob_version: watch::Sender<u64>,
+    opened: watch::Sender<u64>,
+    signals: Mutex<Vec<Weak<Signal>>>,
+    wants: Mutex<Wants>,
+    busy: AtomicBool,
+}
+
+/// How a replica is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplicaOptions {
+    /// How safe commits and received entries are before they are acknowledged.
+    pub durability: Durability,
+    /// Bytes of runs that may wait for what they build on.
+    pub pending_bytes: usize,
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> Self {
+        Self { durability: Durability::Full, pending_bytes: anabranch_sync::pending::PENDING_BYTES }
+    }
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replica({:?})", self.database)
+    }
+}
+
+/// Runs `act` as the author of entries on `storage`, in one durable transaction that also signs what was written.
+pub(crate) fn write_sealed<T>(
+    storage: &dyn Storage,
+    key: &DeviceKey,
+    durability: Durability,
+    act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> Result<T, anabranch_core::error::Error>,
+) -> Result<T, NodeError> {
+    let author = Author {
+        key,
+        wall: now(),
+        fresh_epoch: u64::from_le_bytes(random()?),
+        instance: storage.instance(),
+    };
+    let mut tx = storage.write(durability)?;
+    let mut ledger = Ledger::open(&mut *tx)?;
+    let result = act(&mut ledger, &author)?;
+    ledger.seal(&author)?;
+    ledger.finish()?;
+    tx.commit()?;
+    Ok(result)
+}
+
+impl Replica {
+    /// Founds a new database on empty `storage`, with this device as its admin.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn found(storage: &dyn Storage, key: &DeviceKey) -> Result<DatabaseId, NodeError> {
+        let author = Author {
+            key,
+            wall: now(),
+            fresh_epoch: u64::from_le_bytes(random()?),
+            instance: storage.instance(),
+        };
+        let mut tx = storage.write(Durability::Full)?;
+        let database = create(&mut *tx, &author, random()?)?;
+        tx.commit()?;
+        Ok(database)
+    }
+
+    /// Marks empty `storage` as a replica of `database`, to be filled by a peer.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`], also when it is a replica of another one.
+    pub fn prepare(storage: &dyn Storage, database: DatabaseId) -> Result<(), NodeError> {
+        let mut tx = storage.write(Durability::Full)?;
+        found(&mut *tx, database)?;
+        Ok(tx.commit()?)
+    }
+
+    /// Opens the replica on `storage`. `blobs`: where its blobs are, if not in the storage itself.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`] when the storage holds no replica.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        blobs: Option<Arc<dyn Blobs>>,
+        key: DeviceKey,
+        options: ReplicaOptions,
+    ) -> Result<Arc<Self>, NodeError> {
+        let database = {
+            let tx = storage.read()?;
+            View::new(&*tx).database()?.ok_or(anabranch_core::error::Error::Empty)?
+        };
+        let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
+        let replica = Arc::new_cyclic(|this| Self {
+            database,
+            writer: Writer::start(
+                Arc::clone(&storage),
+                key.clone(),
+                options.durability,
+                Weak::clone(this),
+            ),
+            key,
+            storage,
+            blobs,
+            durability: options.durability,
+            pending: Mutex::new(Pending::new(options.pending_bytes)),
+            version: watch::Sender::new(0),
+            blob_version: watch::Sender::new(0),
+            opened: watch::Sender::new(0),
+            signals: Mutex::default(),
+            wants: Mutex::default(),
+            busy: AtomicBool::new(false),
+        });
+        Ok(replica)
+    }
+
+    /// Which database it is.
+    #[must_use]
+    pub fn database(&self) -> DatabaseId {
+        self.database
+    }
+
+    /// This device's key.
+    #[must_use]
+    pub fn key(&self) -> &DeviceKey {
+        &self.key
+    }
+
+    /// Its storage.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// Its blobs.
+    #[must_use]
+    pub fn blobs(&self) -> &Arc<dyn Blobs> {
+        &self.blobs
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Looks at the newest committed state.
+    ///
+    /// # Errors
+    /// Whatever `look` returns, or the storage reports.
+    pub fn read<T, E: From<StorageError>>(
+        &self,
+        look: impl FnOnce(View<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let tx = self.storage.read()?;
+        look(View::new(&*tx))
+    }
+
+    /// As [`Self::read`], with the tables themselves.
+    ///
+    /// # Errors
+    /// Whatever `look` returns, or the storage reports.
+    pub fn read_tables<T, E: From<StorageError>>(
+        &self,
+        look: impl FnOnce(&dyn ReadTx) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let tx = self.storage.read()?;
+        look(&*tx)
+    }
+
+    /// Commits drafts, each as one entry or, if it comes to nothing, as `None`; durable when it returns. Others that
+    /// commit at the same time share the cost.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`]; then none of these drafts was committed, unless an earlier one of them failed alone.
+    pub async fn commit(&self, drafts: Vec<Draft>) -> Result<Vec<Option<Entry>>, NodeError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.writer.send(Job { drafts, reply })?;
+        answer.await.map_err(|_| NodeError::Closed)?
+    }
+
+    /// As [`Self::commit`], for threads outside the runtime.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_blocking(&self, drafts: Vec<Draft>) -> Result<Vec<Option<Entry>>, NodeError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.writer.send(Job { drafts, reply })?;
+        answer.blocking_recv().map_err(|_| NodeError::Closed)?
+    }
+
+    /// Commits `draft` together with changes to the replica's local table, in one transaction. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`]; then nothing was changed.
+    pub fn commit_with_local(
+        &self,
+        draft: &Draft,
+        local: impl FnOnce(&mut dyn WriteTx, Option<&Entry>) -> Result<(), StorageError>,
+    ) -> Result<Option<Entry>, NodeError> {
+        let author = Author {
+            key: &self.key,
+            wall: now(),
+            fresh_epoch: u64::from_le_bytes(random()?),
+            instance: self.storage.instance(),
+        };
+        let mut tx = self.storage.write(self.durability)?;
+        let mut ledger = Ledger::open(&mut *tx)?;
+        let entry = ledger.commit(&author, draft)?;
+        ledger.seal(&author)?;
+        ledger.finish()?;
+        local(&mut *tx, entry.as_ref())?;
+        tx.commit()?;
+        if entry.is_some() {
+            self.changed();
+        }
+        Ok(entry)
+    }
+
+    /// Redeems a ticket for this device. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn redeem(&self, ticket: &DeviceKey) -> Result<(), NodeError> {
+        write_sealed(&*self.storage, &self.key, Durability::Full, |ledger, author| {
+            ledger.redeem(author, ticket)
+        })?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Tells everybody that something was committed, by this process or another.
+    pub fn changed(&self) {
+        self.version.send_modify(|v| *v += 1);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        signals.retain(|signal| match signal.upgrade() {
+            Some(signal) => {
+                signal.ring(self.database);
+                true
+            }
+            None => false,
+        });
+    }
+
+    pub(crate) fn subscribe(&self, signal: &Arc<Signal>) {
+        self.signals.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(signal));
+    }
+
+    /// Counts changes; wakes with each.
+    #[must_use]
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Counts blobs that came or that a peer does not have; wakes with each.
+    #[must_use]
+    pub fn blob_versions(&self) -> watch::Receiver<u64> {
+        self.blob_version.subscribe()
+    }
+
+    /// Counts sessions that opened this database; wakes with each.
+    #[must_use]
+    pub fn openings(&self) -> watch::Receiver<u64> {
+        self.opened.subscribe()
+    }
+
+    fn wants(&self) -> MutexGuard<'_, Wants> {
+        self.wants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// States which blobs are lacking now; connected peers are asked for them, as are peers that connect later.
+    pub fn want(&self, hashes: impl IntoIterator<Item = ChunkHash>) {
+        self.wants().set(hashes);
+        self.ring();
+    }
+
+    /// Wanted blobs that no connected peer has.
+    #[must_use]
+    pub fn unobtainable(&self) -> Vec<ChunkHash> {
+        self.wants().unobtainable()
+    }
+
+    /// Whether work on what was received is going on; peers are told and wait for it.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::SeqCst);
+        self.ring();
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn session_joined(&self, session: SessionId) {
+        self.wants().join(session);
+        self.opened.send_modify(|v| *v += 1);
+    }
+
+    pub(crate) fn session_left(&self, session: SessionId) {
+        self.wants().leave(session);
+        self.blob_version.send_modify(|v| *v += 1);
+        self.ring();
+    }
+
+    pub(crate) fn wants_of(&self, session: SessionId) -> Vec<ChunkHash> {
+        self.wants().ask(session)
+    }
+
+    pub(crate) fn blob_arrived(&self, hash: &ChunkHash) {
+        self.wants().arrived(hash);
+        self.blob_version.send_modify(|v| *v += 1);
+    }
+
+    pub(crate) fn blobs_refused(&self, session: SessionId, hashes: &[ChunkHash]) {
+        self.wants().refused(session, hashes);
+        self.blob_version.send_modify(|v| *v += 1);
+        self.ring();
+    }
+}
