@@ -2,8 +2,8 @@
 //! is synced before it replaces anything; and whatever changed since the scan is left alone (I4, I6). An action that fails
 //! is reported, stops no other, and leaves nothing behind (I5).
 //!
-//! The caller marks [`crate::plan::Plan::leaving`] before, and stores [`Applied::base`] after. A crash at any point in
-//! between is made good by the next scan and plan.
+//! The caller stores [`Applied::base`] afterwards. A crash at any point before that is made good by the next scan and plan,
+//! which recognise what was done already.
 
 mod content;
 mod local;

@@ -3,7 +3,7 @@
 //!
 //! # Encoding
 //!
-//! `[1, state, source, seen, leaving]` in the canonical encoding of [`anabranch_core::codec`], with `source` =
+//! `[1, state, source, seen]` in the canonical encoding of [`anabranch_core::codec`], with `source` =
 //! `[[value id…]]` or `[[value id…], path]` and `seen` = `[mode, inode, size, mtime, ctime, settled]`.
 
 use crate::fs::{Kind, Stat};
@@ -76,9 +76,6 @@ pub struct Base {
     pub source: Source,
     /// How it looked here.
     pub seen: Seen,
-    /// Set while an apply is about to take it away although its values still live (they go to another name): finding
-    /// nothing here then means that we did it, not that the user deleted anything.
-    pub leaving: bool,
 }
 
 /// Why bytes are no row of the base.
@@ -155,7 +152,7 @@ impl Base {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.array(5).u64(VERSION);
+        w.array(4).u64(VERSION);
         self.state.write(&mut w);
         let of = match &self.source {
             Source::Path { .. } => None,
@@ -171,7 +168,6 @@ impl Base {
         let Seen { mode, inode, size, mtime_ns, ctime_ns, settled } = self.seen;
         w.array(6).u64(mode.into()).u64(inode).u64(size);
         w.u64(fold(mtime_ns)).u64(fold(ctime_ns)).bool(settled);
-        w.bool(self.leaving);
         w.finish()
     }
 
@@ -181,7 +177,7 @@ impl Base {
     /// [`BaseError`] for any bytes but those that [`Self::encode`] makes.
     pub fn decode(bytes: &[u8]) -> Result<Self, BaseError> {
         let mut r = Reader::new(bytes);
-        r.tuple("base row", 5)?;
+        r.tuple("base row", 4)?;
         match r.u64("version")? {
             VERSION => {}
             found => {
@@ -192,9 +188,8 @@ impl Base {
         let state = State::read(&mut r)?;
         let source = read_source(&mut r)?;
         let seen = read_seen(&mut r)?;
-        let leaving = r.bool("leaving")?;
         r.finish()?;
-        Ok(Self { state, source, seen, leaving })
+        Ok(Self { state, source, seen })
     }
 }
 
@@ -231,15 +226,15 @@ mod tests {
 
     fn base() -> impl Strategy<Value = Base> {
         let values = proptest::collection::vec(any::<Vec<u8>>().prop_map(ValueId), 0..4);
-        (state(), values, "[a-z]{0,3}", any::<[i64; 4]>(), any::<(u32, bool, bool)>()).prop_map(
-            |(state, values, of, [inode, size, mtime_ns, ctime_ns], (mode, settled, leaving))| {
+        (state(), values, "[a-z]{0,3}", any::<[i64; 4]>(), any::<(u32, bool)>()).prop_map(
+            |(state, values, of, [inode, size, mtime_ns, ctime_ns], (mode, settled))| {
                 let source = match RelPath::new(of) {
                     Ok(of) => Source::Copy { of, values },
                     Err(_) => Source::Path { values },
                 };
                 let (inode, size) = (inode as u64, size as u64);
                 let seen = Seen { mode, inode, size, mtime_ns, ctime_ns, settled };
-                Base { state, source, seen, leaving }
+                Base { state, source, seen }
             },
         )
     }
@@ -269,7 +264,7 @@ mod tests {
 
     #[test]
     fn another_version_is_refused() {
-        let row = [0x85, 2, 0x82, 1, 0, 0x81, 0x80];
+        let row = [0x84, 2, 0x82, 1, 0, 0x81, 0x80];
         assert!(matches!(
             Base::decode(&row),
             Err(BaseError::Encoding(DecodeError::Version { found: 2, .. }))

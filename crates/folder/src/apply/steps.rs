@@ -375,7 +375,7 @@ impl<'a> Applier<'a> {
         let mut seen = Seen::new(stat, self.clock.now_ns());
         seen.settled &= trusted || stat.kind == Kind::Dir;
         let Goal { path, state, source } = goal.clone();
-        self.applied.base.push((path, Some(Base { state, source, seen, leaving: false })));
+        self.applied.base.push((path, Some(Base { state, source, seen })));
         self.fresh = true;
     }
 

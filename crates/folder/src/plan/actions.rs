@@ -133,10 +133,6 @@ pub struct PutOff {
 pub struct Plan {
     /// In an order in which they can be carried out.
     pub actions: Vec<Action>,
-    /// Paths from which the actions take away content whose values live. Before applying, their rows of the base are to be
-    /// marked [`Base::leaving`], durably: otherwise a crash in the middle would make the next scan take our doing for the
-    /// user's deletion.
-    pub leaving: Vec<RelPath>,
     /// What cannot be done now.
     pub put_off: Vec<PutOff>,
 }
@@ -210,7 +206,7 @@ where
     actions.extend(touches);
     let hidden = hidden.into_iter().map(|path| PutOff { path, hidden: true });
     let unsaved = moves.put_off.into_iter().map(|path| PutOff { path, hidden: false });
-    Ok(Plan { actions, leaving: moves.leaving, put_off: hidden.chain(unsaved).collect() })
+    Ok(Plan { actions, put_off: hidden.chain(unsaved).collect() })
 }
 
 fn compare<E, B, T>(
@@ -277,8 +273,8 @@ fn touch(was: Base, slot: Slot) -> Option<Action> {
         let was = Was { path: path.clone(), state: was.state, seen: was.seen };
         return Some(Action::SetMeta { goal: Goal { path, state, source }, was });
     }
-    let right = was.source == source && !was.leaving;
-    (!right).then(|| Action::Adopt { path, base: Base { source, leaving: false, ..was } })
+    let right = was.source == source;
+    (!right).then(|| Action::Adopt { path, base: Base { source, ..was } })
 }
 
 fn saying(was: &Base, slot: Option<&Slot>) -> Saying {

@@ -39,7 +39,6 @@ pub(super) struct Moves {
     pub(super) to: BTreeMap<RelPath, Move>,
     /// Where each move starts: its destination.
     pub(super) from: BTreeMap<RelPath, RelPath>,
-    pub(super) leaving: Vec<RelPath>,
     pub(super) put_off: Vec<RelPath>,
 }
 
@@ -54,7 +53,6 @@ impl Moves {
         moves.save_what_lives(diffs, homes, hidden);
         moves.match_content(diffs);
         while moves.settle(diffs) || moves.break_needed_cycle(diffs) {}
-        moves.leaving.retain(|path| diffs.contains_key(path));
         moves
     }
 
@@ -77,7 +75,7 @@ impl Moves {
     ) {
         let mut waiting = Vec::new();
         for (path, diff) in &*diffs {
-            let Some(was) = &diff.was else { continue };
+            let Some(was) = diff.was.as_ref().filter(|was| !was.state.is_dir()) else { continue };
             let home = match &diff.saying {
                 Saying::Nobody => continue,
                 Saying::Here(values) | Saying::Elsewhere(values) => {
@@ -87,12 +85,12 @@ impl Moves {
             if home.is_none() && matches!(diff.saying, Saying::Elsewhere(_)) {
                 continue;
             }
-            self.leaving.push(path.clone());
-            let Some(content) = was.state.content() else { continue };
             let saved = match home.map(|home| (home, diffs.get(home))) {
                 Some((home, None)) => !hidden.contains(home),
                 Some((home, Some(there))) => {
-                    let fits = wants(there) == Some(content) && !self.to.contains_key(home);
+                    let goal = there.goal.as_ref().map(|(state, _)| state);
+                    let fits = goal.is_some_and(|goal| goal.same_content(&was.state))
+                        && !self.to.contains_key(home);
                     if fits {
                         self.add(path.clone(), home.clone(), true);
                     }

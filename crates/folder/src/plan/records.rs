@@ -1,10 +1,10 @@
 //! The first half of the planner: what the user did since the base, as records for the database and changes to the base.
 
-use super::targets::{Group, Slot, Targets};
+use super::targets::{Slot, Targets};
 use crate::base::{Base, Seen, Source, Value, ValueId};
 use crate::path::RelPath;
 use crate::scan::{Here, Local};
-use crate::sorted::{InputError, Sorted, first};
+use crate::sorted::{InputError, Sorted};
 use crate::state::State;
 use std::collections::{BTreeSet, VecDeque};
 
@@ -67,15 +67,14 @@ impl Change {
         match self {
             Self::Put { state, seen } => {
                 let source = Source::Path { values: vec![id] };
-                Some(Base { state: state.clone(), source, seen: *seen, leaving: false })
+                Some(Base { state: state.clone(), source, seen: *seen })
             }
             Self::Delete | Self::DropValues { .. } => None,
         }
     }
 }
 
-/// The values that the base knows as conflict copies, so that a copy which the user moved over its original is told from
-/// an original that an interrupted apply had already brought up to date.
+/// The values that the base knows as conflict copies: with them the planner follows where a copy went.
 #[derive(Debug, Clone, Default)]
 pub struct SeenCopies(BTreeSet<ValueId>);
 
@@ -100,8 +99,12 @@ impl SeenCopies {
     }
 }
 
-/// What the user did since the base: `rows` from a [`crate::scan::Scan`] against the tree of the values that live now. All
+/// What the user did since the base: `rows` from a [`crate::scan::Scan`] against the tree of the values that live now. The
 /// steps of one path are to be committed together; between paths the caller may stop and commit.
+///
+/// The same disk can come about in two ways: by the user's hands, or by an apply that was interrupted before it reached the
+/// base. What is as the tree wants it is therefore taken as done and not recorded. And content that is missing at one path,
+/// or replaced there, while its value shows elsewhere, counts as moved, not as deleted, if it is found there.
 pub fn plan_records<E, R, T>(
     rows: R,
     targets: Targets<T>,
@@ -112,24 +115,33 @@ where
     T: Iterator<Item = Result<(RelPath, Vec<Value>), E>>,
 {
     let keyed: Keyed<E> = |row| row.map(|local| (local.path.clone(), local));
-    Records {
-        rows: Sorted::new(rows.map(keyed)),
-        targets,
-        slot: None,
-        copies,
-        steps: VecDeque::new(),
-    }
+    let (steps, waiting, standing) = Default::default();
+    let rows = Sorted::new(rows.map(keyed));
+    Records { rows, targets, slot: None, copies, steps, waiting, standing }
 }
 
 type Keyed<E> = fn(Result<Local, E>) -> Result<(RelPath, Local), E>;
 
-/// The steps of [`plan_records`], in the order of the paths. Ends with the first error.
+/// The steps of [`plan_records`]: in the order of the paths, except for those that wait for the others. Ends with the first
+/// error.
 pub struct Records<'a, E, R, T> {
     rows: Sorted<std::iter::Map<R, Keyed<E>>, Local>,
     targets: Targets<T>,
     slot: Option<Slot>,
     copies: &'a SeenCopies,
     steps: VecDeque<LocalStep>,
+    waiting: Vec<Waiting>,
+    /// Values of conflict copies, present and former, that were found where they show.
+    standing: BTreeSet<ValueId>,
+}
+
+/// Something that went from a path, to be judged when it is known whether it stands elsewhere.
+struct Waiting {
+    values: Vec<ValueId>,
+    /// If it does.
+    moved: Vec<LocalStep>,
+    /// If it does not.
+    lost: Vec<LocalStep>,
 }
 
 impl<E, R, T> Iterator for Records<'_, E, R, T>
@@ -144,18 +156,14 @@ where
             if let Some(step) = self.steps.pop_front() {
                 return Some(Ok(step));
             }
-            match self.next_row() {
+            match self.row() {
                 Err(error) => return Some(Err(error)),
-                Ok(None) => return None,
-                Ok(Some(local)) => match self.slot_at(&local.path) {
-                    Err(error) => return Some(Err(error)),
-                    Ok(slot) => {
-                        let copies = self.copies;
-                        self.steps.extend(
-                            Row { path: local.path, slot, copies }.compare(local.base, local.here),
-                        );
-                    }
-                },
+                Ok(true) => {}
+                Ok(false) => {
+                    let Waiting { values, moved, lost } = self.waiting.pop()?;
+                    let stands = values.iter().any(|value| self.standing.contains(value));
+                    self.steps.extend(if stands { moved } else { lost });
+                }
             }
         }
     }
@@ -166,9 +174,28 @@ where
     R: Iterator<Item = Result<Local, E>>,
     T: Iterator<Item = Result<(RelPath, Vec<Value>), E>>,
 {
-    fn next_row(&mut self) -> Result<Option<Local>, InputError<E>> {
-        let Some(path) = first(self.rows.peek()?, None).cloned() else { return Ok(None) };
-        self.rows.take(&path)
+    /// Takes in one row; `false` when there are no more.
+    fn row(&mut self) -> Result<bool, InputError<E>> {
+        let Some(path) = self.rows.peek()?.cloned() else { return Ok(false) };
+        let Some(Local { base, here, .. }) = self.rows.take(&path)? else { return Ok(false) };
+        let slot = self.slot_at(&path)?;
+        self.note_standing(slot.as_ref(), &here);
+        match (Row { path, slot, copies: self.copies }).compare(base, here) {
+            Judged::Now(steps) => self.steps.extend(steps),
+            Judged::Later(waiting) => self.waiting.push(waiting),
+        }
+        Ok(true)
+    }
+
+    fn note_standing(&mut self, slot: Option<&Slot>, here: &Here) {
+        let (Some(Slot { state, source, .. }), Here::Present { state: now, .. }) = (slot, here)
+        else {
+            return;
+        };
+        let of_copy = source.is_copy() || self.copies.any(source.values());
+        if of_copy && state.same_content(now) {
+            self.standing.extend(source.values().iter().cloned());
+        }
     }
 
     /// What the tree has at `path`.
@@ -190,15 +217,20 @@ struct Row<'a> {
     copies: &'a SeenCopies,
 }
 
+enum Judged {
+    Now(Vec<LocalStep>),
+    Later(Waiting),
+}
+
 impl Row<'_> {
-    fn compare(self, base: Option<Base>, here: Here) -> Vec<LocalStep> {
+    fn compare(self, base: Option<Base>, here: Here) -> Judged {
         match (base, here) {
-            (_, Here::Hidden) | (None, Here::Gone) => Vec::new(),
-            (Some(base), Here::Gone) => vec![self.gone(base)],
-            (None, Here::Present { state, seen }) => vec![self.found(state, seen)],
+            (_, Here::Hidden) | (None, Here::Gone) => Judged::Now(Vec::new()),
+            (Some(base), Here::Gone) => self.gone(base),
+            (None, Here::Present { state, seen }) => Judged::Now(vec![self.found(state, seen)]),
             (Some(base), Here::Present { state, seen }) => {
                 if base.state.same_content(&state) {
-                    self.same(base, state, seen)
+                    Judged::Now(self.same(base, state, seen))
                 } else {
                     self.changed(base, state, seen)
                 }
@@ -206,38 +238,33 @@ impl Row<'_> {
         }
     }
 
-    fn gone(self, base: Base) -> LocalStep {
-        let path = self.path.clone();
-        match &base.source {
-            _ if base.leaving => LocalStep::Forget { path },
-            Source::Copy { of, values } => {
-                LocalStep::Record(dropped(of.clone(), path, values.clone()))
-            }
+    fn gone(self, base: Base) -> Judged {
+        let forget = vec![LocalStep::Forget { path: self.path.clone() }];
+        let replaces = self.seen_values(&base);
+        let lost = match &base.source {
+            Source::Copy { of, .. } => dropped(of.clone(), self.path.clone(), replaces),
             // Deleted elsewhere too, or by an apply that was interrupted.
-            Source::Path { values } if !self.any_lives(values) => LocalStep::Forget { path },
+            Source::Path { values } if !self.any_lives(values) => return Judged::Now(forget),
             Source::Path { .. } => {
-                let replaces = self.seen_values(&base);
+                let path = self.path.clone();
                 LocalStep::Record(Record { path, change: Change::Delete, replaces })
             }
-        }
+        };
+        self.judge(base, vec![lost], forget)
     }
 
     /// Something with the content of the base.
     fn same(self, base: Base, state: State, seen: Seen) -> Vec<LocalStep> {
         if base.state == state {
             let same = base.seen.looks_like(&seen) && base.seen.settled == seen.settled;
-            let path = self.path;
-            let base = Base { seen, ..base };
-            return if same { Vec::new() } else { vec![LocalStep::Adopt { path, base }] };
+            return if same { Vec::new() } else { vec![self.adopt(state, base.source, seen)] };
         }
         // Mode or time changed. That is recorded where the content still is the one that lives; it does not bring back
         // what was deleted or replaced elsewhere, and it does not make a copy more than a copy.
         let done_already = self.slot.as_ref().is_some_and(|slot| slot.state == state);
         let implied = base.source.values().is_empty();
-        if done_already
-            || base.source.is_copy()
-            || !(implied || self.any_lives(base.source.values()))
-        {
+        let lives = implied || self.any_lives(base.source.values());
+        if done_already || base.source.is_copy() || !lives {
             return vec![self.adopt(state, base.source, seen)];
         }
         let replaces = self.seen_values(&base);
@@ -245,21 +272,24 @@ impl Row<'_> {
     }
 
     /// Something else than the base says.
-    fn changed(self, base: Base, state: State, seen: Seen) -> Vec<LocalStep> {
-        if let Some(source) = self.arrived(Some(&base), &state) {
-            return vec![self.adopt(state, source, seen)];
-        }
+    fn changed(self, base: Base, state: State, seen: Seen) -> Judged {
+        let replaces = self.seen_values(&base);
+        let mut lost = Vec::new();
+        let moved = match self.arrived(Some(&base), &state) {
+            Some(source) => self.adopt(state.clone(), source, seen),
+            None => self.put(state.clone(), seen, Vec::new()),
+        };
         match &base.source {
-            _ if base.leaving => vec![self.put(state, seen, Vec::new())],
-            Source::Path { .. } => {
-                let replaces = self.seen_values(&base);
-                vec![self.put(state, seen, replaces)]
+            _ if self.living(&base).is_empty() && matches!(moved, LocalStep::Adopt { .. }) => {
+                return Judged::Now(vec![moved]);
             }
-            Source::Copy { of, values } => {
-                let dropped = dropped(of.clone(), self.path.clone(), values.clone());
-                vec![LocalStep::Record(dropped), self.put(state, seen, Vec::new())]
+            Source::Path { .. } => lost.push(self.put(state, seen, replaces)),
+            Source::Copy { of, .. } => {
+                lost.push(dropped(of.clone(), self.path.clone(), replaces));
+                lost.push(self.put(state, seen, Vec::new()));
             }
         }
+        self.judge(base, lost, vec![moved])
     }
 
     /// Something that the base does not know.
@@ -270,28 +300,49 @@ impl Row<'_> {
         }
     }
 
+    /// What became of the content of `base`, which is not here any more: if it is where its values show, it was `moved`;
+    /// otherwise, or if no value says it any more, it is `lost`.
+    fn judge(self, base: Base, lost: Vec<LocalStep>, moved: Vec<LocalStep>) -> Judged {
+        let values = self.living(&base);
+        let shows_here =
+            self.slot.as_ref().is_some_and(|slot| share(slot.source.values(), &values));
+        if values.is_empty() || shows_here {
+            return Judged::Now(lost);
+        }
+        Judged::Later(Waiting { values, moved, lost })
+    }
+
+    /// The values that may still say what the base has.
+    fn living(&self, base: &Base) -> Vec<ValueId> {
+        if base.source.is_copy() {
+            return base.source.values().to_vec();
+        }
+        let mut groups = self.slot.iter().flat_map(|slot| &slot.groups);
+        let same = groups.find(|group| group.state.same_content(&base.state));
+        same.map(|group| group.values.clone()).unwrap_or_default()
+    }
+
     /// The values that `state` already is: both sides had it before they met, or an apply was interrupted between the disk
-    /// and the base. Not where the user can have made it so from what the base knows: that is a choice, to be recorded.
+    /// and the base. A losing value does not count if the user can have taken it from the base or from a copy: then it is a
+    /// choice, to be recorded.
     fn arrived(&self, base: Option<&Base>, state: &State) -> Option<Source> {
         let slot = self.slot.as_ref()?;
-        let known = |values: &[ValueId]| {
-            let at_hand = base.is_some_and(|base| share(base.source.values(), values));
-            at_hand || self.copies.any(values)
-        };
         if slot.state.same_content(state) {
-            let is_copy = slot.source.is_copy();
-            return (is_copy || !known(slot.source.values())).then(|| slot.source.clone());
+            return Some(slot.source.clone());
         }
         let group = slot.groups.iter().find(|group| group.state.same_content(state))?;
-        let Group { values, .. } = group;
-        (!known(values)).then(|| Source::Path { values: values.clone() })
+        let values = &group.values;
+        let at_hand = base.is_some_and(|base| share(base.source.values(), values));
+        let known = at_hand || self.copies.any(values);
+        (!known).then(|| Source::Path { values: values.clone() })
     }
 
     /// The live values whose content the user saw at this path: those of the base, and those that came since and differ
     /// from them in mode or time only.
     fn seen_values(&self, base: &Base) -> Vec<ValueId> {
         let mut values = base.source.values().to_vec();
-        let groups = self.slot.iter().flat_map(|slot| &slot.groups);
+        let slot = self.slot.as_ref().filter(|_| !base.source.is_copy());
+        let groups = slot.into_iter().flat_map(|slot| &slot.groups);
         for group in groups.filter(|group| group.state.same_content(&base.state)) {
             let more = group.values.iter().filter(|value| !values.contains(value)).cloned();
             values.extend(more.collect::<Vec<_>>());
@@ -305,8 +356,7 @@ impl Row<'_> {
     }
 
     fn adopt(&self, state: State, source: Source, seen: Seen) -> LocalStep {
-        let base = Base { state, source, seen, leaving: false };
-        LocalStep::Adopt { path: self.path.clone(), base }
+        LocalStep::Adopt { path: self.path.clone(), base: Base { state, source, seen } }
     }
 
     fn put(&self, state: State, seen: Seen, replaces: Vec<ValueId>) -> LocalStep {
@@ -315,8 +365,8 @@ impl Row<'_> {
     }
 }
 
-fn dropped(of: RelPath, copy: RelPath, values: Vec<ValueId>) -> Record {
-    Record { path: of, change: Change::DropValues { copy }, replaces: values }
+fn dropped(of: RelPath, copy: RelPath, values: Vec<ValueId>) -> LocalStep {
+    LocalStep::Record(Record { path: of, change: Change::DropValues { copy }, replaces: values })
 }
 
 fn share(a: &[ValueId], b: &[ValueId]) -> bool {

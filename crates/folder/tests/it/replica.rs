@@ -196,9 +196,6 @@ impl Replica {
 
     fn apply(&mut self, hidden: &Hold, others: &[MemFs], run: &mut Run) {
         run.plan = self.plan(hidden);
-        for path in &run.plan.leaving {
-            self.base.get_mut(path).unwrap().leaving = true;
-        }
         let mut disks = Disks(std::iter::once(&self.fs).chain(others).cloned().collect());
         let applied = apply(&self.fs, &*self.clock, &run.plan.actions, &mut disks, &mut |_, _| {});
         match applied {
