@@ -1,0 +1,298 @@
+//! membership.json: which entries are admissible on which ground, and who may do what after it.
+
+use crate::file::{golden, hex, list, text, unhex, unhex_of};
+use crate::world::{Scribe, Spec, World, admit, encoded, grant, members, replica, verified};
+use anabranch_core::codec::Writer;
+use anabranch_core::entry::{Entry, GrantRef, StoreId};
+use anabranch_core::error::{Error, Refusal};
+use anabranch_core::id::{DatabaseId, NodeId, Position};
+use anabranch_core::key::DeviceKey;
+use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms, encode_cells, redemption_message};
+use anabranch_core::run::Run;
+use anabranch_core::storage::Storage;
+use anabranch_core::view::View;
+use serde_json::{Value, json};
+
+/// What comes of the last run after all before it were admitted.
+fn outcome(database: DatabaseId, runs: &[Vec<u8>]) -> (&'static str, Vec<Value>) {
+    let storage = replica(database);
+    let (last, ground) = runs.split_last().unwrap();
+    for run in ground {
+        assert!(admit(&storage, &verified(run, database).unwrap()).unwrap(), "the ground");
+    }
+    let result = match admit(&storage, &verified(last, database).unwrap()) {
+        Ok(true) => "admitted",
+        Ok(false) => "waits",
+        Err(Error::Refused(refusal)) => match refusal {
+            Refusal::ParentNotHead(_) => "refused: a parent is no head",
+            Refusal::Generation { .. } => "refused: generation",
+            Refusal::NotPermitted { .. } => "refused: role",
+            Refusal::Grant { .. } => "refused: grant",
+            Refusal::Priority { .. } => "refused: priority",
+            Refusal::OwnParent { .. } => "refused: own log as parent",
+            Refusal::Genesis => "refused: genesis",
+            Refusal::MembersAbsent { .. } => "refused: members payload absent",
+            other => unreachable!("{other}"),
+        },
+        Err(other) => unreachable!("{other}"),
+    };
+    let tx = storage.read().unwrap();
+    let view = View::new(&*tx);
+    let roles = (1..=4).map(|seed| role(view, DeviceKey::from_seed(&[seed; 32]).node_id()));
+    (result, roles.collect())
+}
+
+fn role(view: View<'_>, device: NodeId) -> Value {
+    let role = view.role_of(&device).unwrap();
+    json!({ "device": hex(device.0), "role": role.map(Role::name) })
+}
+
+fn case(name: &str, database: DatabaseId, runs: Vec<Vec<u8>>) -> Value {
+    let (result, roles) = outcome(database, &runs);
+    json!({
+        "name": name,
+        "database": database.to_string(),
+        "runs": runs.iter().map(hex).collect::<Vec<_>>(),
+        "last": result,
+        "roles": roles,
+    })
+}
+
+/// Founded by `ann`, where `bob` may write and `cid` read.
+struct Ground {
+    world: World,
+    ann: Scribe,
+    bob: Scribe,
+    cid: Scribe,
+    dan: Scribe,
+    runs: Vec<Vec<u8>>,
+    genesis: Position,
+}
+
+const BOB_MAY: u32 = 1;
+const CID_MAY: u32 = 2;
+
+impl Ground {
+    fn new() -> Self {
+        let [mut ann, bob, cid, dan] = [1, 2, 3, 4].map(Scribe::new);
+        let ops = [
+            grant(Subject::Device(ann.log.device), Role::Admin, 0),
+            grant(Subject::Device(bob.log.device), Role::Write, 0),
+            grant(Subject::Device(cid.log.device), Role::Read, 0),
+        ];
+        let (world, genesis) = World::founded_with(&mut ann, &ops);
+        let runs = vec![encoded(&world.run(&[&genesis]))];
+        Self { world, ann, bob, cid, dan, runs, genesis: genesis.position() }
+    }
+
+    fn data(&self, who: &Scribe) -> Vec<(StoreId, Vec<u8>)> {
+        vec![(StoreId::table("t"), encode_cells(&who.log, &[]))]
+    }
+
+    fn keep(&mut self, entry: &Entry) -> Position {
+        self.runs.push(encoded(&self.world.run(&[entry])));
+        entry.position()
+    }
+
+    fn case(&self, name: &str) -> Value {
+        case(name, self.world.database, self.runs.clone())
+    }
+}
+
+fn spec(parents: &[Position], grant: GrantRef, payloads: Vec<(StoreId, Vec<u8>)>) -> Spec {
+    Spec { parents: parents.to_vec(), timestamp: 5, grant, payloads, lie: 0 }
+}
+
+fn genesis_cases() -> Vec<Value> {
+    let founded = |ops: &[MemberOp]| {
+        let mut ann = Scribe::new(1);
+        let (world, genesis) = World::founded_with(&mut ann, ops);
+        (world.database, vec![encoded(&world.run(&[&genesis]))])
+    };
+    let [ann, bob] = [1, 2].map(|seed| Subject::Device(Scribe::new(seed).log.device));
+    let of = |name, ops: &[MemberOp]| {
+        let (database, runs) = founded(ops);
+        case(name, database, runs)
+    };
+    vec![
+        of("genesis that names its device as admin", &[grant(ann, Role::Admin, 0)]),
+        of(
+            "genesis with a second admin",
+            &[grant(ann, Role::Admin, 0), grant(bob, Role::Admin, 9)],
+        ),
+        of("genesis that names another device", &[grant(bob, Role::Admin, 0)]),
+        of("genesis that makes a writer", &[grant(ann, Role::Write, 0)]),
+        of("genesis at priority 1", &[grant(ann, Role::Admin, 1)]),
+        of("genesis without a grant", &[]),
+    ]
+}
+
+fn data_cases() -> Vec<Value> {
+    let mut cases = Vec::new();
+    // Who writes with which grant of genesis.
+    for (name, who, index) in [
+        ("a writer writes", "bob", BOB_MAY),
+        ("a reader writes", "cid", CID_MAY),
+        ("with the grant of another device", "dan", BOB_MAY),
+        ("with a grant that nobody made", "bob", 7),
+    ] {
+        let mut g = Ground::new();
+        let grant = g.world.granted(index);
+        let mut scribe = match who {
+            "bob" => g.bob.clone(),
+            "cid" => g.cid.clone(),
+            _ => g.dan.clone(),
+        };
+        let data = g.data(&scribe);
+        let entry = g.world.write(&mut scribe, spec(&[g.genesis], grant, data));
+        g.keep(&entry);
+        cases.push(g.case(name));
+    }
+    let mut lies = Ground::new();
+    let (grant, data) = (lies.world.granted(BOB_MAY), lies.data(&lies.bob));
+    let lying = Spec { lie: 1, ..spec(&[lies.genesis], grant, data) };
+    let entry = lies.world.write(&mut lies.bob, lying);
+    lies.keep(&entry);
+    cases.push(lies.case("a generation too high"));
+    cases.extend(past_cases());
+    cases
+}
+
+/// What must lie in an entry's past.
+fn past_cases() -> Vec<Value> {
+    let mut alone = Ground::new();
+    let (grant, data) = (alone.world.granted(BOB_MAY), alone.data(&alone.bob));
+    let entry = alone.world.write(&mut alone.bob, spec(&[], grant, data));
+    alone.keep(&entry);
+    let mut waits = Ground::new();
+    let (grant, data) = (waits.world.admin, waits.data(&waits.ann));
+    let unheard = waits.world.write(&mut waits.ann, spec(&[], grant, data));
+    let (grant, data) = (waits.world.granted(BOB_MAY), waits.data(&waits.bob));
+    let entry = waits.world.write(&mut waits.bob, spec(&[unheard.position()], grant, data));
+    waits.keep(&entry);
+    let mut unsigned = Ground::new();
+    let admin = unsigned.world.admin;
+    let first = unsigned.world.write(&mut unsigned.ann, spec(&[], admin, vec![]));
+    let second = unsigned.world.write(&mut unsigned.ann, spec(&[], admin, vec![]));
+    unsigned.runs.push(encoded(&unsigned.world.run(&[&first, &second])));
+    let grant = unsigned.world.granted(BOB_MAY);
+    let entry = unsigned.world.write(&mut unsigned.bob, spec(&[first.position()], grant, vec![]));
+    let mut forged = unsigned.runs.clone();
+    unsigned.keep(&entry);
+    let head = unsigned.world.signature(&entry.position());
+    let wrong = unsigned.world.signature(&second.position());
+    let run = Run::new(unsigned.world.database, vec![entry], head, vec![wrong]);
+    forged.push(encoded(&run));
+    vec![
+        alone.case("the grant is not in the past"),
+        waits.case("a parent has not arrived"),
+        unsigned.case("a parent inside a run, its head travels along"),
+        case("a parent inside a run, with a wrong head", unsigned.world.database, forged),
+    ]
+}
+
+fn grant_cases() -> Vec<Value> {
+    let by = |name, who: fn(&Ground) -> (Scribe, u32), ops: Vec<MemberOp>| {
+        let mut g = Ground::new();
+        let (mut scribe, index) = who(&g);
+        let parents = if scribe.tip.is_some() { vec![] } else { vec![g.genesis] };
+        let used = g.world.granted(index);
+        let entry = g.world.write(&mut scribe, spec(&parents, used, vec![members(&ops)]));
+        g.keep(&entry);
+        g.case(name)
+    };
+    let dan = Subject::Device(Scribe::new(4).log.device);
+    let admin = |g: &Ground| (g.ann.clone(), 0);
+    let writer = |g: &Ground| (g.bob.clone(), BOB_MAY);
+    let mut lower = Ground::new();
+    let second = [grant(dan, Role::Admin, 5)];
+    let entry =
+        lower.world.write(&mut lower.ann, spec(&[], lower.world.admin, vec![members(&second)]));
+    let made = lower.keep(&entry);
+    let used = GrantRef { entry: made.id, index: 0 };
+    let above = [grant(Subject::Anyone, Role::Read, 4)];
+    let entry = lower.world.write(&mut lower.dan, spec(&[made], used, vec![members(&above)]));
+    lower.keep(&entry);
+    let mut later = Ground::new();
+    let entry = later.world.write(
+        &mut later.ann,
+        spec(&[], later.world.admin, vec![members(&[grant(dan, Role::Write, 0)])]),
+    );
+    later.keep(&entry);
+    let used = GrantRef { entry: entry.id(), index: 0 };
+    let data = later.data(&later.dan);
+    let entry = later.world.write(&mut later.dan, spec(&[later.genesis], used, data));
+    later.keep(&entry);
+    vec![
+        by("an admin grants", admin, vec![grant(dan, Role::Write, 0)]),
+        by("a writer grants", writer, vec![grant(dan, Role::Write, 0)]),
+        by("a writer's empty members payload", writer, vec![]),
+        by("an admin grants to everyone", admin, vec![grant(Subject::Anyone, Role::Read, 0)]),
+        lower.case("an admin grants a higher priority than its own"),
+        later.case("a grant that is held and not in the entry's past"),
+    ]
+}
+
+/// A ticket's grant by `ann`, and what `dan` makes of it.
+fn redeemed(
+    name: &str,
+    signer: &DeviceKey,
+    change: impl FnOnce(&mut Vec<(StoreId, Vec<u8>)>, &Scribe),
+) -> Value {
+    let mut g = Ground::new();
+    let ticket = DeviceKey::from_seed(&[9; 32]);
+    let terms = TicketTerms { limit: Some(1), expires: Some(anabranch_core::entry::Timestamp(1)) };
+    let subject = Subject::Ticket(ticket.node_id());
+    let op = MemberOp::Grant { subject, role: Role::Write, priority: 2, terms };
+    let entry = g.world.write(&mut g.ann, spec(&[], g.world.admin, vec![members(&[op])]));
+    let made = g.keep(&entry);
+    let used = GrantRef { entry: made.id, index: 0 };
+    let op = MemberOp::redeem(signer, &g.world.database, &used, &g.dan.log);
+    let mut payloads = vec![members(&[op])];
+    change(&mut payloads, &g.dan);
+    let entry = g.world.write(&mut g.dan, spec(&[made], used, payloads));
+    g.keep(&entry);
+    let mut case = g.case(name);
+    case["redemption_message"] =
+        json!(hex(redemption_message(&g.world.database, &used, &g.dan.log)));
+    case["ticket_key"] = json!(hex(ticket.node_id().0));
+    case
+}
+
+fn ticket_cases() -> Vec<Value> {
+    let right = DeviceKey::from_seed(&[9; 32]);
+    let wrong = DeviceKey::from_seed(&[8; 32]);
+    vec![
+        redeemed("a redemption, long after the ticket expired", &right, |_, _| {}),
+        redeemed("a redemption signed by another key", &wrong, |_, _| {}),
+        redeemed("a redemption along with data", &right, |payloads, dan| {
+            payloads.push((StoreId::table("t"), encode_cells(&dan.log, &[])));
+        }),
+        redeemed("data with a ticket's grant", &right, |payloads, dan| {
+            *payloads = vec![(StoreId::table("t"), encode_cells(&dan.log, &[]))];
+        }),
+        redeemed("two redemptions in one entry", &right, |payloads, _| {
+            let op = payloads[0].1[1..].to_vec();
+            let mut w = Writer::new();
+            w.array(2).raw(&op).raw(&op);
+            payloads[0].1 = w.finish();
+        }),
+    ]
+}
+
+#[test]
+fn membership() {
+    let made = [genesis_cases(), data_cases(), grant_cases(), ticket_cases()].concat();
+    let about =
+        "Runs of which all but the last are admitted, what comes of the last, and roles after it";
+    for case in golden("membership", about, made) {
+        let database: DatabaseId = text(&case["database"]).parse().unwrap();
+        let runs: Vec<Vec<u8>> = list(&case["runs"]).iter().map(unhex).collect();
+        let (result, roles) = outcome(database, &runs);
+        assert_eq!(result, case["last"], "{}", case["name"]);
+        assert_eq!(Value::from(roles), case["roles"], "{}", case["name"]);
+        if let Some(key) = case.get("ticket_key") {
+            assert_ne!(unhex_of::<32>(key), [0; 32]);
+        }
+    }
+}

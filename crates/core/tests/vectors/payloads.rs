@@ -1,0 +1,217 @@
+//! payloads.json: what the operations of cell stores and of the members store look like, and what makes no sense.
+
+use crate::file::{golden, hex, list, text, unhex, unhex_of};
+use anabranch_core::codec::Writer;
+use anabranch_core::entry::Timestamp;
+use anabranch_core::id::{LogId, NodeId};
+use anabranch_core::key::Signature;
+use anabranch_core::limits;
+use anabranch_core::ops::{
+    CellOp, MemberOp, Role, Subject, TicketTerms, ValueName, decode_cells, decode_members,
+    encode_cells, encode_members,
+};
+use anabranch_core::path::Path;
+use serde_json::{Value, json};
+
+const OWN: LogId = LogId { device: NodeId([0xaa; 32]), epoch: 7 };
+const OTHER: LogId = LogId { device: NodeId([0xbb; 32]), epoch: 8 };
+
+fn name(n: &ValueName) -> Value {
+    json!({
+        "device": hex(n.log.device.0), "epoch": n.log.epoch, "sequence": n.seq,
+        "index": n.index, "id": hex(n.id8),
+    })
+}
+
+fn cell_op(op: &Option<CellOp>) -> Value {
+    op.as_ref().map_or(Value::Null, |op| {
+        json!({
+            "path": hex(op.path.as_bytes()),
+            "value": op.value.as_ref().map(hex),
+            "replaces": op.replaces.iter().map(name).collect::<Vec<_>>(),
+        })
+    })
+}
+
+fn member_op(op: &Option<MemberOp>) -> Value {
+    let subject = |subject: &Subject| match subject {
+        Subject::Device(key) => json!({ "device": hex(key.0) }),
+        Subject::Anyone => json!("anyone"),
+        Subject::Ticket(key) => json!({ "ticket": hex(key.0) }),
+    };
+    match op {
+        None => Value::Null,
+        Some(MemberOp::Grant { subject: whom, role, priority, terms }) => json!({
+            "grant": subject(whom), "role": role.name(), "priority": priority,
+            "limit": terms.limit, "expires": terms.expires.map(|t| t.0),
+        }),
+        Some(MemberOp::Redeem { signature }) => json!({ "redeem": hex(signature.0) }),
+    }
+}
+
+fn read(store: &str, payload: &[u8]) -> Value {
+    let (operations, unknown): (Vec<Value>, bool) = if store == "cells" {
+        let decoded = decode_cells(&OWN, payload);
+        (decoded.ops.iter().map(cell_op).collect(), decoded.unknown)
+    } else {
+        let decoded = decode_members(payload);
+        (decoded.ops.iter().map(member_op).collect(), decoded.unknown)
+    };
+    json!({ "operations": operations, "needs_newer": unknown })
+}
+
+fn case(name: &str, store: &str, payload: &[u8]) -> Value {
+    json!({ "name": name, "store": store, "payload": hex(payload), "read": read(store, payload) })
+}
+
+fn cells(ops: &[CellOp]) -> Vec<u8> {
+    encode_cells(&OWN, ops)
+}
+
+/// A cell payload of operations written by hand, between two that make sense.
+fn around(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.array(2).array(0).array(3);
+    w.array(3).u64(0).bytes(b"\x10a\0").bytes(b"first");
+    write(&mut w);
+    w.array(3).u64(0).bytes(b"\x10b\0").bytes(b"last");
+    w.finish()
+}
+
+fn members_around(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.array(2);
+    write(&mut w);
+    w.array(6).u64(0).array(1).u64(1).u64(1).u64(0).u64(0).u64(0);
+    w.finish()
+}
+
+fn good_cells() -> Vec<Value> {
+    let path = Path::text(["row", "column"]).unwrap();
+    let names = vec![
+        ValueName { log: OWN, seq: 3, index: 0, id8: [1; 8] },
+        ValueName { log: OTHER, seq: 300, index: 70_000, id8: [2; 8] },
+    ];
+    let put = CellOp { path: path.clone(), value: Some(b"value".to_vec()), replaces: vec![] };
+    let over = CellOp { replaces: names.clone(), ..put.clone() };
+    let delete = CellOp { path, value: None, replaces: names };
+    let empty = CellOp { value: Some(vec![]), ..put.clone() };
+    vec![
+        case("no operations", "cells", &cells(&[])),
+        case("a new value", "cells", &cells(std::slice::from_ref(&put))),
+        case("a value of no bytes", "cells", &cells(&[empty])),
+        case("a value that replaces two", "cells", &cells(&[over])),
+        case("a delete and a value", "cells", &cells(&[delete, put])),
+    ]
+}
+
+fn odd_cells() -> Vec<Value> {
+    let p = b"\x10x\0";
+    let mut with_logs = Writer::new();
+    with_logs.array(2).array(1).array(2).bytes(&OTHER.device.0).u64(OTHER.epoch).array(1);
+    with_logs.array(4).u64(0).bytes(p).bytes(b"v").array(1);
+    with_logs.array(4).u64(2).u64(1).u64(0).bytes(&[1; 8]);
+    let mut too_many = Writer::new();
+    let count = limits::ENTRY_BYTES / 4 + 1;
+    too_many.array(2).array(0).array(count);
+    let too_many = [&too_many.finish()[..], &[0].repeat(count)].concat();
+    let mut cases = vec![
+        case("no path", "cells", &around(|w| _ = w.array(3).u64(0).bytes(b"x").bytes(b"v"))),
+        case("an empty path", "cells", &around(|w| _ = w.array(3).u64(0).bytes(b"").bytes(b"v"))),
+        case(
+            "a field too many",
+            "cells",
+            &around(|w| {
+                w.array(5).u64(0).bytes(p).bytes(b"v").array(0).u64(0);
+            }),
+        ),
+        case("a field missing", "cells", &around(|w| _ = w.array(2).u64(0).bytes(p))),
+        case("text for bytes", "cells", &around(|w| _ = w.array(3).u64(0).bytes(p).text("v"))),
+        case(
+            "an empty list of replaced values",
+            "cells",
+            &around(|w| {
+                w.array(4).u64(0).bytes(p).bytes(b"v").array(0);
+            }),
+        ),
+        case("a log number that is not listed", "cells", &with_logs.finish()),
+        case("no array", "cells", &around(|w| _ = w.u64(0))),
+        case("an operation of a later kind", "cells", &around(|w| _ = w.array(2).u64(2).text("?"))),
+        case(
+            "a later kind with 17 fields",
+            "cells",
+            &around(|w| {
+                w.array(17).u64(2);
+                (0..16).for_each(|_| _ = w.null());
+            }),
+        ),
+        case(
+            "a longer spelling in an operation",
+            "cells",
+            &around(|w| {
+                w.raw(&[0x83, 0x18, 0x00, 0x41, 0x10, 0x40]);
+            }),
+        ),
+        case("one byte at the end", "cells", &[&around(|w| _ = w.array(0))[..], &[0]].concat()),
+        case("cut off", "cells", &around(|w| _ = w.array(0))[..20]),
+        case("nothing", "cells", &[]),
+    ];
+    cases.push(json!({
+        "name": "49,153 operations", "store": "cells",
+        "payload_rule": "the head 82 80 99 c001, then 49,153 bytes 00",
+        "read": read("cells", &too_many),
+    }));
+    cases
+}
+
+fn member_cases() -> Vec<Value> {
+    let grant = |subject, role, terms| MemberOp::Grant { subject, role, priority: 3, terms };
+    let terms = TicketTerms { limit: Some(1), expires: Some(Timestamp(1_700_000_000_000_000)) };
+    let all = [
+        grant(Subject::Device(NodeId([1; 32])), Role::Admin, TicketTerms::default()),
+        grant(Subject::Anyone, Role::Read, TicketTerms::default()),
+        grant(Subject::Ticket(NodeId([2; 32])), Role::Write, terms),
+        MemberOp::Redeem { signature: Signature([3; 64]) },
+    ];
+    let odd = |name, write: fn(&mut Writer)| case(name, "members", &members_around(write));
+    vec![
+        case("grants and a redemption", "members", &encode_members(&all)),
+        case("no operations", "members", &encode_members(&[])),
+        odd("a role from later", |w| {
+            w.array(6).u64(0).array(1).u64(1).u64(4).u64(0).u64(0).u64(0);
+        }),
+        odd("a subject from later", |w| {
+            w.array(6).u64(0).array(1).u64(3).u64(1).u64(0).u64(0).u64(0);
+        }),
+        odd("a subject from later with an argument", |w| {
+            w.array(6).u64(0).array(2).u64(3).bytes(&[1; 32]).u64(1).u64(0).u64(0).u64(0);
+        }),
+        odd("a revocation, from later", |w| _ = w.array(2).u64(1).null()),
+        odd("a key of 31 bytes", |w| {
+            w.array(6).u64(0).array(2).u64(0).bytes(&[1; 31]).u64(1).u64(0).u64(0).u64(0);
+        }),
+        odd("a priority of 2^32", |w| {
+            w.array(6).u64(0).array(1).u64(1).u64(1).u64(1 << 32).u64(0).u64(0);
+        }),
+    ]
+}
+
+#[test]
+fn payloads() {
+    let mut made = good_cells();
+    made.extend(odd_cells());
+    made.extend(member_cases());
+    let about = "Payloads in an entry of the log (aa…aa, 7); an operation without effect is null";
+    for case in golden("payloads", about, made) {
+        let Some(payload) = case.get("payload") else { continue };
+        let payload = unhex(payload);
+        assert_eq!(read(text(&case["store"]), &payload), case["read"], "{}", case["name"]);
+        let operations = list(&case["read"]["operations"]);
+        for op in operations.iter().filter(|op| op.get("path").is_some()) {
+            assert!(Path::from_encoded(&unhex(&op["path"])).is_ok());
+            for name in list(&op["replaces"]) {
+                assert_ne!(unhex_of::<8>(&name["id"]), [0; 8]);
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! frames.json: one of each frame, and frames that are refused.
+
+use crate::file::{golden, hex, unhex};
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::codec::Writer;
+use anabranch_core::frontier::FrontierTip;
+use anabranch_core::head::Head;
+use anabranch_core::id::{EntryId, LogId, NodeId, Position};
+use anabranch_core::key::Signature;
+use anabranch_sync::frame::{
+    BATCH_BYTES, Code, DATA_BYTES, Frame, HASHES, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME, Terms,
+    TicketProof,
+};
+use serde_json::{Value, json};
+
+fn position(n: u8) -> Position {
+    let log = LogId { device: NodeId([n; 32]), epoch: u64::from(n) };
+    Position { log, seq: 256 * u64::from(n), id: EntryId([n + 1; 32]) }
+}
+
+fn tip(n: u8) -> FrontierTip {
+    FrontierTip { head: Head { position: position(n), signature: Signature([n + 2; 64]) } }
+}
+
+fn described_position(p: &Position) -> Value {
+    json!({ "device": hex(p.log.device.0), "epoch": p.log.epoch, "sequence": p.seq, "entry": hex(p.id.0) })
+}
+
+fn described_terms(t: Terms) -> Value {
+    json!({ "sends": t.sends, "receives": t.receives, "you_may_read": t.you_may_read })
+}
+
+fn described_ticket(t: &Option<TicketProof>) -> Value {
+    t.map_or(Value::Null, |t| json!({ "key": hex(t.key.0), "signature": hex(t.signature.0) }))
+}
+
+/// A frame in words and hexadecimal.
+pub(crate) fn described(frame: &Frame) -> Value {
+    let hashes = |list: &[ChunkHash]| -> Vec<String> { list.iter().map(|h| hex(h.0)).collect() };
+    match frame {
+        Frame::Hello { versions, node, clock } => {
+            json!({ "hello": { "oldest": versions.0, "newest": versions.1, "device": hex(node.0), "clock": clock } })
+        }
+        Frame::Auth(signature) => json!({ "auth": { "signature": hex(signature.0) } }),
+        Frame::Open { channel, name, terms, digest, ticket } => json!({ "open": {
+            "channel": channel, "name": hex(name), "terms": described_terms(*terms),
+            "digest": digest.map(hex), "ticket": described_ticket(ticket),
+        }}),
+        Frame::Opened { channel, terms, digest, ticket } => json!({ "opened": {
+            "channel": channel, "terms": described_terms(*terms),
+            "digest": digest.map(hex), "ticket": described_ticket(ticket),
+        }}),
+        Frame::Refused { channel, code, text } => {
+            json!({ "refused": { "channel": channel, "code": *code as u64, "text": text } })
+        }
+        Frame::Tips { channel, tips, last } => {
+            let tips: Vec<Value> = tips
+                .iter()
+                .map(|t| json!({ "position": described_position(&t.head.position), "signature": hex(t.head.signature.0) }))
+                .collect();
+            json!({ "tips": { "channel": channel, "tips": tips, "last": last } })
+        }
+        Frame::Fork { channel, samples } => {
+            let samples: Vec<Value> = samples.iter().map(described_position).collect();
+            json!({ "fork": { "channel": channel, "samples": samples } })
+        }
+        Frame::ForkPoint { channel, log, held } => json!({ "fork point": {
+            "channel": channel, "device": hex(log.device.0), "epoch": log.epoch,
+            "held": held.as_ref().map(described_position),
+        }}),
+        Frame::Batch { channel, raw, bytes } => {
+            json!({ "batch": { "channel": channel, "raw": raw, "bytes": hex(bytes) } })
+        }
+        Frame::Credit { channel, bytes } => {
+            json!({ "credit": { "channel": channel, "bytes": bytes } })
+        }
+        Frame::Level { channel, digest, busy } => {
+            json!({ "level": { "channel": channel, "digest": digest.map(hex), "busy": busy } })
+        }
+        Frame::Want { channel, hashes: list } => {
+            json!({ "want": { "channel": channel, "hashes": hashes(list) } })
+        }
+        Frame::Blob { channel, hash, bytes } => {
+            json!({ "blob": { "channel": channel, "hash": hex(hash.0), "bytes": hex(bytes) } })
+        }
+        Frame::NoBlob { channel, hashes: list } => {
+            json!({ "no blob": { "channel": channel, "hashes": hashes(list) } })
+        }
+        Frame::Bye { code, text } => json!({ "bye": { "code": *code as u64, "text": text } }),
+    }
+}
+
+fn all() -> Vec<(&'static str, Frame)> {
+    let terms = Terms { sends: true, receives: true, you_may_read: false };
+    let proof = TicketProof { key: NodeId([4; 32]), signature: Signature([5; 64]) };
+    let (channel, digest) = (300, Some([7; 32]));
+    let hashes = vec![ChunkHash([8; 32]), ChunkHash([9; 32])];
+    let log = position(1).log;
+    vec![
+        ("hello", Frame::Hello { versions: (1, 1), node: NodeId([2; 32]), clock: 1 << 50 }),
+        ("auth", Frame::Auth(Signature([1; 64]))),
+        (
+            "open, with a ticket",
+            Frame::Open { channel, name: [2; 32], terms, digest: None, ticket: Some(proof) },
+        ),
+        (
+            "open, as a member",
+            Frame::Open { channel: 0, name: [2; 32], terms, digest, ticket: None },
+        ),
+        ("opened", Frame::Opened { channel, terms, digest, ticket: None }),
+        ("refused", Frame::Refused { channel, code: Code::TicketSpent, text: "spent".into() }),
+        ("tips", Frame::Tips { channel, tips: vec![tip(1), tip(2)], last: true }),
+        ("no tips", Frame::Tips { channel, tips: vec![], last: true }),
+        ("fork", Frame::Fork { channel, samples: vec![position(1)] }),
+        ("fork point", Frame::ForkPoint { channel, log, held: Some(position(1)) }),
+        ("fork point: nothing in common", Frame::ForkPoint { channel, log, held: None }),
+        ("batch", Frame::Batch { channel, raw: 10, bytes: vec![1, 2, 3] }),
+        ("credit", Frame::Credit { channel, bytes: 70_000 }),
+        ("level", Frame::Level { channel, digest, busy: true }),
+        ("level, to a stranger", Frame::Level { channel, digest: None, busy: false }),
+        ("want", Frame::Want { channel, hashes: hashes.clone() }),
+        ("blob", Frame::Blob { channel, hash: hashes[0], bytes: b"chunk".to_vec() }),
+        ("no blob", Frame::NoBlob { channel, hashes }),
+        ("bye", Frame::Bye { code: Code::Done, text: String::new() }),
+    ]
+}
+
+/// Frames that are one step over a line.
+fn refused() -> Vec<(&'static str, Vec<u8>)> {
+    let raw = |write: &dyn Fn(&mut Writer)| {
+        let mut w = Writer::new();
+        write(&mut w);
+        w.finish()
+    };
+    let credit = Frame::Credit { channel: 0, bytes: 5 }.encode();
+    vec![
+        ("nothing", vec![]),
+        ("a kind from later", raw(&|w| _ = w.array(2).u64(15).u64(0))),
+        ("a field too many", raw(&|w| _ = w.array(4).u64(9).u64(0).u64(5).u64(0))),
+        ("a byte at the end", [&credit[..], &[0]].concat()),
+        ("a longer spelling", vec![0x83, 0x18, 9, 0, 5]),
+        ("a channel of 2^32", raw(&|w| _ = w.array(3).u64(9).u64(1 << 32).u64(5))),
+        ("a code from later", raw(&|w| _ = w.array(3).u64(14).u64(10).text(""))),
+        ("terms above 7", raw(&|w| _ = w.array(5).u64(3).u64(0).u64(8).bytes(&[]).null())),
+        (
+            "a digest of 31 bytes",
+            raw(&|w| _ = w.array(4).u64(10).u64(0).bytes(&[0; 31]).bool(true)),
+        ),
+    ]
+}
+
+/// One above each limit on a count or size, by rule, because they are long.
+#[test]
+fn limits() {
+    let lists: [(usize, fn(usize) -> Frame); 4] = [
+        (TIPS_PER_FRAME, |n| Frame::Tips { channel: 0, tips: vec![tip(1); n], last: true }),
+        (SAMPLES, |n| Frame::Fork { channel: 0, samples: vec![position(1); n] }),
+        (HASHES, |n| Frame::Want { channel: 0, hashes: vec![ChunkHash([1; 32]); n] }),
+        (DATA_BYTES, |n| Frame::Batch { channel: 0, raw: 1, bytes: vec![0; n] }),
+    ];
+    for (limit, frame) in lists {
+        assert!(Frame::decode(&frame(limit).encode()).is_ok(), "{limit}");
+        assert!(Frame::decode(&frame(limit + 1).encode()).is_err(), "{limit}");
+    }
+    let raw = |raw| Frame::Batch { channel: 0, raw, bytes: vec![] }.encode();
+    assert!(Frame::decode(&raw(BATCH_BYTES as u32)).is_ok());
+    assert!(Frame::decode(&raw(BATCH_BYTES as u32 + 1)).is_err());
+    let mut w = Writer::new();
+    w.array(3).u64(14).u64(0).text(&"x".repeat(TEXT_BYTES + 1));
+    assert!(Frame::decode(&w.finish()).is_err());
+}
+
+#[test]
+fn frames() {
+    let mut made: Vec<Value> = all()
+        .iter()
+        .map(|(name, frame)| json!({ "name": name, "frame": hex(frame.encode()), "read": described(frame) }))
+        .collect();
+    made.extend(refused().iter().map(|(name, bytes)| {
+        json!({ "name": format!("refused: {name}"), "frame": hex(bytes), "read": null })
+    }));
+    for case in golden("frames", "Frames; one that is refused has nothing read from it", made) {
+        let bytes = unhex(&case["frame"]);
+        let read = Frame::decode(&bytes);
+        if case["read"].is_null() {
+            assert!(read.is_err(), "{}", case["name"]);
+            continue;
+        }
+        let frame = read.unwrap();
+        assert_eq!(described(&frame), case["read"]);
+        assert_eq!(frame.encode(), bytes);
+    }
+}
