@@ -1,7 +1,7 @@
 //! Admitting what peers send: a verified run is checked against what is held and, if it is admissible, applied (I3, I4).
 //! A refusal changes nothing that is not undone by dropping the transaction.
 
-use crate::entry::{Entry, GrantRef};
+use crate::entry::{Entry, GrantRef, StoreKind};
 use crate::error::{Error, Refusal};
 use crate::head::Head;
 use crate::id::{LogId, Position, Seq};
@@ -86,13 +86,16 @@ impl Ledger<'_> {
         Ok(Admitted::Held)
     }
 
-    /// Checks that everything `new` builds on is held, before anything is written.
+    /// Checks what needs no look below, then that everything `new` builds on is held, before anything is written: a gap
+    /// must not leave half a run behind.
     fn require(&mut self, new: &[Entry], prev: Option<&Position>) -> Result<(), Error> {
+        for entry in new {
+            check_alone(entry)?;
+        }
         let mut below: Vec<&Position> = prev.into_iter().collect();
         below.extend(new.iter().flat_map(|e| &e.header().parents));
         for position in below {
-            let own = position.log == new[0].header().log && position.seq >= new[0].header().seq;
-            if !own && self.find(position)?.is_none() {
+            if self.find(position)?.is_none() {
                 return Err(Refusal::Gap(position.log, position.seq).into());
             }
         }
@@ -128,7 +131,7 @@ impl Ledger<'_> {
         let mut parents = Vec::with_capacity(header.parents.len());
         let mut below: Vec<(BranchNo, Seq)> = before.place.into_iter().collect();
         for parent in &header.parents {
-            let number = self.parent(header.log, header.seq, parent, heads)?;
+            let number = self.parent(parent, heads)?;
             generation = generation.max(self.view().entry_row(number, parent.seq)?.body.generation);
             parents.push(number);
             below.push((number, parent.seq));
@@ -156,17 +159,12 @@ impl Ledger<'_> {
     /// The branch that owns a parent, whose head is from now on kept for ever.
     fn parent(
         &mut self,
-        log: LogId,
-        seq: Seq,
         parent: &Position,
         heads: &mut impl Iterator<Item = Head>,
     ) -> Result<BranchNo, Error> {
         let stated = heads.next();
         let gap = Refusal::Gap(parent.log, parent.seq);
         let number = self.find(parent)?.ok_or(gap)?;
-        if parent.log == log && parent.seq >= seq {
-            return Err(Refusal::OwnParent { log, seq }.into());
-        }
         let proven = match stated {
             Some(head) => self.pin_head(number, &head, false)?,
             None => false,
@@ -181,6 +179,25 @@ struct Before {
     place: Option<(BranchNo, Seq)>,
     generation: u64,
     grant: Option<GrantRef>,
+}
+
+/// Rules that an entry keeps or breaks whatever is held.
+fn check_alone(entry: &Entry) -> Result<(), Refusal> {
+    let (log, seq) = (entry.header().log, entry.header().seq);
+    if entry.header().parents.iter().any(|parent| parent.log == log) {
+        return Err(Refusal::OwnParent { log, seq });
+    }
+    // The id does not cover the bytes of a payload, so a peer could take them out on the way. Nothing erases or prunes
+    // payloads yet, so an entry without one would mean something else here than everywhere else (I2).
+    for (store, payload) in entry.payloads() {
+        if payload.bytes().is_none() {
+            return Err(match store.kind {
+                StoreKind::MEMBERS => Refusal::MembersAbsent { log, seq },
+                _ => Refusal::PayloadAbsent { log, seq },
+            });
+        }
+    }
+    Ok(())
 }
 
 fn prev_position(entry: &Entry) -> Option<Position> {

@@ -90,7 +90,7 @@ pub enum Refusal {
         /// The place.
         seq: Seq,
     },
-    /// It names a log of its own among its parents, or its own log.
+    /// It names a place of its own log as a parent; only `prev` leads down there.
     #[error("an entry of log {log} at {seq} names its own log as a parent")]
     OwnParent {
         /// The log.
@@ -104,6 +104,14 @@ pub enum Refusal {
     /// A payload that decides who may write is absent.
     #[error("an entry of log {log} at {seq} came without its members payload")]
     MembersAbsent {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+    /// A payload is absent although nothing erased or pruned it: its operations would be missing here alone.
+    #[error("an entry of log {log} at {seq} came without one of its payloads")]
+    PayloadAbsent {
         /// The log.
         log: LogId,
         /// The place.

@@ -158,10 +158,6 @@ pub(crate) fn check(
     if prev_grant != Some(header.grant) && !in_past(ledger, below, &grant)? {
         return Err(Refusal::Grant { log, seq }.into());
     }
-    let members = entry.payloads().find(|(store, _)| store.kind == StoreKind::MEMBERS);
-    if members.is_some_and(|(_, payload)| payload.bytes().is_none()) {
-        return Err(Refusal::MembersAbsent { log, seq }.into());
-    }
     match grant.subject {
         Subject::Ticket(key) => check_redemption(entry, &key)?,
         Subject::Device(device) if device != log.device => {

@@ -1,0 +1,165 @@
+//! The meaning of a set of entries, by brute force: slow, small and obviously right. It shares with the product only the
+//! decoding of a single payload.
+
+use anabranch_core::cells::LiveValue;
+use anabranch_core::entry::{Entry, GrantRef, StoreId, StoreKind};
+use anabranch_core::id::{DatabaseId, EntryId, Position};
+use anabranch_core::ops::{
+    MemberOp, Role, Subject, ValueName, decode_cells, members_of, redemption_holds,
+};
+use anabranch_core::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Live values by cell, the winner first, and the stores that need a newer program.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct State {
+    pub(crate) cells: BTreeMap<(StoreId, Path), Vec<LiveValue>>,
+    pub(crate) stores: BTreeSet<StoreId>,
+    pub(crate) unknown: BTreeSet<StoreId>,
+}
+
+/// What `entries`, in any order, amount to: every value written, less every value named by a write to the same cell.
+pub(crate) fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
+    let mut state = State::default();
+    let mut named: BTreeSet<(StoreId, Path, ValueName)> = BTreeSet::new();
+    for entry in entries {
+        let header = entry.header();
+        for (store, payload) in entry.payloads() {
+            state.stores.insert(store.clone());
+            if !store.kind.has_cells() {
+                if store.kind != StoreKind::MEMBERS {
+                    state.unknown.insert(store.clone());
+                }
+                continue;
+            }
+            let decoded = decode_cells(&header.log, payload.bytes().unwrap());
+            if decoded.unknown {
+                state.unknown.insert(store.clone());
+            }
+            for (index, op) in decoded.ops.into_iter().enumerate() {
+                let Some(op) = op else { continue };
+                let cell = (store.clone(), op.path);
+                named.extend(op.replaces.iter().map(|n| (cell.0.clone(), cell.1.clone(), *n)));
+                let Some(value) = op.value else { continue };
+                let (index, id8) = (index as u32, entry.id().first8());
+                state.cells.entry(cell).or_default().push(LiveValue {
+                    name: ValueName { log: header.log, seq: header.seq, index, id8 },
+                    entry: entry.id(),
+                    timestamp: header.timestamp,
+                    value,
+                });
+            }
+        }
+    }
+    for ((store, path), values) in &mut state.cells {
+        values.retain(|v| !named.contains(&(store.clone(), path.clone(), v.name)));
+        values.sort_by_key(|v| std::cmp::Reverse((v.timestamp, v.entry, v.name.index)));
+    }
+    state.cells.retain(|_, values| !values.is_empty());
+    state
+}
+
+/// The places that nothing in `entries` follows in its log.
+pub(crate) fn frontier<'e>(entries: impl IntoIterator<Item = &'e Entry> + Clone) -> Vec<Position> {
+    let followed: BTreeSet<EntryId> =
+        entries.clone().into_iter().filter_map(|e| e.header().prev).collect();
+    let mut tips: Vec<Position> =
+        entries.into_iter().filter(|e| !followed.contains(&e.id())).map(Entry::position).collect();
+    tips.sort();
+    tips
+}
+
+/// Everything at or below `from`.
+pub(crate) fn past<'e>(
+    entries: &BTreeMap<EntryId, &'e Entry>,
+    from: impl IntoIterator<Item = EntryId>,
+) -> BTreeMap<EntryId, &'e Entry> {
+    let (mut open, mut found) = (Vec::from_iter(from), BTreeMap::new());
+    while let Some(id) = open.pop() {
+        if let Some(&entry) = entries.get(&id)
+            && found.insert(id, entry).is_none()
+        {
+            open.extend(below(entry));
+        }
+    }
+    found
+}
+
+/// What `entry` builds on directly.
+pub(crate) fn below(entry: &Entry) -> Vec<EntryId> {
+    let header = entry.header();
+    header.prev.into_iter().chain(header.parents.iter().map(|p| p.id)).collect()
+}
+
+/// Why an entry is not admissible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    OwnParent,
+    Generation,
+    Grant,
+    NotPermitted,
+    Priority,
+}
+
+/// Judges `entry` by its own past alone, all of which is in `entries`.
+pub(crate) fn judge(
+    entries: &BTreeMap<EntryId, &Entry>,
+    database: &DatabaseId,
+    entry: &Entry,
+) -> Result<(), Fault> {
+    let header = entry.header();
+    if header.parents.iter().any(|p| p.log == header.log) {
+        return Err(Fault::OwnParent);
+    }
+    let past = past(entries, below(entry));
+    let highest = below(entry).iter().map(|id| past[id].header().generation).max();
+    if header.generation != 1 + highest.unwrap_or(0) {
+        return Err(Fault::Generation);
+    }
+    if entry.id() == database.genesis() {
+        return Ok(());
+    }
+    let (subject, role, priority) = grant(&past, &header.grant).ok_or(Fault::Grant)?;
+    let ops: Vec<MemberOp> =
+        members_of(entry).map(|d| d.ops).unwrap_or_default().into_iter().flatten().collect();
+    match subject {
+        Subject::Ticket(key) => {
+            let alone = entry.payloads().count() == 1
+                && members_of(entry).is_some_and(|d| d.ops.len() == 1);
+            return match ops[..] {
+                [MemberOp::Redeem { signature }]
+                    if alone && redemption_holds(entry, &key, &signature) =>
+                {
+                    Ok(())
+                }
+                _ => Err(Fault::Grant),
+            };
+        }
+        Subject::Device(device) if device != header.log.device => return Err(Fault::Grant),
+        Subject::Device(_) | Subject::Anyone => {}
+    }
+    let members = entry.payloads().any(|(store, _)| store.kind == StoreKind::MEMBERS);
+    if role < if members { Role::Admin } else { Role::Write } {
+        return Err(Fault::NotPermitted);
+    }
+    for op in ops {
+        match op {
+            MemberOp::Grant { priority: p, .. } if p < priority => return Err(Fault::Priority),
+            MemberOp::Grant { .. } => {}
+            MemberOp::Redeem { .. } => return Err(Fault::Grant),
+        }
+    }
+    Ok(())
+}
+
+/// Subject, role and rank of a grant made within `past`.
+fn grant(past: &BTreeMap<EntryId, &Entry>, grant: &GrantRef) -> Option<(Subject, Role, u32)> {
+    let entry = past.get(&grant.entry)?;
+    match members_of(entry)?.ops.into_iter().nth(grant.index as usize)?? {
+        MemberOp::Grant { subject, role, priority, .. } => Some((subject, role, priority)),
+        MemberOp::Redeem { .. } => {
+            let (_, role, priority) = self::grant(past, &entry.header().grant)?;
+            Some((Subject::Device(entry.header().log.device), role, priority))
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A replica as tests see it: storage, and what may be asked of it.
+
+use crate::reference::State;
+use anabranch_core::admit::admit_all;
+use anabranch_core::author::{Author, Draft};
+use anabranch_core::entry::{Entry, Timestamp};
+use anabranch_core::error::{Error, Refusal};
+use anabranch_core::id::{DatabaseId, Position};
+use anabranch_core::key::DeviceKey;
+use anabranch_core::ledger::{Ledger, found};
+use anabranch_core::outgoing::Outgoing;
+use anabranch_core::path::Path;
+use anabranch_core::run::{Run, VerifiedRun};
+use anabranch_core::storage::{Durability, Storage, WriteTx};
+use anabranch_core::view::View;
+use anabranch_store::MemoryStorage;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub(crate) struct Replica {
+    pub(crate) database: DatabaseId,
+    pub(crate) storage: Arc<MemoryStorage>,
+}
+
+impl Replica {
+    /// Set up for `database`, holding nothing.
+    pub(crate) fn empty(database: DatabaseId) -> Self {
+        let storage = Arc::new(MemoryStorage::new());
+        let mut tx = storage.write(Durability::Full).unwrap();
+        found(&mut *tx, database).unwrap();
+        tx.commit().unwrap();
+        Self { database, storage }
+    }
+
+    /// What is held now, as a replica of its own.
+    pub(crate) fn copy(&self) -> Self {
+        Self { database: self.database, storage: Arc::new(self.storage.fork([0; 32])) }
+    }
+
+    pub(crate) fn write<T>(&self, act: impl FnOnce(&mut dyn WriteTx) -> T) -> T {
+        let mut tx = self.storage.write(Durability::Full).unwrap();
+        let result = act(&mut *tx);
+        tx.commit().unwrap();
+        result
+    }
+
+    pub(crate) fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
+        let tx = self.storage.read().unwrap();
+        look(View::new(&*tx))
+    }
+
+    /// Applies a batch in one transaction: the number of new entries, and the runs that wait. On an error nothing was
+    /// changed.
+    pub(crate) fn admit(&self, runs: &[VerifiedRun]) -> Result<(u64, Vec<VerifiedRun>), Error> {
+        let mut tx = self.storage.write(Durability::Full)?;
+        let batch = admit_all(&mut *tx, runs)?;
+        let waiting = batch.waiting.iter().map(|(run, ..)| (*run).clone()).collect();
+        let done = (batch.entries, waiting);
+        tx.commit()?;
+        Ok(done)
+    }
+
+    /// Why `run` may not be applied.
+    pub(crate) fn refusal(&self, run: Run) -> Refusal {
+        let run = run.verify().expect("signed as it should be");
+        match self.admit_one(&run) {
+            Err(Error::Refused(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// As [`Self::admit`] for one run, with a gap told as the error it is.
+    pub(crate) fn admit_one(&self, run: &VerifiedRun) -> Result<(), Error> {
+        let mut tx = self.storage.write(Durability::Full)?;
+        let mut ledger = Ledger::open(&mut *tx)?;
+        ledger.admit(run)?;
+        ledger.finish()?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let mut list = Vec::new();
+        self.view(|v| {
+            v.entries(1, &mut |_, entry| {
+                list.push(entry);
+                Ok(ControlFlow::Continue(()))
+            })
+        })
+        .unwrap();
+        list
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.view(|v| {
+            let mut state = State::default();
+            for info in v.stores().unwrap() {
+                state.stores.insert(info.id.clone());
+                if info.digest.is_none() {
+                    state.unknown.insert(info.id.clone());
+                }
+                let mut live = 0;
+                v.scan_cells(&info.id, &Path::default(), None, &mut |cell| {
+                    live += cell.values.len() as u64;
+                    let old = state.cells.insert((info.id.clone(), cell.path), cell.values);
+                    assert_eq!(old, None, "a cell is visited once");
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+                assert!(!info.id.kind.has_cells() || live == info.live, "{info:?}");
+            }
+            state
+        })
+    }
+
+    pub(crate) fn frontier(&self) -> Vec<Position> {
+        self.view(|v| v.frontier().unwrap().positions().copied().collect())
+    }
+
+    /// Everything that two replicas of one set of entries must agree on.
+    pub(crate) fn digests(&self) -> ([u8; 32], Option<[u8; 32]>) {
+        self.view(|v| (v.frontier_digest().unwrap(), v.state_digest().unwrap()))
+    }
+
+    /// The runs that a peer with the frontier of `peer` lacks.
+    pub(crate) fn outgoing(&self, peer: &Self) -> Vec<VerifiedRun> {
+        let theirs = peer.view(|v| v.frontier().unwrap());
+        self.view(|v| {
+            let mut out = Outgoing::new(v, &theirs).unwrap();
+            std::iter::from_fn(|| out.next(v).unwrap()).map(sound).collect()
+        })
+    }
+
+    /// Brings `peer` as far as its frontier shows what it lacks, in at most `limit` runs. Nothing may be sent before what
+    /// it builds on, nor twice.
+    pub(crate) fn update(&self, peer: &Self, limit: usize) -> usize {
+        let runs = self.outgoing(peer);
+        for run in runs.iter().take(limit) {
+            let (new, waiting) = peer.admit(std::slice::from_ref(run)).unwrap();
+            assert_eq!(waiting, [], "a run came before what it builds on");
+            assert_eq!(new, run.entries().len() as u64, "nothing is sent that is held");
+        }
+        runs.len()
+    }
+}
+
+/// Every run ever sent is one that every receiver takes.
+pub(crate) fn sound(run: Run) -> VerifiedRun {
+    run.verify().expect("within the limits and signed")
+}
+
+/// A device with a replica: it writes.
+pub(crate) struct Device {
+    pub(crate) key: DeviceKey,
+    pub(crate) replica: Replica,
+    pub(crate) clock: u64,
+    pub(crate) epoch: u64,
+    pub(crate) instance: [u8; 32],
+}
+
+impl Device {
+    pub(crate) fn author(&mut self) -> Author<'_> {
+        self.clock += 1;
+        self.epoch += 1;
+        Author {
+            key: &self.key,
+            wall: Timestamp(self.clock),
+            fresh_epoch: self.epoch,
+            instance: self.instance,
+        }
+    }
+
+    /// Acts in one transaction, which is kept if it succeeds.
+    pub(crate) fn act<T>(
+        &mut self,
+        act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let storage = self.replica.storage.clone();
+        let mut tx = storage.write(Durability::Full)?;
+        let mut ledger = Ledger::open(&mut *tx)?;
+        let result = act(&mut ledger, &self.author())?;
+        ledger.finish()?;
+        tx.commit()?;
+        Ok(result)
+    }
+
+    /// Commits without signing.
+    pub(crate) fn commit(&mut self, draft: &Draft) -> Result<Option<Entry>, Error> {
+        self.act(|ledger, author| ledger.commit(author, draft))
+    }
+
+    pub(crate) fn seal(&mut self) {
+        self.act(|ledger, author| Ok(ledger.seal(author)?)).unwrap();
+    }
+}
