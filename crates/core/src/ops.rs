@@ -4,7 +4,7 @@
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::{Entry, GrantRef, StoreKind, Timestamp};
-use crate::id::{LogId, NodeId, Seq};
+use crate::id::{LogId, NodeId, Position, Seq};
 use crate::key::{Context, DeviceKey, Signature, verify};
 use crate::limits;
 use crate::path::Path;
@@ -20,6 +20,14 @@ pub struct ValueName {
     pub index: u32,
     /// The first 8 bytes of that entry's id, so that branches of a forked log are told apart.
     pub id8: [u8; 8],
+}
+
+impl ValueName {
+    /// The value that operation `index` of the entry at `position` wrote.
+    #[must_use]
+    pub fn of(position: &Position, index: u32) -> Self {
+        Self { log: position.log, seq: position.seq, index, id8: position.id.first8() }
+    }
 }
 
 /// A write to one cell: replaces what its writer saw there, and adds a value or, as a delete, nothing.

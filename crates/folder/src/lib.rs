@@ -1,12 +1,27 @@
-//! Folder replicas.
+//! Folder replicas: a directory whose files are kept in step with those of other devices.
+//!
+//! [`plan`] is pure: what to record and what to do follows from the base, what is here and what the database says.
+//! [`scan`] and [`apply`] take their file system and clock as parameters, so that a simulator can drive them.
+//! [`Folder`] puts them to work on a real directory and its database.
+
 pub mod apply;
 pub mod base;
+mod content;
+mod error;
+mod folder;
 pub mod fs;
 pub mod hold;
 pub mod path;
 pub mod plan;
+mod record;
 pub mod scan;
 mod sorted;
 pub mod state;
+mod tables;
+mod update;
 
+pub use error::FolderError;
+pub use folder::{Conflict, Folder};
 pub use sorted::InputError;
+pub use tables::{author, store};
+pub use update::Updated;

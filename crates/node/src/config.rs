@@ -107,6 +107,24 @@ pub const SETTINGS: &[Setting] = &[
         about: "how often a quiet connection is kept alive",
     },
     Setting {
+        key: "net.retry_max",
+        kind: Kind::Duration(MS, WEEK),
+        default: "1m",
+        about: "the longest wait before a peer that cannot be reached is tried again",
+    },
+    Setting {
+        key: "net.retry_min",
+        kind: Kind::Duration(MS, WEEK),
+        default: "1s",
+        about: "the wait before a lost peer is tried again; doubles each time it fails",
+    },
+    Setting {
+        key: "share.listen",
+        kind: Kind::Text,
+        default: "7700",
+        about: "where 'share' listens unless --listen says otherwise",
+    },
+    Setting {
         key: "ssh.command",
         kind: Kind::Text,
         default: "ssh",
@@ -159,6 +177,12 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Bytes(256 * KIB, GIB),
         default: "4MiB",
         about: "entries that may wait for what they build on, per database",
+    },
+    Setting {
+        key: "ticket.address",
+        kind: Kind::Text,
+        default: "http://127.0.0.1:7700",
+        about: "the address that 'ticket' puts in a ticket unless --address says otherwise",
     },
     Setting {
         key: "ticket.expires",
@@ -260,6 +284,12 @@ pub struct Settings {
     pub transport: TransportConfig,
     /// How long a new ticket can be used.
     pub ticket_expires: Duration,
+    /// The address that a new ticket names.
+    pub ticket_address: String,
+    /// Where sharing listens.
+    pub share_listen: String,
+    /// Waits between attempts to reach a peer: the first and the longest.
+    pub retry: (Duration, Duration),
 }
 
 impl Settings {
@@ -309,6 +339,9 @@ impl Settings {
             },
             transport,
             ticket_expires: values.duration("ticket.expires")?,
+            ticket_address: values.text("ticket.address")?,
+            share_listen: values.text("share.listen")?,
+            retry: (values.duration("net.retry_min")?, values.duration("net.retry_max")?),
         })
     }
 }

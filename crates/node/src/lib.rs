@@ -4,6 +4,7 @@
 pub mod config;
 mod error;
 mod home;
+mod keep;
 mod node;
 mod notice;
 mod replica;
@@ -14,6 +15,7 @@ mod writer;
 
 pub use error::NodeError;
 pub use home::{Home, PeerRecord, Record, default_dir};
+pub use keep::{Kept, Target};
 pub use node::{Control, Node, Offer};
 pub use replica::{Replica, ReplicaOptions};
 pub use runner::{Opening, Progress, Report, Task, Until, run};

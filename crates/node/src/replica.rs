@@ -15,8 +15,10 @@ use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, 
 use anabranch_core::view::View;
 use anabranch_sync::pending::Pending;
 use anabranch_sync::work::Blobs;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Blobs kept in the database file itself.
@@ -47,11 +49,16 @@ pub struct Replica {
     pub(crate) pending: Mutex<Pending>,
     writer: Writer,
     version: watch::Sender<u64>,
-    blob_version: watch::Sender<u64>,
-    opened: watch::Sender<u64>,
+    /// Counts blobs that came and refusals.
+    blobs_moved: Mutex<u64>,
+    blob_bell: Condvar,
     signals: Mutex<Vec<Weak<Signal>>>,
     wants: Mutex<Wants>,
-    busy: AtomicBool,
+    /// Whether something in this process works on what arrives, and up to which version it has.
+    worker: AtomicBool,
+    worked: AtomicU64,
+    /// Sessions whose entries are still under way.
+    unsettled: watch::Sender<BTreeSet<SessionId>>,
 }
 
 /// How a replica is opened.
@@ -154,11 +161,13 @@ impl Replica {
             durability: options.durability,
             pending: Mutex::new(Pending::new(options.pending_bytes)),
             version: watch::Sender::new(0),
-            blob_version: watch::Sender::new(0),
-            opened: watch::Sender::new(0),
+            blobs_moved: Mutex::new(0),
+            blob_bell: Condvar::new(),
             signals: Mutex::default(),
             wants: Mutex::default(),
-            busy: AtomicBool::new(false),
+            worker: AtomicBool::new(false),
+            worked: AtomicU64::new(0),
+            unsettled: watch::Sender::new(BTreeSet::new()),
         });
         Ok(replica)
     }
@@ -303,16 +312,22 @@ impl Replica {
         self.version.subscribe()
     }
 
-    /// Counts blobs that came or that a peer does not have; wakes with each.
+    /// Counts blobs that came and refusals of peers to send one.
     #[must_use]
-    pub fn blob_versions(&self) -> watch::Receiver<u64> {
-        self.blob_version.subscribe()
+    pub fn blobs_moved(&self) -> u64 {
+        *self.blobs_moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts sessions that opened this database; wakes with each.
-    #[must_use]
-    pub fn openings(&self) -> watch::Receiver<u64> {
-        self.opened.subscribe()
+    /// Blocks until [`Self::blobs_moved`] is no longer `seen`, or `limit` has passed.
+    pub fn wait_for_blobs(&self, seen: u64, limit: Duration) {
+        let count = self.blobs_moved.lock().unwrap_or_else(PoisonError::into_inner);
+        // Poisoned or not, the caller looks again.
+        let _ = self.blob_bell.wait_timeout_while(count, limit, |count| *count == seen);
+    }
+
+    fn blob_moved(&self) {
+        *self.blobs_moved.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.blob_bell.notify_all();
     }
 
     fn wants(&self) -> MutexGuard<'_, Wants> {
@@ -325,30 +340,54 @@ impl Replica {
         self.ring();
     }
 
-    /// Wanted blobs that no connected peer has.
+    /// How many wanted blobs are lacking, and how many of these no connected peer has.
     #[must_use]
-    pub fn unobtainable(&self) -> Vec<ChunkHash> {
-        self.wants().unobtainable()
+    pub fn lacking(&self) -> (usize, usize) {
+        self.wants().lacking()
     }
 
-    /// Whether work on what was received is going on; peers are told and wait for it.
-    pub fn set_busy(&self, busy: bool) {
-        self.busy.store(busy, Ordering::SeqCst);
+    /// Something in this process works on every version of this replica (writes files, say). Until it says with
+    /// [`Self::worked`] that it is done, peers are told to wait, and an opening counts as a new version.
+    pub fn attach_worker(&self) {
+        self.worked.store(*self.version.borrow(), Ordering::SeqCst);
+        self.worker.store(true, Ordering::SeqCst);
+    }
+
+    /// The worker has done what there was to do up to `version`.
+    pub fn worked(&self, version: u64) {
+        self.worked.fetch_max(version, Ordering::SeqCst);
         self.ring();
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::SeqCst)
+        self.worker.load(Ordering::SeqCst)
+            && self.worked.load(Ordering::SeqCst) < *self.version.borrow()
+    }
+
+    /// Whether entries are still under way on some session; wakes when that changes.
+    #[must_use]
+    pub fn unsettled(&self) -> watch::Receiver<BTreeSet<u64>> {
+        self.unsettled.subscribe()
+    }
+
+    pub(crate) fn set_settled(&self, session: SessionId, settled: bool) {
+        self.unsettled.send_if_modified(|sessions| {
+            if settled { sessions.remove(&session) } else { sessions.insert(session) }
+        });
     }
 
     pub(crate) fn session_joined(&self, session: SessionId) {
         self.wants().join(session);
-        self.opened.send_modify(|v| *v += 1);
+        self.set_settled(session, false);
+        if self.worker.load(Ordering::SeqCst) {
+            self.changed();
+        }
     }
 
     pub(crate) fn session_left(&self, session: SessionId) {
         self.wants().leave(session);
-        self.blob_version.send_modify(|v| *v += 1);
+        self.set_settled(session, true);
+        self.blob_moved();
         self.ring();
     }
 
@@ -358,12 +397,12 @@ impl Replica {
 
     pub(crate) fn blob_arrived(&self, hash: &ChunkHash) {
         self.wants().arrived(hash);
-        self.blob_version.send_modify(|v| *v += 1);
+        self.blob_moved();
     }
 
     pub(crate) fn blobs_refused(&self, session: SessionId, hashes: &[ChunkHash]) {
         self.wants().refused(session, hashes);
-        self.blob_version.send_modify(|v| *v += 1);
+        self.blob_moved();
         self.ring();
     }
 }

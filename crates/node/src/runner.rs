@@ -47,6 +47,8 @@ pub enum Until {
 pub struct Progress {
     /// Entries that were due to the peer when the comparison was done.
     pub due: u64,
+    /// Entries that were lacking here when the comparison was done.
+    pub lacking: u64,
     /// Entries sent.
     pub entries_sent: u64,
     /// New entries received.
@@ -302,7 +304,10 @@ impl Runner {
                 replica.session_joined(self.id);
                 self.attend(channel, &replica);
             }
-            Event::Planned { due } => self.progress.due += due,
+            Event::Planned { due, lacking } => {
+                self.progress.due += due;
+                self.progress.lacking += lacking;
+            }
             Event::Sent { entries, bytes } => {
                 self.progress.entries_sent += entries;
                 self.progress.bytes_sent += bytes;
@@ -313,6 +318,7 @@ impl Runner {
                 if entries > 0 {
                     replica.changed();
                 }
+                self.attend(channel, &replica);
             }
             Event::Blob { hash, bytes } => {
                 self.progress.blobs_received += 1;
@@ -369,6 +375,12 @@ impl Runner {
     }
 
     fn check_settled(&mut self) {
+        for (number, database) in &self.joined {
+            let settled = self.session.channel(*number).is_none_or(Channel::entries_settled);
+            if let Some(replica) = self.replicas.get(database) {
+                replica.set_settled(self.id, settled);
+            }
+        }
         if self.outcome.is_some() || self.mine.is_empty() {
             return;
         }

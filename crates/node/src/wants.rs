@@ -75,11 +75,11 @@ impl Wants {
         }
     }
 
-    /// Blobs that every connected peer was asked for and none has; all of them when nobody is connected.
-    pub(crate) fn unobtainable(&self) -> Vec<ChunkHash> {
-        let out_of_reach =
-            |want: &Want| want.asked.is_none() && self.sessions.is_subset(&want.refused);
-        self.wants.iter().filter(|(_, w)| out_of_reach(w)).map(|(hash, _)| *hash).collect()
+    /// How many blobs are lacking, and how many of these every connected peer was asked for in vain (all, when nobody is
+    /// connected).
+    pub(crate) fn lacking(&self) -> (usize, usize) {
+        let in_vain = |want: &&Want| want.asked.is_none() && self.sessions.is_subset(&want.refused);
+        (self.wants.len(), self.wants.values().filter(in_vain).count())
     }
 }
 
@@ -98,13 +98,13 @@ mod tests {
         assert!(wants.ask(2).is_empty(), "asked of one at a time");
         wants.refused(1, &[hash]);
         assert!(wants.ask(1).is_empty(), "not asked twice");
-        assert!(wants.unobtainable().is_empty());
+        assert_eq!(wants.lacking(), (1, 0));
         assert_eq!(wants.ask(2), [hash]);
         wants.leave(2);
-        assert_eq!(wants.unobtainable(), [hash]);
+        assert_eq!(wants.lacking(), (1, 1));
         wants.join(3);
         assert_eq!(wants.ask(3), [hash]);
         wants.arrived(&hash);
-        assert!(wants.unobtainable().is_empty());
+        assert_eq!(wants.lacking(), (0, 0));
     }
 }

@@ -1,0 +1,98 @@
+//! Where a folder's content comes from: the manifest nodes and fetched chunks in its database file, and the files
+//! themselves, which are never stored a second time.
+
+use crate::apply::{ContentSource, LocalChunks};
+use crate::fs::{FileSystem, RealFs};
+use crate::path::RelPath;
+use crate::tables::Index;
+use anabranch_core::blob::{ChunkHash, ChunkSpan};
+use anabranch_core::storage::{Durability, Storage, StorageError, Table};
+use anabranch_sync::work::Blobs;
+use std::io;
+use std::sync::Arc;
+
+/// Serves peers, and takes in what they send.
+pub(crate) struct FolderBlobs {
+    storage: Arc<dyn Storage>,
+    index: Index,
+    fs: Arc<RealFs>,
+}
+
+impl FolderBlobs {
+    pub(crate) fn new(storage: Arc<dyn Storage>, fs: Arc<RealFs>) -> Self {
+        Self { index: Index(Arc::clone(&storage)), storage, fs }
+    }
+
+    fn read_file(&self, path: &RelPath, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+        let mut file = self.fs.open(path)?;
+        let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        let mut at = 0;
+        while at < bytes.len() {
+            match file.read_at(offset + at as u64, &mut bytes[at..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => at += n,
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Blobs for FolderBlobs {
+    fn get(&self, hash: &ChunkHash) -> Result<Option<Vec<u8>>, StorageError> {
+        if let Some(bytes) = self.storage.read()?.get(Table::Blob, &hash.0)? {
+            return Ok(Some(bytes));
+        }
+        for (place, len) in self.index.find(hash)? {
+            // A file that changed since does not have it any more; the name tells.
+            if let Ok(bytes) = self.read_file(&place.path, place.offset, len)
+                && hash.verify(&bytes).is_ok()
+            {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
+    fn put(&self, blobs: &[(ChunkHash, Vec<u8>)]) -> Result<(), StorageError> {
+        // What is lost to a power failure is fetched again.
+        let mut tx = self.storage.write(Durability::Normal)?;
+        for (hash, bytes) in blobs {
+            tx.put(Table::Blob, &hash.0, bytes)?;
+        }
+        tx.commit()
+    }
+}
+
+/// Hands content to the applier.
+pub(crate) struct Content<'a> {
+    storage: &'a dyn Storage,
+    local: LocalChunks<'a>,
+}
+
+impl<'a> Content<'a> {
+    pub(crate) fn new(storage: &'a dyn Storage, fs: &'a dyn FileSystem, index: &'a Index) -> Self {
+        Self { storage, local: LocalChunks::new(fs, index) }
+    }
+
+    fn blob(&self, hash: &ChunkHash) -> io::Result<Option<Vec<u8>>> {
+        let tx = self.storage.read().map_err(io::Error::other)?;
+        tx.get(Table::Blob, &hash.0).map_err(io::Error::other)
+    }
+}
+
+impl ContentSource for Content<'_> {
+    fn node(&mut self, hash: &ChunkHash) -> io::Result<Option<Vec<u8>>> {
+        self.blob(hash)
+    }
+
+    fn chunk(&mut self, span: &ChunkSpan) -> io::Result<Option<Vec<u8>>> {
+        match self.blob(&span.hash)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.local.chunk(span),
+        }
+    }
+
+    fn moved(&mut self, from: &RelPath, to: &RelPath) {
+        self.local.moved(from, to);
+    }
+}

@@ -1,0 +1,233 @@
+//! The first half of an update: what the user did since the last one is committed to the database, in entries of bounded
+//! size, each together with the rows of the base that follow from it (I6: neither is ever there without the other).
+
+use crate::base::Base;
+use crate::error::FolderError;
+use crate::fs::{Clock, FileSystem};
+use crate::hold::Hold;
+use crate::path::RelPath;
+use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
+use crate::scan::{Problem, Progress, Scan, ScanWatch};
+use crate::tables::{BaseRows, There, cell_path, set_base, store, value_id, value_name};
+use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::entry::Entry;
+use anabranch_core::ops::{ValueName, decode_cells};
+use anabranch_core::path::Path;
+use anabranch_core::storage::{Durability, Storage, StorageError, Table, WriteTx};
+use anabranch_core::view::View;
+use anabranch_node::Replica;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+
+/// Bytes of operations in one entry, about.
+const ENTRY_BYTES: usize = 96 * 1024;
+/// Operations in one entry.
+const ENTRY_OPS: usize = 512;
+/// Bytes of manifest nodes that are kept in memory.
+const NODE_BYTES: usize = 1024 * 1024;
+
+/// What recording did.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    /// Paths committed.
+    pub(crate) paths: Vec<RelPath>,
+    /// Paths that could not be looked at.
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) hidden: Hold,
+    pub(crate) progress: Progress,
+}
+
+/// Gathers what a scan comes across.
+struct Watcher<'a> {
+    storage: &'a dyn Storage,
+    nodes: &'a RefCell<Nodes>,
+    problems: Vec<Problem>,
+    tell: &'a dyn Fn(&Progress),
+}
+
+/// Manifest nodes that are not stored yet. They are in the database before any entry that needs them (I1).
+#[derive(Default)]
+struct Nodes {
+    list: Vec<(ChunkHash, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Nodes {
+    fn store(&mut self, tx: &mut dyn WriteTx) -> Result<(), StorageError> {
+        for (hash, bytes) in &self.list {
+            tx.put(Table::Blob, &hash.0, bytes)?;
+        }
+        *self = Self::default();
+        Ok(())
+    }
+}
+
+impl ScanWatch for Watcher<'_> {
+    fn node(&mut self, hash: &ChunkHash, bytes: &[u8]) -> io::Result<()> {
+        let mut nodes = self.nodes.borrow_mut();
+        nodes.bytes += bytes.len();
+        nodes.list.push((*hash, bytes.to_vec()));
+        if nodes.bytes < NODE_BYTES {
+            return Ok(());
+        }
+        let mut tx = self.storage.write(Durability::Normal).map_err(io::Error::other)?;
+        nodes.store(&mut *tx).map_err(io::Error::other)?;
+        tx.commit().map_err(io::Error::other)
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        (self.tell)(progress);
+    }
+}
+
+/// Scans the folder and commits what changed.
+pub(crate) fn record(
+    replica: &Replica,
+    fs: &dyn FileSystem,
+    clock: &dyn Clock,
+    tell: &dyn Fn(&Progress),
+) -> Result<Recorded, FolderError> {
+    let storage = &**replica.storage();
+    let tx = storage.read()?;
+    let view = View::new(&*tx);
+    let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
+    let there = || There::new(view).map(|row| row.map_err(FolderError::from));
+    let targets = Targets::new(Shape::gather(there())?, there());
+    let nodes = RefCell::new(Nodes::default());
+    let mut watcher = Watcher { storage, nodes: &nodes, problems: Vec::new(), tell };
+    let mut batch =
+        Batch { replica, nodes: &nodes, steps: Vec::new(), bytes: 0, paths: Vec::new() };
+    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx));
+    let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
+    for step in plan_records(rows, targets, &copies) {
+        batch.add(step?)?;
+    }
+    batch.commit()?;
+    let (hidden, progress) = (scan.hidden().clone(), scan.progress());
+    let paths = batch.paths;
+    Ok(Recorded { paths, problems: watcher.problems, hidden, progress })
+}
+
+struct Batch<'a> {
+    replica: &'a Replica,
+    nodes: &'a RefCell<Nodes>,
+    steps: Vec<LocalStep>,
+    bytes: usize,
+    paths: Vec<RelPath>,
+}
+
+fn path_of(step: &LocalStep) -> &RelPath {
+    match step {
+        LocalStep::Record(record) => &record.path,
+        LocalStep::Adopt { path, .. } | LocalStep::Forget { path } => path,
+    }
+}
+
+impl Batch<'_> {
+    fn add(&mut self, step: LocalStep) -> Result<(), FolderError> {
+        let full = self.bytes >= ENTRY_BYTES || self.steps.len() >= ENTRY_OPS;
+        // The steps of one path belong together.
+        let new_path = self.steps.last().is_none_or(|last| path_of(last) != path_of(&step));
+        if full && new_path {
+            self.commit()?;
+        }
+        if let LocalStep::Record(record) = &step {
+            self.bytes += record.path.as_bytes().len() + 100 + 60 * record.replaces.len();
+        }
+        self.steps.push(step);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), FolderError> {
+        let steps = std::mem::take(&mut self.steps);
+        self.bytes = 0;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let draft = Draft { writes: writes(&steps)?, members: Vec::new() };
+        let nodes = self.nodes;
+        self.replica.commit_with_local(&draft, |tx, entry| {
+            nodes.borrow_mut().store(tx)?;
+            let ids = entry.map(op_indices).unwrap_or_default();
+            steps.iter().try_for_each(|step| follow(tx, step, entry, &ids))
+        })?;
+        let records = steps.into_iter().filter_map(|step| match step {
+            LocalStep::Record(record) => Some(record.path),
+            _ => None,
+        });
+        self.paths.extend(records);
+        self.paths.dedup();
+        Ok(())
+    }
+}
+
+/// One write a path: of several records for one path, the values replaced are joined.
+fn writes(steps: &[LocalStep]) -> Result<Vec<Write>, FolderError> {
+    let mut cells: BTreeMap<&RelPath, (Option<Vec<u8>>, Vec<_>)> = BTreeMap::new();
+    for step in steps {
+        let LocalStep::Record(Record { path, change, replaces }) = step else { continue };
+        let cell = cells.entry(path).or_default();
+        if let Change::Put { state, .. } = change {
+            cell.0 = Some(state.encode());
+        }
+        cell.1.extend(replaces.iter().filter_map(value_name));
+    }
+    cells
+        .into_iter()
+        .map(|(path, (value, names))| {
+            let path = cell_path(path)?;
+            let seen = Seen::Values(names);
+            Ok(Write { store: store(), path, value, seen, below: false, above: false })
+        })
+        .collect()
+}
+
+/// Which operation of an entry went to which cell.
+fn op_indices(entry: &Entry) -> BTreeMap<Path, u32> {
+    let payload = entry.payloads().find(|(id, _)| **id == store());
+    let bytes = payload.and_then(|(_, payload)| payload.bytes()).unwrap_or_default();
+    let ops = decode_cells(&entry.header().log, bytes).ops;
+    let numbered = ops.into_iter().enumerate();
+    numbered.filter_map(|(index, op)| Some((op?.path, index as u32))).collect()
+}
+
+/// Brings the base in line with one step that was just committed.
+fn follow(
+    tx: &mut dyn WriteTx,
+    step: &LocalStep,
+    entry: Option<&Entry>,
+    indices: &BTreeMap<Path, u32>,
+) -> Result<(), StorageError> {
+    match step {
+        LocalStep::Adopt { path, base } => set_base(tx, path, Some(base)),
+        LocalStep::Forget { path } => set_base(tx, path, None),
+        LocalStep::Record(Record { path, change, .. }) => match change {
+            Change::DropValues { copy } => set_base(tx, copy, None),
+            Change::Delete => set_base(tx, path, None),
+            Change::Put { .. } => {
+                let base = new_base(path, change, entry, indices);
+                match base {
+                    Some(base) => set_base(tx, path, Some(&base)),
+                    None => Err(StorageError::Corrupt("a path was not recorded".into())),
+                }
+            }
+        },
+    }
+}
+
+fn new_base(
+    path: &RelPath,
+    change: &Change,
+    entry: Option<&Entry>,
+    indices: &BTreeMap<Path, u32>,
+) -> Option<Base> {
+    let cell = cell_path(path).ok()?;
+    let index = indices.get(&cell)?;
+    change.base(value_id(&ValueName::of(&entry?.position(), *index)))
+}

@@ -1,0 +1,296 @@
+//! What a folder's replica keeps in the local table of its database file: the base, and which file has which chunk. And
+//! how the cells of the folder's store are named and read. Nothing of the local table is ever sent.
+
+use crate::apply::{ChunkIndex, ChunkPlace};
+use crate::base::{Base, Value, ValueId};
+use crate::path::RelPath;
+use crate::state::State;
+use anabranch_core::blob::{ChunkHash, ChunkSpan, ContentRef, Step, Walker};
+use anabranch_core::cells::{Cell, LiveValue};
+use anabranch_core::entry::{StoreId, StoreKind};
+use anabranch_core::id::{LogId, NodeId};
+use anabranch_core::ops::ValueName;
+use anabranch_core::path::{Path, PathError, Segment};
+use anabranch_core::storage::{Order, ReadTx, Storage, StorageError, Table, WriteTx};
+use anabranch_core::view::View;
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+const BASE: &[u8] = b"base/";
+const CHUNK: &[u8] = b"chunk/";
+/// Rows read at once.
+const PAGE: usize = 512;
+/// Places of one chunk that are tried.
+const PLACES: usize = 8;
+const AUTHOR_CHARS: usize = 8;
+
+/// The store of a folder's paths.
+#[must_use]
+pub fn store() -> StoreId {
+    StoreId { kind: StoreKind::FOLDER, name: "files".into() }
+}
+
+/// The cell of a path.
+pub(crate) fn cell_path(path: &RelPath) -> Result<Path, PathError> {
+    Path::default().join_bytes(path.as_bytes())
+}
+
+/// The name of a value in bytes. The entry's own part comes first: it is what differs.
+pub(crate) fn value_id(name: &ValueName) -> ValueId {
+    let mut id = Vec::with_capacity(60);
+    id.extend_from_slice(&name.id8);
+    id.extend_from_slice(&name.index.to_be_bytes());
+    id.extend_from_slice(&name.seq.to_be_bytes());
+    id.extend_from_slice(&name.log.epoch.to_be_bytes());
+    id.extend_from_slice(&name.log.device.0);
+    ValueId(id)
+}
+
+/// The name that [`value_id`] wrote.
+pub(crate) fn value_name(id: &ValueId) -> Option<ValueName> {
+    let (id8, rest) = id.0.split_first_chunk::<8>()?;
+    let (index, rest) = rest.split_first_chunk::<4>()?;
+    let (seq, rest) = rest.split_first_chunk::<8>()?;
+    let (epoch, device) = rest.split_first_chunk::<8>()?;
+    Some(ValueName {
+        log: LogId { device: NodeId(device.try_into().ok()?), epoch: u64::from_be_bytes(*epoch) },
+        seq: u64::from_be_bytes(*seq),
+        index: u32::from_be_bytes(*index),
+        id8: *id8,
+    })
+}
+
+/// How a device is named in conflict copies: alike on all replicas.
+#[must_use]
+pub fn author(device: &NodeId) -> String {
+    let text = device.to_string();
+    text.trim_start_matches(NodeId::PREFIX).chars().take(AUTHOR_CHARS).collect()
+}
+
+fn value(live: LiveValue) -> Option<Value> {
+    // What cannot be read was written by a later version or a liar: it is kept, and not shown.
+    let state = State::decode(&live.value).ok()?;
+    Some(Value {
+        id: value_id(&live.name),
+        state,
+        author: author(&live.name.log.device),
+        at_ms: live.timestamp.0 / 1000,
+    })
+}
+
+/// The path and values of a cell; `None` for a name that no folder may have.
+pub(crate) fn values(cell: Cell) -> Option<(RelPath, Vec<Value>)> {
+    let segments = cell.path.segments();
+    let [Segment::Bytes(bytes)] = &segments[..] else { return None };
+    let path = RelPath::shared(bytes.clone()).ok()?;
+    Some((path, cell.values.into_iter().filter_map(value).collect()))
+}
+
+/// The live values of every path, in order: a page at a time.
+pub(crate) struct There<'t> {
+    view: View<'t>,
+    after: Option<Path>,
+    page: VecDeque<(RelPath, Vec<Value>)>,
+    over: bool,
+}
+
+impl<'t> There<'t> {
+    pub(crate) fn new(view: View<'t>) -> Self {
+        Self { view, after: None, page: VecDeque::new(), over: false }
+    }
+
+    fn fill(&mut self) -> Result<(), StorageError> {
+        let mut read = 0;
+        let (page, last) = (&mut self.page, &mut self.after);
+        let after = last.clone();
+        self.view.scan_cells(&store(), &Path::default(), after.as_ref(), &mut |cell| {
+            *last = Some(cell.path.clone());
+            page.extend(values(cell));
+            read += 1;
+            if read < PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        self.over = read < PAGE;
+        Ok(())
+    }
+}
+
+impl Iterator for There<'_> {
+    type Item = Result<(RelPath, Vec<Value>), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.page.is_empty() && !self.over {
+            if let Err(e) = self.fill() {
+                self.over = true;
+                return Some(Err(e));
+            }
+        }
+        self.page.pop_front().map(Ok)
+    }
+}
+
+fn base_key(path: &RelPath) -> Vec<u8> {
+    [BASE, path.as_bytes()].concat()
+}
+
+pub(crate) fn base_row(tx: &dyn ReadTx, path: &RelPath) -> Result<Option<Base>, StorageError> {
+    tx.get(Table::Local, &base_key(path))?.map(|bytes| decode_base(&bytes)).transpose()
+}
+
+fn decode_base(bytes: &[u8]) -> Result<Base, StorageError> {
+    Base::decode(bytes).map_err(|e| StorageError::Corrupt(format!("the folder's base: {e}")))
+}
+
+/// The rows of the base in the order of their paths: a page at a time.
+pub(crate) struct BaseRows<'t> {
+    tx: &'t dyn ReadTx,
+    from: Vec<u8>,
+    page: VecDeque<(RelPath, Base)>,
+    over: bool,
+}
+
+impl<'t> BaseRows<'t> {
+    pub(crate) fn new(tx: &'t dyn ReadTx) -> Self {
+        Self { tx, from: BASE.to_vec(), page: VecDeque::new(), over: false }
+    }
+
+    fn fill(&mut self) -> Result<(), StorageError> {
+        let mut rows = Vec::new();
+        self.tx.scan(Table::Local, &self.from, None, Order::Ascending, &mut |key, value| {
+            let Some(path) = key.strip_prefix(BASE) else { return ControlFlow::Break(()) };
+            rows.push((path.to_vec(), value.to_vec()));
+            if rows.len() < PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        self.over = rows.len() < PAGE;
+        if let Some((path, _)) = rows.last() {
+            self.from = [BASE, path, &[0]].concat();
+        }
+        for (path, value) in rows {
+            let path = RelPath::new(path)
+                .map_err(|e| StorageError::Corrupt(format!("the folder's base: {e}")))?;
+            self.page.push_back((path, decode_base(&value)?));
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for BaseRows<'_> {
+    type Item = Result<(RelPath, Base), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.page.is_empty() && !self.over {
+            if let Err(e) = self.fill() {
+                self.over = true;
+                return Some(Err(e));
+            }
+        }
+        self.page.pop_front().map(Ok)
+    }
+}
+
+/// Whether nothing was ever brought in step here.
+pub(crate) fn base_is_empty(tx: &dyn ReadTx) -> Result<bool, StorageError> {
+    Ok(BaseRows::new(tx).next().transpose()?.is_none())
+}
+
+fn chunk_key(hash: &ChunkHash, offset: u64, path: &RelPath) -> Vec<u8> {
+    [CHUNK, &hash.0, &offset.to_be_bytes(), path.as_bytes()].concat()
+}
+
+/// Remembers that the file at `path` has a chunk.
+pub(crate) fn put_chunk(
+    tx: &mut dyn WriteTx,
+    path: &RelPath,
+    span: &ChunkSpan,
+) -> Result<(), StorageError> {
+    let key = chunk_key(&span.hash, span.offset, path);
+    tx.put(Table::Local, &key, &span.len.to_be_bytes())
+}
+
+/// The chunks of some content, as far as its manifest is here.
+pub(crate) fn spans(tx: &dyn ReadTx, content: &ContentRef) -> Result<Vec<ChunkSpan>, StorageError> {
+    let walk = Walker::new(content, |hash: &ChunkHash| tx.get(Table::Blob, &hash.0));
+    let mut spans = Vec::new();
+    for step in walk {
+        match step {
+            Ok(Step::Chunk(span)) => spans.push(span),
+            Ok(Step::Missing(_)) => {}
+            Err(anabranch_core::blob::WalkError::Lookup(e)) => return Err(e),
+            // A manifest that is none has no chunks.
+            Err(_) => break,
+        }
+    }
+    Ok(spans)
+}
+
+/// Sets or removes a row of the base and keeps the index of chunks with it. Chunks that were only waiting to become part
+/// of this file are dropped: the file has them now.
+pub(crate) fn set_base(
+    tx: &mut dyn WriteTx,
+    path: &RelPath,
+    base: Option<&Base>,
+) -> Result<(), StorageError> {
+    let old = base_row(&*tx, path)?;
+    let content = |base: &Base| base.state.content().copied();
+    let (was, is) = (old.as_ref().and_then(content), base.and_then(content));
+    if was != is {
+        if let Some(was) = was {
+            for span in spans(&*tx, &was)? {
+                tx.delete(Table::Local, &chunk_key(&span.hash, span.offset, path))?;
+            }
+        }
+        if let Some(is) = is {
+            for span in spans(&*tx, &is)? {
+                put_chunk(tx, path, &span)?;
+                tx.delete(Table::Blob, &span.hash.0)?;
+            }
+        }
+    }
+    match base {
+        Some(base) => tx.put(Table::Local, &base_key(path), &base.encode()),
+        None => tx.delete(Table::Local, &base_key(path)).map(|_| ()),
+    }
+}
+
+/// Looks chunks up in the index.
+pub(crate) struct Index(pub(crate) Arc<dyn Storage>);
+
+impl Index {
+    /// Places and lengths of a chunk.
+    pub(crate) fn find(&self, hash: &ChunkHash) -> Result<Vec<(ChunkPlace, u64)>, StorageError> {
+        let prefix = [CHUNK, &hash.0[..]].concat();
+        let mut found = Vec::new();
+        self.0.read()?.scan(Table::Local, &prefix, None, Order::Ascending, &mut |key, value| {
+            let Some(rest) = key.strip_prefix(&prefix[..]) else { return ControlFlow::Break(()) };
+            if let Some((offset, path)) = rest.split_first_chunk::<8>()
+                && let (Ok(path), Ok(len)) = (RelPath::new(path), <[u8; 8]>::try_from(value))
+            {
+                let offset = u64::from_be_bytes(*offset);
+                found.push((ChunkPlace { path, offset }, u64::from_be_bytes(len)));
+            }
+            if found.len() < PLACES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(found)
+    }
+}
+
+impl ChunkIndex for Index {
+    fn places(&self, hash: &ChunkHash) -> io::Result<Vec<ChunkPlace>> {
+        let found = self.find(hash).map_err(io::Error::other)?;
+        Ok(found.into_iter().map(|(place, _)| place).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_names_come_back() {
+        let log = LogId { device: NodeId([7; 32]), epoch: 1 << 60 };
+        let name = ValueName { log, seq: 3, index: 4, id8: [9; 8] };
+        assert_eq!(value_name(&value_id(&name)), Some(name));
+        assert_eq!(value_name(&ValueId(vec![1, 2])), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! One update of a folder: record what the user did, plan, fetch what is lacking, apply. Repeating it is always safe; a
+//! crash anywhere is made good by the next one.
+
+use crate::apply::{Applied, Failure, apply, clear_temp, missing};
+use crate::content::Content;
+use crate::error::FolderError;
+use crate::fs::{Clock, FileSystem};
+use crate::hold::Hold;
+use crate::path::RelPath;
+use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions};
+use crate::record::record;
+use crate::scan::{Problem, Progress};
+use crate::tables::{BaseRows, Index, There, set_base};
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::storage::{Durability, StorageError};
+use anabranch_core::view::View;
+use anabranch_node::Replica;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Bytes of files whose content is gathered before they are written: bounds what is stored twice for a moment. One
+/// larger file is gathered alone.
+const SLICE_BYTES: u64 = 64 * 1024 * 1024;
+/// Actions carried out between two rows of the base.
+const SLICE_ACTIONS: usize = 2_000;
+/// Blobs asked for at once.
+const WANTS: usize = 512;
+/// How often paths that changed meanwhile are looked at again.
+const ROUNDS: usize = 3;
+
+/// What an update did, path by path where people want to know.
+#[derive(Debug, Default)]
+pub struct Updated {
+    /// Paths whose changes here were committed.
+    pub recorded: Vec<RelPath>,
+    /// Paths changed on this disk.
+    pub applied: Vec<RelPath>,
+    /// Bytes written to this disk.
+    pub bytes_written: u64,
+    /// What could not be read.
+    pub problems: Vec<Problem>,
+    /// What could not be written.
+    pub failed: Vec<Failure>,
+    /// Paths that wait for something.
+    pub put_off: Vec<PutOff>,
+    /// How far the last scan came.
+    pub scanned: Progress,
+}
+
+impl Updated {
+    /// Whether something is not as it should be yet.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        !self.failed.is_empty() || !self.put_off.is_empty() || !self.problems.is_empty()
+    }
+
+    fn merge(&mut self, later: Self) {
+        self.recorded.extend(later.recorded);
+        self.applied.extend(later.applied);
+        self.bytes_written += later.bytes_written;
+        // Of what went wrong only the last word counts.
+        self.problems = later.problems;
+        self.failed = later.failed;
+        self.put_off = later.put_off;
+        self.scanned = later.scanned;
+    }
+}
+
+/// Waits for blobs: asks until they are here or cannot be had. Returns whether any came.
+pub(crate) trait Fetch {
+    fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> bool;
+}
+
+/// What an update works with.
+pub(crate) struct Site<'a> {
+    pub(crate) replica: &'a Arc<Replica>,
+    pub(crate) fs: &'a dyn FileSystem,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) tell: &'a dyn Fn(&Progress),
+}
+
+impl Site<'_> {
+    /// Brings the database in line with the folder and the folder with the database.
+    pub(crate) fn update(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
+        clear_temp(self.fs).map_err(|e| FolderError::Input(e.to_string()))?;
+        let mut total = Updated::default();
+        for _ in 0..ROUNDS {
+            let round = self.round(fetch)?;
+            let moved = !round.applied.is_empty();
+            let again = round.failed.iter().any(|f| {
+                use crate::apply::Failed;
+                matches!(f.why, Failed::ChangedMeanwhile | Failed::Blocked | Failed::Missing)
+            }) || !round.put_off.iter().all(|p| p.hidden);
+            total.merge(round);
+            if !(again && moved) {
+                break;
+            }
+        }
+        Ok(total)
+    }
+
+    fn round(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
+        let recorded = record(self.replica, self.fs, self.clock, self.tell)?;
+        let mut updated = Updated {
+            recorded: recorded.paths,
+            problems: recorded.problems,
+            scanned: recorded.progress,
+            ..Updated::default()
+        };
+        let plan = plan(self.replica, &recorded.hidden)?;
+        updated.put_off = plan.put_off;
+        let mut rest = &plan.actions[..];
+        while !rest.is_empty() {
+            let (slice, after) = rest.split_at(slice_len(rest));
+            rest = after;
+            self.gather(slice, fetch)?;
+            let applied = self.apply(slice)?;
+            updated.bytes_written += applied.bytes;
+            updated.applied.extend(applied.base.into_iter().map(|(path, _)| path));
+            updated.failed.extend(applied.failed);
+        }
+        self.replica.want([]);
+        Ok(updated)
+    }
+
+    /// Fetches what `actions` lack, manifests level by level, until all is here or nothing more comes.
+    fn gather(&self, actions: &[Action], fetch: &mut dyn Fetch) -> Result<(), FolderError> {
+        loop {
+            let index = Index(Arc::clone(self.replica.storage()));
+            let mut content = Content::new(&**self.replica.storage(), self.fs, &index);
+            let lacking = missing(actions, &mut content, WANTS)
+                .map_err(|e| StorageError::Io(e.to_string()))?;
+            let hashes: BTreeSet<ChunkHash> = lacking
+                .nodes
+                .iter()
+                .map(|n| n.hash)
+                .chain(lacking.chunks.iter().map(|c| c.hash))
+                .collect();
+            if hashes.is_empty() || !fetch.fetch(hashes) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn apply(&self, actions: &[Action]) -> Result<Applied, FolderError> {
+        let storage = self.replica.storage();
+        let index = Index(Arc::clone(storage));
+        let mut content = Content::new(&**storage, self.fs, &index);
+        let applied = apply(self.fs, self.clock, actions, &mut content, &mut |_, _| ())
+            .map_err(|e| FolderError::Input(format!("no temporary files can be made: {e}")))?;
+        let mut tx = storage.write(Durability::Full)?;
+        for (path, base) in &applied.base {
+            set_base(&mut *tx, path, base.as_ref())?;
+        }
+        tx.commit()?;
+        Ok(applied)
+    }
+}
+
+/// What would be done to the disk, which is as the base says.
+pub(crate) fn plan(replica: &Replica, hidden: &Hold) -> Result<Plan, FolderError> {
+    let tx = replica.storage().read()?;
+    let view = View::new(&*tx);
+    let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
+    let targets = Targets::new(Shape::gather(There::new(view))?, There::new(view));
+    Ok(plan_actions(BaseRows::new(&*tx), targets, &copies, hidden)?)
+}
+
+fn slice_len(actions: &[Action]) -> usize {
+    let mut bytes = 0u64;
+    let mut len = 0;
+    for action in actions.iter().take(SLICE_ACTIONS) {
+        if let Action::WriteFile { goal, .. } = action {
+            bytes = bytes.saturating_add(goal.state.content().map_or(0, |c| c.size()));
+        }
+        if len > 0 && bytes > SLICE_BYTES {
+            break;
+        }
+        len += 1;
+    }
+    len
+}

@@ -1,0 +1,211 @@
+//! Real directories with real databases, kept in step over links in memory.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use anabranch_folder::Folder;
+use anabranch_node::{Control, Node, Opening, Progress};
+use anabranch_sync::channel::Direction;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Syncs both ways, as the command does: look, exchange, apply.
+async fn sync(node: &Arc<Node>, here: &Arc<Folder>, there: &Arc<Folder>) -> Progress {
+    let (stop, stopped) = watch::channel(false);
+    let mut workers = Vec::new();
+    for folder in [here, there] {
+        if !folder.is_new().unwrap() {
+            let folder = Arc::clone(folder);
+            tokio::task::spawn_blocking(move || folder.update()).await.unwrap().unwrap();
+        }
+        workers.push(tokio::spawn(Arc::clone(folder).work(stopped.clone())));
+    }
+    let opening =
+        Opening { replica: Arc::clone(here.replica()), direction: Direction::BOTH, ticket: None };
+    let served = Arc::clone(there.replica());
+    let report = node.sync_local(opening, served, &Control::default()).await.unwrap();
+    stop.send_replace(true);
+    for worker in workers {
+        worker.await.unwrap().unwrap();
+    }
+    report.progress
+}
+
+fn tree(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.ends_with(".anabranch") {
+                continue;
+            }
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            if meta.is_dir() {
+                found.insert(name, "dir".into());
+                open.push(path);
+            } else if meta.is_symlink() {
+                found.insert(name, format!("-> {}", fs::read_link(&path).unwrap().display()));
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                found.insert(name, String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+    }
+    found
+}
+
+struct Pair {
+    _dir: tempfile::TempDir,
+    node: Arc<Node>,
+    here: Arc<Folder>,
+    there: Arc<Folder>,
+}
+
+impl Pair {
+    fn write(folder: &Folder, name: &str, content: impl AsRef<[u8]>) {
+        let path = folder.root().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn new(fill: impl FnOnce(&Path, &Path)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        fs::create_dir(&a).unwrap();
+        fs::create_dir(&b).unwrap();
+        fill(&a, &b);
+        let node = Node::open(dir.path().join("home")).unwrap();
+        let here = Folder::adopt(&node, &a).unwrap();
+        let there = Folder::prepare(&node, &b, here.replica().database(), None).unwrap();
+        Self { _dir: dir, node, here, there }
+    }
+
+    async fn sync(&self) -> Progress {
+        sync(&self.node, &self.here, &self.there).await
+    }
+
+    fn trees(&self) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+        (tree(self.here.root()), tree(self.there.root()))
+    }
+}
+
+fn noise(len: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_folder_becomes_equal_and_stays_so() {
+    let pair = Pair::new(|a, _| {
+        fs::create_dir_all(a.join("deep/er")).unwrap();
+        fs::create_dir(a.join("empty")).unwrap();
+        fs::write(a.join("deep/er/file"), "text").unwrap();
+        fs::write(a.join("nothing"), "").unwrap();
+        fs::write(a.join("large"), noise(3_000_000, 1)).unwrap();
+        std::os::unix::fs::symlink("nowhere", a.join("link")).unwrap();
+    });
+    pair.sync().await;
+    let (a, b) = pair.trees();
+    assert_eq!(a, b);
+    assert_eq!(a.len(), 7);
+    let again = pair.sync().await;
+    assert_eq!((again.entries_sent, again.entries_received, again.bytes_sent), (0, 0, 0));
+    assert!(pair.here.take_done().applied.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_folders_merge_and_nothing_is_lost() {
+    let pair = Pair::new(|a, b| {
+        fs::write(a.join("same"), "equal").unwrap();
+        fs::write(b.join("same"), "equal").unwrap();
+        fs::write(a.join("differs"), "from a").unwrap();
+        fs::write(b.join("differs"), "from b").unwrap();
+        fs::write(a.join("only a"), "a").unwrap();
+        fs::write(b.join("only b"), "b").unwrap();
+    });
+    pair.sync().await;
+    let (a, b) = pair.trees();
+    assert_eq!(a, b);
+    assert_eq!(a.len(), 5, "{a:?}");
+    let mut contents: Vec<&str> = a.values().map(String::as_str).collect();
+    contents.sort_unstable();
+    assert_eq!(contents, ["a", "b", "equal", "from a", "from b"]);
+    assert_eq!(pair.here.conflicts().unwrap().len(), 1);
+    assert_eq!(pair.there.conflicts().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_meet_edits_and_deletions() {
+    let pair = Pair::new(|a, _| {
+        fs::write(a.join("both.txt"), "base").unwrap();
+        fs::write(a.join("edited"), "base").unwrap();
+        fs::write(a.join("gone"), "base").unwrap();
+    });
+    pair.sync().await;
+    Pair::write(&pair.here, "both.txt", "edited here");
+    Pair::write(&pair.there, "both.txt", "edited there");
+    Pair::write(&pair.here, "edited", "survives");
+    fs::remove_file(pair.there.root().join("edited")).unwrap();
+    fs::remove_file(pair.here.root().join("gone")).unwrap();
+    pair.sync().await;
+    let (a, b) = pair.trees();
+    assert_eq!(a, b);
+    assert_eq!(a["edited"], "survives");
+    assert!(!a.contains_key("gone"));
+    let both: Vec<&String> =
+        a.iter().filter(|(k, _)| k.starts_with("both")).map(|(_, v)| v).collect();
+    assert_eq!(both.len(), 2);
+    assert!(a.keys().any(|k| k.starts_with("both (conflict ") && k.ends_with(").txt")), "{a:?}");
+    // Settled on one side, the copy goes on both.
+    let path = anabranch_folder::path::RelPath::new("both.txt").unwrap();
+    pair.here.resolve(&path, 2).await.unwrap();
+    pair.sync().await;
+    let (a, b) = pair.trees();
+    assert_eq!(a, b);
+    assert_eq!(a.keys().filter(|k| k.starts_with("both")).count(), 1, "{a:?}");
+    assert!(pair.there.conflicts().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_file_is_not_sent_again() {
+    let pair = Pair::new(|a, _| fs::write(a.join("large"), noise(20_000_000, 7)).unwrap());
+    pair.sync().await;
+    fs::rename(pair.here.root().join("large"), pair.here.root().join("other name")).unwrap();
+    let progress = pair.sync().await;
+    let (a, b) = pair.trees();
+    assert!(a == b && b.contains_key("other name") && !b.contains_key("large"));
+    assert!(progress.bytes_sent < 10_000, "{progress:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_folder_writes_a_log_of_its_own() {
+    let pair = Pair::new(|a, _| fs::write(a.join("file"), "1").unwrap());
+    pair.sync().await;
+    let copy = pair.here.root().with_file_name("copy");
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(pair.here.root())
+        .arg(&copy)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let copied = Folder::open(&pair.node, &copy).unwrap();
+    let log = |f: &Folder| f.replica().read(|v| v.own_log()).unwrap();
+    Pair::write(&copied, "in the copy", "x");
+    Pair::write(&pair.here, "in the original", "y");
+    let updating = Arc::clone(&copied);
+    tokio::task::spawn_blocking(move || updating.update()).await.unwrap().unwrap();
+    assert_ne!(log(&copied), log(&pair.here));
+    sync(&pair.node, &copied, &pair.here).await;
+    assert_eq!(tree(&copy), tree(pair.here.root()));
+    assert!(tree(&copy).contains_key("in the original"));
+}
