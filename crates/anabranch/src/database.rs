@@ -1,6 +1,6 @@
 //! A database as an application holds it.
 
-use crate::watch::Watch;
+use crate::watch::{Change, Watch, change};
 use crate::{Doc, Error, Table, Transaction};
 use anabranch_core::author::Draft;
 use anabranch_core::id::DatabaseId;
@@ -70,6 +70,16 @@ impl Database {
     /// What storage reports.
     pub fn watch(&self) -> Result<Watch, Error> {
         Watch::new(self.clone())
+    }
+
+    /// The newest `limit` transactions, whoever made them, newest first.
+    ///
+    /// # Errors
+    /// What storage reports.
+    pub fn log(&self, limit: usize) -> Result<Vec<Change>, Error> {
+        let device = self.replica.key().node_id();
+        let entries = self.replica.read(|view| view.newest(limit))?;
+        Ok(entries.iter().map(|entry| change(entry, device)).collect())
     }
 
     /// Digest of the whole state: equal on two replicas exactly when their states are. `None` while a store holds

@@ -30,6 +30,7 @@
 //! # }
 //! ```
 
+mod bulk;
 mod conflict;
 mod database;
 mod doc;
@@ -45,6 +46,7 @@ pub use anabranch_core::id::{DatabaseId, EntryId, NodeId};
 pub use anabranch_core::ops::Role;
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{Control, NodeError, Progress, Report};
+pub use bulk::{Bulk, Loaded};
 pub use conflict::{Conflict, Version};
 pub use database::Database;
 pub use doc::Doc;

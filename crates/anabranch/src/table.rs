@@ -2,7 +2,7 @@
 //! conflict. A presence cell tells that a row was inserted.
 
 use crate::value::{NULL, Raw};
-use crate::{Database, Error};
+use crate::{Bulk, Database, Error};
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::cells::Cell;
 use anabranch_core::entry::StoreId;
@@ -71,34 +71,45 @@ pub(crate) fn row_cells(view: View<'_>, store: &StoreId, key: &str) -> Result<Ro
     Ok(row)
 }
 
-/// The writes by which row `key` becomes `row`: presence if it is not there, and the columns that differ.
+/// The writes by which row `key` becomes `row`, replacing what is live when they are committed.
 pub(crate) fn put_writes(
     view: View<'_>,
     store: &StoreId,
     key: &str,
     row: &Raw,
 ) -> Result<Vec<Write>, Error> {
+    let old = row_cells(view, store, key)?;
+    Ok(row_writes(store, key, row, &old)?.into_iter().map(|(write, _)| write).collect())
+}
+
+/// The writes by which row `key` becomes `row`: presence if it is not there, and the columns that differ; with each the
+/// cell that `old` has there.
+pub(crate) fn row_writes<'c>(
+    store: &StoreId,
+    key: &str,
+    row: &Raw,
+    old: &'c RowCells,
+) -> Result<Vec<(Write, Option<&'c Cell>)>, Error> {
     let fields = row.fields()?.ok_or_else(|| Error::Value {
         what: format!("row '{key}' cannot be stored"),
         why: "a row must be a struct or a map".into(),
     })?;
-    let old = row_cells(view, store, key)?;
     let path = row_path(key)?;
     let mut writes = Vec::new();
     if old.present.is_none() {
-        writes.push(write(store, path.clone(), Some(NULL.to_vec())));
+        writes.push((write(store, path.clone(), Some(NULL.to_vec())), None));
     }
     for (column, value) in &fields {
-        let same = old
-            .columns
-            .get(column)
-            .is_some_and(|cell| cell.values.len() == 1 && cell.winner().value == value.as_bytes());
+        let cell = old.columns.get(column);
+        let same =
+            cell.is_some_and(|c| c.values.len() == 1 && c.winner().value == value.as_bytes());
         if !same {
-            writes.push(write(store, path.join(column)?, Some(value.as_bytes().to_vec())));
+            let value = Some(value.as_bytes().to_vec());
+            writes.push((write(store, path.join(column)?, value), cell));
         }
     }
-    for column in old.columns.keys().filter(|c| !fields.contains_key(*c)) {
-        writes.push(write(store, path.join(column)?, None));
+    for (column, cell) in old.columns.iter().filter(|(c, _)| !fields.contains_key(*c)) {
+        writes.push((write(store, path.join(column)?, None), Some(cell)));
     }
     Ok(writes)
 }
@@ -124,6 +135,12 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         let raw = Raw::new(row)?;
         let writes = self.db.replica().read(|view| put_writes(view, &self.store, key, &raw))?;
         self.db.commit(Draft { writes, members: Vec::new() }).await
+    }
+
+    /// Starts putting many rows, several to an entry.
+    #[must_use]
+    pub fn bulk(&self) -> Bulk<T> {
+        Bulk::new(self.clone())
     }
 
     /// The row under `key`.

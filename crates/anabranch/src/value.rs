@@ -30,9 +30,13 @@ impl Raw {
     /// # Errors
     /// [`Error::Value`] when serde cannot.
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
-        minicbor_serde::to_vec(value)
-            .map(Self)
-            .map_err(|e| value_error("a value cannot be stored", e))
+        let mut bytes = Vec::new();
+        let mut serializer = minicbor_serde::Serializer::new(&mut bytes);
+        // What serde calls a unit is null nearly everywhere, above all in JSON values.
+        value
+            .serialize(serializer.serialize_unit_as_null(true))
+            .map_err(|e| value_error("a value cannot be stored", e))?;
+        Ok(Self(bytes))
     }
 
     /// Decodes it as a `T`.
@@ -133,6 +137,12 @@ mod tests {
         let paths: Vec<String> = leaves.iter().map(|(path, _)| path.join("/")).collect();
         assert_eq!(paths, ["a/x", "a/y", "b"]);
         assert_eq!(leaves[1].1.get::<u32>().unwrap(), 2);
+    }
+
+    #[test]
+    fn nothing_is_null() {
+        assert_eq!(Raw::new(&()).unwrap().as_bytes(), NULL);
+        assert_eq!(Raw::new(&None::<u8>).unwrap().as_bytes(), NULL);
     }
 
     #[test]

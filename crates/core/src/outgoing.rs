@@ -261,6 +261,27 @@ impl View<'_> {
         Ok(Frontier::new(tips))
     }
 
+    /// How many entries a peer with this frontier has that are not held here, by the tips. Of a log that forked, its longest
+    /// branch counts, and at least one entry. Cost: one look-up a tip.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn lacking(&self, peer: &Frontier) -> Result<u64, StorageError> {
+        let mut lacking: BTreeMap<LogId, u64> = BTreeMap::new();
+        for theirs in peer.positions() {
+            if self.find(theirs)?.is_some() {
+                continue;
+            }
+            let mut held = 0;
+            for number in self.branches_of(&theirs.log)? {
+                held = held.max(self.branch(number)?.tip.seq);
+            }
+            let count = lacking.entry(theirs.log).or_insert(0);
+            *count = theirs.seq.saturating_sub(held).max(1).max(*count);
+        }
+        Ok(lacking.values().sum())
+    }
+
     /// Ids of a log's line at its tip and at 1, 2, 4, 8, … places below it, down to place 1: with these a peer that holds
     /// another branch finds where the two part.
     ///

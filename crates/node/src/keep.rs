@@ -4,7 +4,7 @@
 use crate::error::{NodeError, random};
 use crate::node::{Control, Node};
 use crate::replica::Replica;
-use crate::runner::{Opening, Progress, Until};
+use crate::runner::{Opening, Until};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ticket::Ticket;
 use anabranch_sync::channel::Direction;
@@ -57,22 +57,24 @@ impl Node {
                 loop {
                     tokio::select! {
                         result = &mut session => break result.err(),
-                        _ = stop.wait_for(|stop| *stop), if !*control.stop.borrow() => {
+                        _ = stop.wait_for(|stop| *stop) => {
                             control.stop.send_replace(true);
+                            let leaving = self.settings().transport.limits.close_timeout;
+                            // A link that does not end by then is dropped.
+                            let _ = tokio::time::timeout(leaving, session).await;
+                            return;
                         }
-                        Ok(level) = became_level(&mut progress), if !was_level => {
-                            was_level = level;
+                        Ok(_) = progress.wait_for(|p| p.settled), if !was_level => {
+                            was_level = true;
                             tell(Kept::InStep);
                         }
                     }
                 }
             };
-            if *stop.borrow() {
-                return;
-            }
             // Whoever was there a moment ago is probably back soon.
-            wait = if was_level { first } else { (wait * 2).min(longest) };
+            wait = if was_level { first } else { wait };
             let again_in = spread(wait);
+            wait = (wait * 2).min(longest);
             tell(Kept::Lost { error, again_in });
             tokio::select! {
                 () = tokio::time::sleep(again_in) => {}
@@ -99,12 +101,6 @@ impl Node {
         self.sync(opening, &addresses, Until::Closed, control).await?;
         Ok(())
     }
-}
-
-async fn became_level(
-    progress: &mut watch::Receiver<Progress>,
-) -> Result<bool, watch::error::RecvError> {
-    Ok(progress.wait_for(|progress| progress.settled).await?.settled)
 }
 
 /// Between half of `wait` and all of it, so that many who lost one peer do not all come back at once.

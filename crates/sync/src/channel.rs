@@ -38,6 +38,8 @@ impl Direction {
     pub const PUSH: Self = Self { send: true, receive: false };
     /// Only from the peer.
     pub const PULL: Self = Self { send: false, receive: true };
+    /// Neither: only compare.
+    pub const COMPARE: Self = Self { send: false, receive: false };
 }
 
 /// What happened on a channel, for whoever runs the session.
@@ -48,10 +50,12 @@ pub enum Event {
         /// Whether the peer lets this device read.
         readable: bool,
     },
-    /// This many entries are due to the peer.
+    /// The peer's frontier was compared with ours.
     Planned {
-        /// Entries.
+        /// Entries that the peer lacks.
         due: u64,
+        /// Entries that are lacking here.
+        lacking: u64,
     },
     /// A batch left.
     Sent {
@@ -456,10 +460,10 @@ impl Channel {
                 self.their_level = false;
                 self.ask_frontier(None);
             }
-            Answer::Plan { out, due, forks } => {
+            Answer::Plan { out, due, lacking, forks } => {
                 self.plan = Plan::Here(out);
                 self.dirty = true;
-                self.event(Event::Planned { due });
+                self.event(Event::Planned { due, lacking });
                 for mut samples in forks {
                     samples.truncate(SAMPLES);
                     self.frame(Frame::Fork { channel: self.number, samples });

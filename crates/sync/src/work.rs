@@ -137,6 +137,8 @@ pub enum Answer {
         out: Box<Outgoing>,
         /// Entries it lacks.
         due: u64,
+        /// Entries it has that are not held here.
+        lacking: u64,
         /// For each branch of a forked log: places along it.
         forks: Vec<Vec<Position>>,
     },
@@ -263,7 +265,7 @@ impl Access<'_> {
             return Ok(Answer::Moved);
         }
         let out = Box::new(Outgoing::level(view)?);
-        Ok(Answer::Plan { out, due: 0, forks: Vec::new() })
+        Ok(Answer::Plan { out, due: 0, lacking: 0, forks: Vec::new() })
     }
 
     fn plan(&self, peer: &Frontier) -> Result<Answer, Error> {
@@ -276,7 +278,8 @@ impl Access<'_> {
             .iter()
             .map(|tip| view.samples(tip))
             .collect::<Result<_, StorageError>>()?;
-        Ok(Answer::Plan { out: Box::new(out), due, forks })
+        let lacking = view.lacking(peer)?;
+        Ok(Answer::Plan { out: Box::new(out), due, lacking, forks })
     }
 
     fn next(
