@@ -3,7 +3,7 @@
 use crate::file::{golden, hex, list, text, unhex, unhex_of};
 use crate::world::{Scribe, Spec, World, admit, encoded, grant, members, replica, verified};
 use anabranch_core::codec::Writer;
-use anabranch_core::entry::{Entry, GrantRef, StoreId};
+use anabranch_core::entry::{Entry, GrantRef, Payload, PayloadSummary, StoreId};
 use anabranch_core::error::{Error, Refusal};
 use anabranch_core::id::{DatabaseId, NodeId, Position};
 use anabranch_core::key::DeviceKey;
@@ -31,7 +31,9 @@ fn outcome(database: DatabaseId, runs: &[Vec<u8>]) -> (&'static str, Vec<Value>)
             Refusal::Priority { .. } => "refused: priority",
             Refusal::OwnParent { .. } => "refused: own log as parent",
             Refusal::Genesis => "refused: genesis",
-            Refusal::MembersAbsent { .. } => "refused: members payload absent",
+            Refusal::MembersAbsent { .. } | Refusal::PayloadAbsent { .. } => {
+                "refused: payload absent"
+            }
             other => unreachable!("{other}"),
         },
         Err(other) => unreachable!("{other}"),
@@ -155,7 +157,37 @@ fn data_cases() -> Vec<Value> {
     lies.keep(&entry);
     cases.push(lies.case("a generation too high"));
     cases.extend(past_cases());
+    cases.extend(stripped_cases());
     cases
+}
+
+/// Entries whose payloads somebody took out on the way.
+fn stripped_cases() -> Vec<Value> {
+    let case_of = |name, payload: fn(&Ground) -> (StoreId, Vec<u8>)| {
+        let mut g = Ground::new();
+        let spec = spec(&[], g.world.admin, vec![payload(&g)]);
+        let entry = g.world.write(&mut g.ann, spec);
+        let whole = g.world.run(&[&entry]);
+        g.runs.push(encoded(&without_payloads(&g.world, &whole)));
+        g.case(name)
+    };
+    vec![
+        case_of("a payload is absent", |g| g.data(&g.ann).remove(0)),
+        case_of("the members payload is absent", |_| members(&[])),
+    ]
+}
+
+fn without_payloads(world: &World, run: &Run) -> Run {
+    let strip = |(store, payload): (&StoreId, &Payload)| {
+        let PayloadSummary { len, hash, .. } = payload.summary(store.clone());
+        (store.clone(), Payload::Absent { len, hash })
+    };
+    let stripped = |entry: &Entry| {
+        Entry::new(entry.header().clone(), entry.payloads().map(strip).collect()).unwrap()
+    };
+    let entries: Vec<Entry> = run.entries().iter().map(stripped).collect();
+    let signature = world.signature(&entries[entries.len() - 1].position());
+    Run::new(world.database, entries, signature, vec![])
 }
 
 /// What must lie in an entry's past.
@@ -183,7 +215,12 @@ fn past_cases() -> Vec<Value> {
     let wrong = unsigned.world.signature(&second.position());
     let run = Run::new(unsigned.world.database, vec![entry], head, vec![wrong]);
     forged.push(encoded(&run));
+    let mut own = Ground::new();
+    let spec = spec(&[own.genesis], own.world.admin, vec![]);
+    let entry = own.world.write(&mut own.ann, spec);
+    own.keep(&entry);
     vec![
+        own.case("its own log as a parent"),
         alone.case("the grant is not in the past"),
         waits.case("a parent has not arrived"),
         unsigned.case("a parent inside a run, its head travels along"),
