@@ -198,18 +198,18 @@ impl<'t> Ledger<'t> {
             seq: base.map_or(0, |(_, seq)| seq),
             id: prev.map_or(crate::id::EntryId([0; 32]), |p| p.id),
         };
-        self.branches.insert(
-            number,
-            Branch {
-                log: *log,
-                base,
-                tip,
-                generation: 0,
-                timestamp: crate::entry::Timestamp(0),
-                head: None,
-                unsigned: (0, 0),
-            },
-        );
+        let branch = Branch {
+            log: *log,
+            base,
+            tip,
+            generation: 0,
+            timestamp: crate::entry::Timestamp(0),
+            head: None,
+            unsigned: (0, 0),
+        };
+        // At once, since a view of this transaction looks up the log of every value it reads.
+        branch.put(self.tx, &key32(number))?;
+        self.branches.insert(number, branch);
         Ok(Some(number))
     }
 
