@@ -293,6 +293,8 @@ impl Ledger<'_> {
             }
             if write.above {
                 for path in write.path.ancestors() {
+                    // What this draft itself put there goes as well.
+                    store.remove(&path);
                     let replaces = self.live_names(&write.store, &path)?;
                     if !replaces.is_empty() {
                         store.insert(path.clone(), CellOp { path, value: None, replaces });
