@@ -15,10 +15,10 @@ use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::{Channel, Direction};
-use anabranch_sync::frame::Frame;
+use anabranch_sync::frame::{ChannelNo, Frame};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
-use anabranch_sync::work::{Access, Blobs};
+use anabranch_sync::work::{Access, Blobs, Work};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -76,6 +76,20 @@ impl Side {
         self.write(wall, |ledger, author| _ = ledger.commit(author, &draft).unwrap());
     }
 
+    fn perform(&mut self, channel: ChannelNo, work: Work) {
+        let access = Access {
+            storage: &self.storage,
+            blobs: &NoBlobs,
+            pending: &self.pending,
+            durability: Durability::Full,
+            peer: self.session.peer().unwrap(),
+            ticket: self.session.ticket_of(channel),
+            now: Timestamp(1_700_000_000_000_000),
+        };
+        let answer = access.perform(work);
+        self.session.answer(channel, answer);
+    }
+
     fn state(&self) -> [u8; 32] {
         View::new(&*self.storage.read().unwrap()).state_digest().unwrap().unwrap()
     }
@@ -123,8 +137,9 @@ fn sides() -> ([Side; 2], DatabaseId, DeviceKey) {
     ([joiner, host], database, ticket)
 }
 
-/// Hands frames over, one at a time, until nothing moves; notes each.
+/// Hands frames over, then does storage work, one piece at a time, until nothing moves; notes each frame.
 fn pump(sides: &mut [Side; 2], notes: &mut Vec<Value>, step: &str) {
+    let mut due = VecDeque::new();
     loop {
         for n in 0..2 {
             while let Some(output) = sides[n].session.poll() {
@@ -133,28 +148,20 @@ fn pump(sides: &mut [Side; 2], notes: &mut Vec<Value>, step: &str) {
                         notes.push(note(sides, n, &bytes, step));
                         sides[1 - n].incoming.push_back(bytes);
                     }
-                    Output::Work(channel, work) => {
-                        let this = &mut sides[n];
-                        let access = Access {
-                            storage: &this.storage,
-                            blobs: &NoBlobs,
-                            pending: &this.pending,
-                            durability: Durability::Full,
-                            peer: this.session.peer().unwrap(),
-                            ticket: this.session.ticket_of(channel),
-                            now: Timestamp(1_700_000_000_000_000),
-                        };
-                        let answer = access.perform(work);
-                        this.session.answer(channel, answer);
-                    }
+                    Output::Work(channel, work) => due.push_back((n, channel, work)),
                     Output::Closed { text, .. } => assert_eq!(text, "", "closed"),
                     Output::Greeted { .. } | Output::Event(..) => {}
                 }
             }
         }
-        let Some(n) = (0..2).find(|&n| !sides[n].incoming.is_empty()) else { return };
-        let frame = sides[n].incoming.pop_front().unwrap();
-        sides[n].session.receive(&frame);
+        if let Some(side) = sides.iter_mut().find(|side| !side.incoming.is_empty()) {
+            let frame = side.incoming.pop_front().unwrap();
+            side.session.receive(&frame);
+        } else if let Some((n, channel, work)) = due.pop_front() {
+            sides[n].perform(channel, work);
+        } else {
+            return;
+        }
     }
 }
 
