@@ -125,6 +125,12 @@ pub trait FileSystem: Send + Sync {
     /// What the file system reports; [`io::ErrorKind::AlreadyExists`] when `to` is taken and not to be replaced.
     fn rename(&self, from: &RelPath, to: &RelPath, replace: bool) -> io::Result<()>;
 
+    /// Lets two names swap what they name, in one step.
+    ///
+    /// # Errors
+    /// What the file system reports; [`io::ErrorKind::Unsupported`] when it cannot do that at all.
+    fn exchange(&self, a: &RelPath, b: &RelPath) -> io::Result<()>;
+
     /// Removes a file, symbolic link or special file.
     ///
     /// # Errors

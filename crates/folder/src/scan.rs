@@ -276,7 +276,11 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
     fn read(&mut self, path: &RelPath, base: Option<&Base>) -> Result<(State, Seen), ReadError> {
         let (content, seen) = hash_file(self.fs, self.clock, path, self.watch, &mut self.progress)?;
         let mtime_ns = match base.map(|base| (&base.state, base.seen.mtime_ns)) {
-            Some((State::File { mtime_ns, .. }, then)) if then == seen.mtime_ns => *mtime_ns,
+            Some((State::File { content: then, mtime_ns, .. }, looked))
+                if looked == seen.mtime_ns && *then == content =>
+            {
+                *mtime_ns
+            }
             _ => seen.mtime_ns,
         };
         Ok((State::File { content, mode: mode_of(&seen, base), mtime_ns }, seen))

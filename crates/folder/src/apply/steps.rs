@@ -26,6 +26,8 @@ pub(super) struct Applier<'a> {
     dirty: BTreeSet<Option<RelPath>>,
     /// Whether something new is among these names.
     fresh: bool,
+    /// Temporary files that could not be removed at once.
+    trash: Vec<RelPath>,
     applied: Applied,
 }
 
@@ -48,6 +50,7 @@ impl<'a> Applier<'a> {
             made: Vec::new(),
             dirty: BTreeSet::new(),
             fresh: false,
+            trash: Vec::new(),
             applied: Applied::default(),
         }
     }
@@ -73,6 +76,11 @@ impl<'a> Applier<'a> {
         }
         for (temp, from) in std::mem::take(&mut self.parked).into_values() {
             self.put_back(&temp, &from);
+        }
+        for temp in std::mem::take(&mut self.trash) {
+            if let Err(error) = self.fs.remove_file(&temp) {
+                self.fail(&temp, error.into());
+            }
         }
         self.sync_dirs();
         self.applied
@@ -122,8 +130,8 @@ impl<'a> Applier<'a> {
         if let State::Dir { mode } = goal.state {
             self.fs.set_mode(&goal.path, mode)?;
         }
-        let stat = self.fs.lstat(&goal.path)?;
-        self.stands(goal, &stat, true);
+        let seen = self.seen_after_touch(&goal.path)?;
+        self.stands(goal, seen);
         Ok(())
     }
 
@@ -142,7 +150,7 @@ impl<'a> Applier<'a> {
             self.applied.bytes += bytes;
             self.place(&temp, goal, over, keep)
         });
-        self.or_remove(&temp, placed)
+        self.or_remove(temp, placed)
     }
 
     fn symlink(&mut self, goal: &Goal, over: Option<&Was>) -> Done {
@@ -150,13 +158,12 @@ impl<'a> Applier<'a> {
         let fs = self.fs;
         let (temp, ()) = self.temp.create(|path| fs.symlink(target, path))?;
         let placed = self.place(&temp, goal, over, None);
-        self.or_remove(&temp, placed)
+        self.or_remove(temp, placed)
     }
 
-    fn or_remove(&mut self, temp: &RelPath, done: Done) -> Done {
-        if done.is_err() {
-            // It may be gone already; what matters is why it came to this.
-            let _ = self.fs.remove_file(temp);
+    fn or_remove(&mut self, temp: RelPath, done: Done) -> Done {
+        if done.is_err() && !matches!(self.is_absent(&temp), Ok(true)) {
+            self.discard(temp);
         }
         done
     }
@@ -171,30 +178,87 @@ impl<'a> Applier<'a> {
     ) -> Done {
         let before = self.fs.lstat(temp)?;
         self.check(&goal.path, over)?;
-        if let (Some(keep), Some(over)) = (keep, over) {
-            self.check(&keep.goal.path, keep.over.as_ref())?;
-            self.fs.rename(&goal.path, &keep.goal.path, keep.over.is_some())?;
-            if let Err(error) = self.fs.rename(temp, &goal.path, false) {
-                // Back to how it was. If even that fails, nothing is lost: it is kept.
-                let _ = self.fs.rename(&keep.goal.path, &goal.path, false);
-                return Err(error.into());
-            }
-            self.source.moved(&goal.path, &keep.goal.path);
-            self.dirty.insert(keep.goal.path.parent());
-            self.follow(over, &keep.goal)?;
-        } else {
-            self.fs.rename(temp, &goal.path, over.is_some())?;
+        match (over, keep) {
+            (Some(over), Some(keep)) => self.place_and_keep(temp, over, keep)?,
+            (Some(over), None) => self.replace(temp, over)?,
+            (None, _) => self.fs.rename(temp, &goal.path, false)?,
         }
         self.dirty.insert(goal.path.parent());
         let stat = self.fs.lstat(&goal.path)?;
-        self.stands(goal, &stat, untouched(&before, &stat));
+        let expected = Seen::new(&before, self.clock.now_ns());
+        self.stands(goal, self.seen_after_rename(&expected, &stat));
         Ok(())
+    }
+
+    fn place_and_keep(&mut self, temp: &RelPath, over: &Was, keep: &Keep) -> Done {
+        let kept = &keep.goal.path;
+        let aside = self.make_way(kept, keep.over.as_ref())?;
+        let moved = self.fs.rename(&over.path, kept, false).map_err(Failed::from);
+        self.settle(aside, kept, moved)?;
+        if let Err(error) = self.fs.rename(temp, &over.path, false) {
+            // Back to how it was. If even that fails, nothing is lost: it is kept.
+            let _ = self.fs.rename(kept, &over.path, false);
+            return Err(error.into());
+        }
+        self.source.moved(&over.path, kept);
+        self.dirty.insert(kept.parent());
+        self.follow(over, &keep.goal)
+    }
+
+    /// Puts `temp` in the place of what the plan saw there. The two swap, so that the path always names something and what
+    /// was replaced can still be looked at: were it written to since the check, they swap back.
+    fn replace(&mut self, temp: &RelPath, over: &Was) -> Done {
+        match self.fs.exchange(temp, &over.path) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                return Ok(self.fs.rename(temp, &over.path, true)?);
+            }
+            result => result?,
+        }
+        let is_still = self.is_still(over, temp);
+        if matches!(is_still, Ok(true)) {
+            self.discard(temp.clone());
+            return Ok(());
+        }
+        self.fs.exchange(temp, &over.path)?;
+        is_still.and(Err(Failed::ChangedMeanwhile))
+    }
+
+    /// Moves what the plan saw at `path` aside, if there was something, and looks at it again there.
+    fn make_way(&mut self, path: &RelPath, was: Option<&Was>) -> Result<Option<RelPath>, Failed> {
+        self.check(path, was)?;
+        let Some(was) = was else { return Ok(None) };
+        let fs = self.fs;
+        let (aside, ()) = self.temp.create(|aside| fs.rename(path, aside, false))?;
+        match self.is_still(was, &aside) {
+            Ok(true) => return Ok(Some(aside)),
+            Ok(false) => self.settle(Some(aside), path, Err(Failed::ChangedMeanwhile))?,
+            Err(why) => self.settle(Some(aside), path, Err(why))?,
+        }
+        Ok(None)
+    }
+
+    /// After [`Self::make_way`]: if what made it necessary is `done`, what is aside goes, otherwise it goes back.
+    fn settle(&mut self, aside: Option<RelPath>, path: &RelPath, done: Done) -> Done {
+        if let Some(aside) = aside
+            && (done.is_ok() || self.fs.rename(&aside, path, false).is_err())
+        {
+            self.discard(aside);
+        }
+        done
+    }
+
+    /// Removes a temporary file, now or at the end.
+    fn discard(&mut self, temp: RelPath) {
+        if self.fs.remove_file(&temp).is_err() {
+            self.trash.push(temp);
+        }
     }
 
     fn rename(&mut self, from: &Was, goal: &Goal, over: Option<&Was>) -> Done {
         self.check(&from.path, Some(from))?;
-        self.check(&goal.path, over)?;
-        self.fs.rename(&from.path, &goal.path, over.is_some())?;
+        let aside = self.make_way(&goal.path, over)?;
+        let moved = self.fs.rename(&from.path, &goal.path, false).map_err(Failed::from);
+        self.settle(aside, &goal.path, moved)?;
         self.dirty.extend([from.path.parent(), goal.path.parent()]);
         self.source.moved(&from.path, &goal.path);
         self.applied.base.push((from.path.clone(), None));
@@ -204,22 +268,39 @@ impl<'a> Applier<'a> {
     /// After a rename: gives the file that was `from` the mode and time of `goal`.
     fn follow(&mut self, from: &Was, goal: &Goal) -> Done {
         let stat = self.fs.lstat(&goal.path)?;
-        let was = Seen::new(&stat, self.clock.now_ns());
-        let untouched = (from.seen.inode, from.seen.size, from.seen.mtime_ns)
-            == (was.inode, was.size, was.mtime_ns);
+        let seen = self.seen_after_rename(&from.seen, &stat);
         if from.state == goal.state {
-            self.stands(goal, &stat, untouched && from.seen.settled);
+            self.stands(goal, seen);
             return Ok(());
         }
         let done = self.change_meta(goal, &from.state);
-        let stands = match &done {
-            Ok(()) => goal.clone(),
+        if done.is_ok() {
+            let seen = self.seen_after_touch(&goal.path)?;
+            self.stands(goal, seen);
+        } else {
             // It has its name; mode and time are the next run's.
-            Err(_) => Goal { state: from.state.clone(), ..goal.clone() },
-        };
-        let stat = self.fs.lstat(&goal.path)?;
-        self.stands(&stands, &stat, false);
+            self.stands(&Goal { state: from.state.clone(), ..goal.clone() }, seen);
+        }
         done
+    }
+
+    /// How something looks that looked as `expected` and was renamed. If it looks different it was written to, and the base
+    /// must not say that this is how the agreed content looks.
+    fn seen_after_rename(&self, expected: &Seen, stat: &Stat) -> Seen {
+        let now = Seen::new(stat, self.clock.now_ns());
+        let same = Seen { ctime_ns: expected.ctime_ns, ..now }.looks_like(expected);
+        if same {
+            Seen { settled: expected.settled, ..now }
+        } else {
+            Seen { settled: false, ..*expected }
+        }
+    }
+
+    /// How something looks whose mode or time we set. Had it been written to just before, that would not show.
+    fn seen_after_touch(&self, path: &RelPath) -> io::Result<Seen> {
+        let stat = self.fs.lstat(path)?;
+        let seen = Seen::new(&stat, self.clock.now_ns());
+        Ok(Seen { settled: stat.kind == Kind::Dir, ..seen })
     }
 
     fn park(&mut self, from: &Was, slot: usize) -> Done {
@@ -235,14 +316,15 @@ impl<'a> Applier<'a> {
     fn unpark(&mut self, slot: usize, from: &RelPath, goal: &Goal, over: Option<&Was>) -> Done {
         let Some((temp, _)) = self.parked.get(&slot).cloned() else { return Err(Failed::Blocked) };
         let before = self.fs.lstat(&temp)?;
-        self.check(&goal.path, over)?;
-        self.fs.rename(&temp, &goal.path, over.is_some())?;
+        let aside = self.make_way(&goal.path, over)?;
+        let moved = self.fs.rename(&temp, &goal.path, false).map_err(Failed::from);
+        self.settle(aside, &goal.path, moved)?;
         self.parked.remove(&slot);
         self.dirty.insert(goal.path.parent());
         self.source.moved(from, &goal.path);
         let done = self.set_file_meta(goal, &before);
-        let stat = self.fs.lstat(&goal.path)?;
-        self.stands(goal, &stat, false);
+        let seen = self.seen_after_touch(&goal.path)?;
+        self.stands(goal, seen);
         done
     }
 
@@ -254,20 +336,15 @@ impl<'a> Applier<'a> {
                 self.dirty.insert(from.parent());
                 self.applied.base.retain(|(path, base)| path != from || base.is_some());
             }
-            Err(_) => {
-                if let Err(error) = self.fs.remove_file(temp) {
-                    self.fail(from, error.into());
-                }
-            }
+            Err(_) => self.discard(temp.clone()),
         }
     }
 
     fn set_meta(&mut self, goal: &Goal, was: &Was) -> Done {
         self.check(&was.path, Some(was))?;
         self.change_meta(goal, &was.state)?;
-        let stat = self.fs.lstat(&goal.path)?;
-        // Having set the time we would not notice a change made just before that.
-        self.stands(goal, &stat, false);
+        let seen = self.seen_after_touch(&goal.path)?;
+        self.stands(goal, seen);
         Ok(())
     }
 
@@ -304,8 +381,8 @@ impl<'a> Applier<'a> {
 
     fn remove_file(&mut self, was: &Was) -> Done {
         if !self.is_absent(&was.path)? {
-            self.check(&was.path, Some(was))?;
-            self.fs.remove_file(&was.path)?;
+            let aside = self.make_way(&was.path, Some(was))?;
+            self.settle(aside, &was.path, Ok(()))?;
         }
         self.is_gone(&was.path);
         Ok(())
@@ -347,15 +424,24 @@ impl<'a> Applier<'a> {
         }
     }
 
+    /// Whether nothing at all changed about what the plan saw.
     fn is_unchanged(&self, was: &Was) -> Result<bool, Failed> {
-        let Was { path, state, seen } = was;
+        let stat = self.fs.lstat(&was.path)?;
+        let same_time = stat.kind == Kind::Dir || stat.ctime_ns == was.seen.ctime_ns;
+        Ok(same_time && self.is_still(was, &was.path)?)
+    }
+
+    /// Whether what the plan saw is at `path` now. Having been renamed, it has another change time.
+    fn is_still(&self, was: &Was, path: &RelPath) -> Result<bool, Failed> {
+        let Was { state, seen, .. } = was;
         let stat = self.fs.lstat(path)?;
         let kind = match state {
             State::File { .. } => Kind::File,
             State::Dir { .. } => Kind::Dir,
             State::Symlink { .. } => Kind::Symlink,
         };
-        if stat.kind != kind || !seen.looks_like(&Seen::new(&stat, self.clock.now_ns())) {
+        let now = Seen { ctime_ns: seen.ctime_ns, ..Seen::new(&stat, self.clock.now_ns()) };
+        if stat.kind != kind || !seen.looks_like(&now) {
             return Ok(false);
         }
         // Looking the same means little when it was written just before it was looked at.
@@ -370,10 +456,8 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Notes that `goal` is reached. `trusted` is whether nobody can have changed it since its content was known.
-    fn stands(&mut self, goal: &Goal, stat: &Stat, trusted: bool) {
-        let mut seen = Seen::new(stat, self.clock.now_ns());
-        seen.settled &= trusted || stat.kind == Kind::Dir;
+    /// Notes that `goal` is reached.
+    fn stands(&mut self, goal: &Goal, seen: Seen) {
         let Goal { path, state, source } = goal.clone();
         self.applied.base.push((path, Some(Base { state, source, seen })));
         self.fresh = true;
@@ -398,12 +482,6 @@ impl<'a> Applier<'a> {
             self.fail(&path, io::Error::new(error.kind(), error.to_string()).into());
         }
     }
-}
-
-/// Whether the content of a file is the same as far as its stat says, whatever its name.
-fn untouched(before: &Stat, after: &Stat) -> bool {
-    let content = |stat: &Stat| (stat.inode, stat.size, stat.mtime_ns);
-    content(before) == content(after)
 }
 
 fn path_of(action: &Action) -> &RelPath {

@@ -54,6 +54,8 @@ pub enum Op {
     Sync,
     /// Renaming; the path is the one renamed from.
     Rename,
+    /// Swapping two names; the path is the first.
+    Exchange,
     /// Removing a file or directory.
     Remove,
     /// Making a directory.
@@ -389,6 +391,27 @@ impl FileSystem for MemFs {
         lock(&inode).stat.ctime_ns = self.now();
         self.touch_parent(from);
         self.touch_parent(to);
+        Ok(())
+    }
+
+    /// Swaps files and links; no directories.
+    fn exchange(&self, a: &RelPath, b: &RelPath) -> io::Result<()> {
+        self.before(Op::Exchange, Some(a))?;
+        let (first, second) = (self.inode(a)?, self.inode(b)?);
+        let now = self.now();
+        let mut names = lock(&self.shared.names);
+        for (path, inode) in [(a, second), (b, first)] {
+            let mut stat = lock(&inode);
+            if stat.stat.kind == Kind::Dir {
+                return error(io::ErrorKind::IsADirectory);
+            }
+            stat.stat.ctime_ns = now;
+            drop(stat);
+            names.insert(path.clone(), inode);
+        }
+        drop(names);
+        self.touch_parent(a);
+        self.touch_parent(b);
         Ok(())
     }
 

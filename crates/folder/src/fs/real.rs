@@ -231,6 +231,18 @@ impl FileSystem for RealFs {
         })?
     }
 
+    fn exchange(&self, a: &RelPath, b: &RelPath) -> io::Result<()> {
+        self.at(a, |a_dir, a_name| {
+            Ok(self.at(b, |b_dir, b_name| {
+                let flags = RenameFlags::EXCHANGE;
+                match rustix::fs::renameat_with(a_dir, a_name, b_dir, b_name, flags) {
+                    Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::OPNOTSUPP),
+                    result => result,
+                }
+            }))
+        })?
+    }
+
     fn remove_file(&self, path: &RelPath) -> io::Result<()> {
         self.at(path, |dir, name| rustix::fs::unlinkat(dir, name, AtFlags::empty()))
     }
@@ -277,5 +289,52 @@ impl FileSystem for RealFs {
 
     fn sync_dir(&self, dir: Option<&RelPath>) -> io::Result<()> {
         Ok(rustix::fs::fsync(self.open_dir(dir)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A folder on a kernel that does not resolve paths for us.
+    fn step_by_step(root: &Path) -> RealFs {
+        let fs = RealFs::open_root(root).unwrap();
+        fs.openat2.store(false, Ordering::Relaxed);
+        fs
+    }
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    #[test]
+    fn without_help_of_the_kernel_paths_are_resolved_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = step_by_step(dir.path());
+        fs.make_dir(&path("a")).unwrap();
+        fs.make_dir(&path("a/b")).unwrap();
+        fs.create_new(&path("a/b/f")).unwrap().write_all(b"x").unwrap();
+        assert_eq!(fs.lstat(&path("a/b/f")).unwrap().size, 1);
+        assert_eq!(fs.open(&path("a/b/f")).unwrap().read_at(0, &mut [0; 2]).unwrap(), 1);
+        assert_eq!(fs.read_dir(Some(&path("a/b"))).unwrap().len(), 1);
+        assert!(fs.open(&path("a/b/f/x")).is_err());
+    }
+
+    #[test]
+    fn without_help_of_the_kernel_no_link_is_followed_either() {
+        let (outside, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(outside.path().join("deep")).unwrap();
+        std::fs::write(outside.path().join("deep/f"), "x").unwrap();
+        symlink(outside.path(), dir.path().join("out")).unwrap();
+        symlink(outside.path().join("deep/f"), dir.path().join("file")).unwrap();
+        let fs = step_by_step(dir.path());
+        for at in ["out/deep/f", "out/deep", "file"] {
+            assert!(fs.open(&path(at)).is_err(), "{at}");
+            assert!(fs.set_mode(&path(at), 0o600).is_err(), "{at}");
+        }
+        assert!(fs.create_new(&path("out/deep/g")).is_err());
+        assert!(fs.read_dir(Some(&path("out"))).is_err());
+        assert!(fs.read_dir(Some(&path("out/deep"))).is_err());
     }
 }

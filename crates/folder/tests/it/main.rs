@@ -1,5 +1,10 @@
 //! Tests of the folder crate from outside: file systems, scanner, applier, and whole replicas meeting each other.
 
 mod chaos;
+mod every_step;
+mod file_systems;
+mod real;
 mod replica;
+mod scan;
 mod together;
+mod world;
