@@ -4,6 +4,7 @@
 pub mod config;
 mod error;
 mod home;
+mod introduce;
 mod keep;
 mod node;
 mod notice;
@@ -15,7 +16,8 @@ mod writer;
 
 pub use error::NodeError;
 pub use home::{Home, PeerRecord, Record, default_dir};
+pub use introduce::{Introduction, Wire};
 pub use keep::{Kept, Target};
 pub use node::{Control, Node, Offer};
-pub use replica::{Replica, ReplicaOptions};
+pub use replica::{Hold, Replica, ReplicaOptions};
 pub use runner::{Opening, Progress, Report, Task, Until, run};

@@ -3,6 +3,7 @@
 use crate::config::Settings;
 use crate::error::{NodeError, now, random};
 use crate::home::{Home, PeerRecord, Record};
+use crate::introduce::Wire;
 use crate::notice::Notice;
 use crate::replica::Replica;
 use crate::runner::{Opening, Progress, Report, Task, Until, run};
@@ -15,7 +16,7 @@ use anabranch_core::storage::Storage;
 use anabranch_core::ticket::Ticket;
 use anabranch_store::{MemoryStorage, SqliteStorage};
 use anabranch_sync::channel::Direction;
-use anabranch_transport::secure::{SecureLink, StaticKey, accept, connect};
+use anabranch_transport::secure::{StaticKey, accept, connect};
 use anabranch_transport::{Address, HttpListener, Link, ListenAddr, TransportManager};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,11 +31,24 @@ pub struct Control {
     pub progress: watch::Sender<Progress>,
     /// Ends the session when it becomes true.
     pub stop: watch::Sender<bool>,
+    /// Becomes true when the session is over.
+    pub over: watch::Sender<bool>,
+}
+
+impl Control {
+    async fn ended(&self) {
+        // The sender is right here.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { progress: watch::Sender::new(Progress::default()), stop: watch::Sender::new(false) }
+        Self {
+            progress: watch::Sender::new(Progress::default()),
+            stop: watch::Sender::new(false),
+            over: watch::Sender::new(false),
+        }
     }
 }
 
@@ -311,7 +325,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::Connect`], [`NodeError::Handshake`].
-    pub async fn dial(&self, address: &Address) -> Result<SecureLink, NodeError> {
+    pub async fn dial(&self, address: &Address) -> Result<Wire, NodeError> {
         let link = self.transport.connect(address).await?;
         self.secure(link, true).await
     }
@@ -320,13 +334,14 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeError::Handshake`].
-    pub async fn secure(&self, link: Link, started: bool) -> Result<SecureLink, NodeError> {
+    pub async fn secure(&self, link: Link, started: bool) -> Result<Wire, NodeError> {
         let within = self.transport.limits().handshake_timeout;
-        Ok(if started {
+        let secure = if started {
             connect(link, &self.channel_key, within).await?
         } else {
             accept(link, &self.channel_key, within).await?
-        })
+        };
+        Ok(secure.into())
     }
 
     /// Listens for links over HTTP. Only ever called because a user asked for it (I9).
@@ -405,7 +420,7 @@ impl Node {
     /// [`NodeError`].
     pub async fn sync_on(
         &self,
-        link: SecureLink,
+        link: Wire,
         openings: Vec<Opening>,
         until: Until,
         control: &Control,
@@ -495,25 +510,50 @@ impl Node {
             direction: Direction::BOTH,
             ticket: Some(ticket.key.clone()),
         };
-        let report = self.sync(opening.clone(), &ticket.addresses, Until::Settled, control).await?;
-        let key = ticket.key.clone();
-        let joining = Arc::clone(replica);
+        let sync = async {
+            let result = self.sync(opening, &ticket.addresses, Until::Settled, control).await;
+            control.over.send_replace(true);
+            result
+        };
+        let (report, redeemed) = tokio::join!(sync, self.redeem(replica, ticket, control));
+        let report = report?;
+        redeemed?;
+        Ok(report)
+    }
+
+    /// Waits until the session that `control` watches has brought everything, then redeems `ticket`; peers wait for it and
+    /// hear of it on the same session. Ends without a result when the session does.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub async fn redeem(
+        &self,
+        replica: &Arc<Replica>,
+        ticket: &Ticket,
+        control: &Control,
+    ) -> Result<(), NodeError> {
+        let hold = replica.hold();
+        let mut progress = control.progress.subscribe();
+        tokio::select! {
+            settled = progress.wait_for(|p| p.settled) => if settled.is_err() { return Ok(()) },
+            () = control.ended() => return Ok(()),
+        }
+        let (key, joining) = (ticket.key.clone(), Arc::clone(replica));
         tokio::task::spawn_blocking(move || joining.redeem(&key))
             .await
             .map_err(|_| NodeError::Closed)??;
-        // The others learn of it, and only then is the ticket no longer needed.
-        let told =
-            self.sync(opening, &ticket.addresses, Until::Settled, &Control::default()).await?;
         self.joined(replica.database())?;
-        Ok(Report { clock_ahead: report.clock_ahead.or(told.clock_ahead), ..report })
+        drop(hold);
+        Ok(())
     }
 
     /// Forgets the ticket by which a replica joined.
     fn joined(&self, database: DatabaseId) -> Result<(), NodeError> {
-        if let (Some(home), Some(mut record)) = (&self.home, self.record_of(database)?)
-            && record.ticket.take().is_some()
-        {
-            home.put_record(&record)?;
+        let Some(home) = &self.home else { return Ok(()) };
+        for mut record in home.records()?.into_iter().filter(|r| r.database == database) {
+            if record.ticket.take().is_some() {
+                home.put_record(&record)?;
+            }
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use anabranch_core::view::View;
 use anabranch_sync::pending::Pending;
 use anabranch_sync::work::Blobs;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -57,6 +57,7 @@ pub struct Replica {
     /// Whether something in this process works on what arrives, and up to which version it has.
     worker: AtomicBool,
     worked: AtomicU64,
+    holds: AtomicUsize,
     /// Sessions whose entries are still under way.
     unsettled: watch::Sender<BTreeSet<SessionId>>,
 }
@@ -167,6 +168,7 @@ impl Replica {
             wants: Mutex::default(),
             worker: AtomicBool::new(false),
             worked: AtomicU64::new(0),
+            holds: AtomicUsize::new(0),
             unsettled: watch::Sender::new(BTreeSet::new()),
         });
         Ok(replica)
@@ -359,7 +361,19 @@ impl Replica {
         self.ring();
     }
 
+    /// Peers are told to wait until the result is dropped.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>) -> Hold {
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        self.ring();
+        Hold(Arc::clone(self))
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
+        self.holds.load(Ordering::SeqCst) > 0 || self.is_working()
+    }
+
+    fn is_working(&self) -> bool {
         self.worker.load(Ordering::SeqCst)
             && self.worked.load(Ordering::SeqCst) < *self.version.borrow()
     }
@@ -404,5 +418,16 @@ impl Replica {
         self.wants().refused(session, hashes);
         self.blob_moved();
         self.ring();
+    }
+}
+
+/// Keeps peers waiting while it lives.
+#[derive(Debug)]
+pub struct Hold(Arc<Replica>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holds.fetch_sub(1, Ordering::SeqCst);
+        self.0.ring();
     }
 }

@@ -2,6 +2,7 @@
 //! when a database changes, and says when it is done.
 
 use crate::error::{NodeError, now};
+use crate::introduce::Wire;
 use crate::replica::Replica;
 use crate::signal::Signal;
 use crate::wants::SessionId;
@@ -11,7 +12,6 @@ use anabranch_sync::channel::{Channel, Direction, Event};
 use anabranch_sync::frame::{ChannelNo, Code};
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::work::{Access, Answer, Work};
-use anabranch_transport::secure::{Role, SecureLink};
 use anabranch_transport::{LinkError, LinkReceiver, LinkSender};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -105,7 +105,7 @@ static SESSIONS: AtomicU64 = AtomicU64::new(1);
 ///
 /// # Errors
 /// [`NodeError::Session`] when either side ended it for a reason, [`NodeError::Link`] when the link broke.
-pub async fn run(task: Task, link: SecureLink) -> Result<Report, NodeError> {
+pub async fn run(task: Task, wire: Wire) -> Result<Report, NodeError> {
     let mut replicas: BTreeMap<DatabaseId, Arc<Replica>> =
         task.served.iter().map(|r| (r.database(), Arc::clone(r))).collect();
     for opening in &task.openings {
@@ -113,8 +113,8 @@ pub async fn run(task: Task, link: SecureLink) -> Result<Report, NodeError> {
     }
     let session = Session::new(Config {
         key: task.key.clone(),
-        binding: link.binding,
-        initiator: link.role == Role::Initiator,
+        binding: wire.binding,
+        initiator: wire.initiator,
         clock: now().0,
         served: task.served.iter().map(|r| (r.database(), Direction::BOTH)).collect(),
     });
@@ -122,7 +122,7 @@ pub async fn run(task: Task, link: SecureLink) -> Result<Report, NodeError> {
     for replica in replicas.values() {
         replica.subscribe(&signal);
     }
-    let (sender, mut receiver) = link.link.split();
+    let Wire { sender, mut receiver, .. } = wire;
     let (frames, outbox) = mpsc::unbounded_channel();
     let sending = tokio::spawn(send_all(sender, outbox));
     let (done, answers) = mpsc::unbounded_channel();
@@ -343,7 +343,8 @@ impl Runner {
         {
             replica.session_left(self.id);
         }
-        if self.mine.remove(&channel) {
+        let awaited = self.task.until == Until::Settled && self.mine.is_empty();
+        if self.mine.remove(&channel) || awaited {
             let outcome = Err(NodeError::Session { code, text });
             self.finish(outcome);
         } else {
@@ -381,10 +382,10 @@ impl Runner {
                 replica.set_settled(self.id, settled);
             }
         }
-        if self.outcome.is_some() || self.mine.is_empty() {
+        if self.outcome.is_some() {
             return;
         }
-        let settled = self.each_of_mine(Channel::entries_settled);
+        let settled = self.each_open(Channel::entries_settled);
         if settled != self.progress.settled {
             self.progress.settled = settled;
             self.task.progress.send_replace(self.progress);
@@ -392,15 +393,18 @@ impl Runner {
         if self.task.until == Until::Closed {
             return;
         }
-        if self.each_of_mine(Channel::is_settled) {
+        if self.each_open(Channel::is_settled) {
             self.finish(Ok(()));
-        } else if !self.each_of_mine(|channel| !channel.differs()) {
+        } else if !self.each_open(|channel| !channel.differs()) && !self.joined.is_empty() {
             self.finish(Err(NodeError::Differs));
         }
     }
 
-    fn each_of_mine(&self, is: impl Fn(&Channel) -> bool) -> bool {
-        self.mine.iter().all(|number| self.session.channel(*number).is_none_or(&is))
+    /// Whether there are open channels, every one this side asked for among them, and this holds of each.
+    fn each_open(&self, is: impl Fn(&Channel) -> bool) -> bool {
+        !self.joined.is_empty()
+            && self.mine.iter().all(|number| self.joined.contains_key(number))
+            && self.joined.keys().all(|number| self.session.channel(*number).is_some_and(&is))
     }
 
     fn leave(&mut self) {

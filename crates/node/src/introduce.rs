@@ -1,0 +1,136 @@
+//! Introductions: on a link to a process that the user started over there (`host:path`, a pipe), both ends say what they
+//! have before the session starts, and one hands the other a ticket if that one is new. The link is as trusted as the
+//! account behind it; nothing of this happens on a link from a stranger.
+
+use crate::error::NodeError;
+use anabranch_core::codec::{DecodeError, Reader, Writer};
+use anabranch_core::id::DatabaseId;
+use anabranch_core::ticket::Ticket;
+use anabranch_sync::frame::Code;
+use anabranch_transport::secure::{Role, SecureLink};
+use anabranch_transport::{LinkReceiver, LinkSender};
+
+/// An encrypted link in its two halves.
+#[derive(Debug)]
+pub struct Wire {
+    pub(crate) sender: LinkSender,
+    pub(crate) receiver: LinkReceiver,
+    pub(crate) binding: [u8; 32],
+    pub(crate) initiator: bool,
+}
+
+impl From<SecureLink> for Wire {
+    fn from(secure: SecureLink) -> Self {
+        let (binding, initiator) = (secure.binding, secure.role == Role::Initiator);
+        let (sender, receiver) = secure.link.split();
+        Self { sender, receiver, binding, initiator }
+    }
+}
+
+/// What one end has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// The database, if there is one already.
+    pub database: Option<DatabaseId>,
+    /// Whether this device is a member of it and needs no ticket.
+    pub member: bool,
+    /// Whether it is a folder, or is to be one.
+    pub folder: bool,
+    /// Why this end cannot go on; empty when it can.
+    pub refusal: String,
+}
+
+const INTRODUCTION: u64 = 100;
+const TICKET: u64 = 101;
+const TEXT_BYTES: usize = 4096;
+
+impl Wire {
+    /// Says what is here.
+    ///
+    /// # Errors
+    /// [`NodeError::Link`].
+    pub async fn introduce(&mut self, mine: &Introduction) -> Result<(), NodeError> {
+        let mut w = Writer::new();
+        w.array(5).u64(INTRODUCTION).bytes(mine.database.as_ref().map_or(&[][..], |d| &d.0));
+        w.bool(mine.member).bool(mine.folder);
+        let mut refusal = mine.refusal.clone();
+        refusal.truncate(refusal.floor_char_boundary(TEXT_BYTES));
+        w.text(&refusal);
+        Ok(self.sender.send(w.finish()).await?)
+    }
+
+    /// Hears what is there.
+    ///
+    /// # Errors
+    /// [`NodeError::Link`], or [`NodeError::Session`] with what the other end says is wrong.
+    pub async fn introduced(&mut self) -> Result<Introduction, NodeError> {
+        let frame = self.hear().await?;
+        let read = || {
+            let mut r = Reader::new(&frame);
+            r.tuple("introduction", 5)?;
+            r.number("kind", INTRODUCTION)?;
+            let at = r.position();
+            let database = match r.bytes("database", 32)? {
+                [] => None,
+                bytes => Some(DatabaseId(
+                    bytes
+                        .try_into()
+                        .map_err(|_| DecodeError::Malformed { what: "database", at })?,
+                )),
+            };
+            let (member, folder) = (r.bool("member")?, r.bool("folder")?);
+            let refusal = r.text("refusal", TEXT_BYTES)?.to_owned();
+            r.finish()?;
+            Ok::<_, DecodeError>(Introduction { database, member, folder, refusal })
+        };
+        let theirs = read().map_err(bad)?;
+        if theirs.refusal.is_empty() {
+            Ok(theirs)
+        } else {
+            let text = format!("the other side says: {}", theirs.refusal);
+            Err(NodeError::Session { code: Code::NotServed, text })
+        }
+    }
+
+    /// Hands over a ticket.
+    ///
+    /// # Errors
+    /// [`NodeError::Link`].
+    pub async fn hand_over(&mut self, ticket: &Ticket) -> Result<(), NodeError> {
+        let mut w = Writer::new();
+        w.array(2).u64(TICKET).text(&ticket.to_string());
+        Ok(self.sender.send(w.finish()).await?)
+    }
+
+    /// Takes the ticket that the other end hands over.
+    ///
+    /// # Errors
+    /// [`NodeError::Link`], [`NodeError::Ticket`].
+    pub async fn take_over(&mut self) -> Result<Ticket, NodeError> {
+        let frame = self.hear().await?;
+        let read = || {
+            let mut r = Reader::new(&frame);
+            r.tuple("ticket", 2)?;
+            r.number("kind", TICKET)?;
+            let text = r.text("ticket", 65_536)?.to_owned();
+            r.finish()?;
+            Ok::<_, DecodeError>(text)
+        };
+        Ok(read().map_err(bad)?.parse()?)
+    }
+
+    async fn hear(&mut self) -> Result<Vec<u8>, NodeError> {
+        match self.receiver.recv().await? {
+            Some(frame) => Ok(frame.to_vec()),
+            None => Err(NodeError::Session {
+                code: Code::Done,
+                text: "the other side ended the connection without a word".into(),
+            }),
+        }
+    }
+}
+
+fn bad(error: DecodeError) -> NodeError {
+    let text = format!("the other side introduced itself in a way that makes no sense: {error}");
+    NodeError::Session { code: Code::Protocol, text }
+}
