@@ -2,6 +2,7 @@
 //! tip read under that same lock, and one head is signed for a whole group of commits. Starts a new log when the storage
 //! was copied, restored or rolled back (I6).
 
+use crate::codec::DecodeError;
 use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use crate::error::{Error, corrupt};
 use crate::head::{self, Head};
@@ -13,7 +14,7 @@ use crate::membership;
 use crate::ops::{
     CellOp, MemberOp, Role, Subject, TicketTerms, ValueName, encode_cells, encode_members,
 };
-use crate::path::Path;
+use crate::path::{Path, PathError};
 use crate::rows::{BranchNo, META_OWN, Own, Row};
 use crate::storage::{StorageError, WriteTx};
 use std::collections::BTreeMap;
@@ -76,8 +77,11 @@ impl Ledger<'_> {
     /// The entry is not told to peers before [`Self::seal`]. Cost: the writes, plus a few look-ups.
     ///
     /// # Errors
-    /// [`Error::NotPermitted`] without a grant for it, [`Error::Decode`] when it exceeds the size of an entry.
+    /// [`Error::NotPermitted`] without a grant for it, [`Error::Decode`] when it exceeds the size of an entry,
+    /// [`Error::Refused`] when it grants more than the device may, [`Error::NoCells`] and [`Error::Path`] for a place
+    /// that holds no values.
     pub fn commit(&mut self, author: &Author<'_>, draft: &Draft) -> Result<Option<Entry>, Error> {
+        check_draft(draft)?;
         let ops = self.resolve(&draft.writes)?;
         if ops.values().all(BTreeMap::is_empty) && draft.members.is_empty() {
             return Ok(None);
@@ -243,6 +247,8 @@ impl Ledger<'_> {
             salt: None,
         };
         let entry = Entry::new(header, payloads)?;
+        // What peers would refuse must not get into the log: everything after it would be refused as well.
+        membership::check_right(self, &entry)?;
         let number = self.room(author, own, &log, &entry)?;
         for (position, parent, ..) in &parents {
             let stated = Head { position: *position, signature: crate::key::Signature([0; 64]) };
@@ -333,6 +339,23 @@ impl Ledger<'_> {
     fn live_names(&self, store: &StoreId, path: &Path) -> Result<Vec<ValueName>, StorageError> {
         Ok(sorted(self.view().cell(store, path)?.iter().map(|v| v.name).collect()))
     }
+}
+
+/// What would be written and then have no effect, or make the store unreadable, is refused instead.
+fn check_draft(draft: &Draft) -> Result<(), Error> {
+    for write in &draft.writes {
+        if !write.store.kind.has_cells() {
+            return Err(Error::NoCells(write.store.clone()));
+        }
+        if write.value.is_some() && write.path.is_empty() {
+            return Err(PathError.into());
+        }
+    }
+    let (found, limit) = (draft.members.len() as u64, limits::GRANT_OPS as u64);
+    if found > limit {
+        return Err(DecodeError::TooLarge { what: "the number of grants", found, limit }.into());
+    }
+    Ok(())
 }
 
 fn sorted(mut names: Vec<ValueName>) -> Vec<ValueName> {

@@ -1,6 +1,7 @@
 //! What can go wrong with a replica: its storage, bytes that cannot be read, or entries that may not be admitted.
 
 use crate::codec::DecodeError;
+use crate::entry::StoreId;
 use crate::id::{LogId, Position, Seq};
 use crate::ops::Role;
 use crate::path::PathError;
@@ -26,6 +27,9 @@ pub enum Error {
     /// A key that does not fit the format.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// A value for a store of a kind that has none.
+    #[error("values are written to tables, documents and folders, not to store {0}")]
+    NoCells(StoreId),
     /// The device may not write what it tried to.
     #[error(
         "this device ({device}) may not {role} here; ask an admin of the database for a ticket with that role"

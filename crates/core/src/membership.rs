@@ -1,7 +1,7 @@
 //! Who may: grants, kept as derived rows, judged for each entry by that entry's own past alone, so that the verdict never
 //! changes (I4). Also who may read now, which governs what is sent.
 
-use crate::entry::{Entry, GrantRef, StoreKind, Timestamp};
+use crate::entry::{Entry, GrantRef, Header, StoreKind, Timestamp};
 use crate::error::{Error, Refusal};
 use crate::id::{NodeId, Seq};
 use crate::ledger::{Ledger, as_read};
@@ -158,14 +158,23 @@ pub(crate) fn check(
     if prev_grant != Some(header.grant) && !in_past(ledger, below, &grant)? {
         return Err(Refusal::Grant { log, seq }.into());
     }
+    Ok(check_use(entry, &grant)?)
+}
+
+/// As [`check`] for an entry made here, whose grant was looked up among those in its past.
+pub(crate) fn check_right(ledger: &mut Ledger<'_>, entry: &Entry) -> Result<(), Error> {
+    let Header { log, seq, grant, .. } = *entry.header();
+    let number = number_of(as_read(ledger.tx), &grant)?.ok_or(Refusal::Grant { log, seq })?;
+    Ok(check_use(entry, &ledger.view().grant(number)?)?)
+}
+
+fn check_use(entry: &Entry, grant: &GrantRow) -> Result<(), Refusal> {
+    let Header { log, seq, .. } = *entry.header();
     match grant.subject {
-        Subject::Ticket(key) => check_redemption(entry, &key)?,
-        Subject::Device(device) if device != log.device => {
-            return Err(Refusal::Grant { log, seq }.into());
-        }
-        Subject::Device(_) | Subject::Anyone => check_ops(entry, &grant)?,
+        Subject::Ticket(key) => check_redemption(entry, &key),
+        Subject::Device(device) if device != log.device => Err(Refusal::Grant { log, seq }),
+        Subject::Device(_) | Subject::Anyone => check_ops(entry, grant),
     }
-    Ok(())
 }
 
 /// A ticket's grant serves one purpose: an entry that is nothing but a redemption with the ticket's signature.
