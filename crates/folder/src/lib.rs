@@ -8,6 +8,7 @@ pub mod apply;
 pub mod base;
 mod content;
 mod error;
+mod exchange;
 mod folder;
 pub mod fs;
 pub mod hold;
@@ -21,6 +22,7 @@ mod tables;
 mod update;
 
 pub use error::FolderError;
+pub use exchange::{Outcome, With, Work};
 pub use folder::{Conflict, Folder};
 pub use sorted::InputError;
 pub use tables::{author, store};

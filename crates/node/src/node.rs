@@ -447,22 +447,30 @@ impl Node {
         until: Until,
         control: &Control,
     ) -> Result<Report, NodeError> {
+        let (wire, address) = self.reach(opening.replica.database(), addresses).await?;
+        let report = self.sync_on(wire, vec![opening], until, control).await?;
+        self.remember(&report, &address);
+        Ok(report)
+    }
+
+    /// A link to the first of `addresses` that can be reached, and which one that is.
+    async fn reach(
+        &self,
+        database: DatabaseId,
+        addresses: &[String],
+    ) -> Result<(Wire, String), NodeError> {
         let mut list = String::new();
         for text in addresses {
             let attempt = async { self.dial(&Address::parse(text)?).await };
             match attempt.await {
-                Ok(link) => {
-                    let report = self.sync_on(link, vec![opening], until, control).await?;
-                    self.remember(&report, text);
-                    return Ok(report);
-                }
+                Ok(wire) => return Ok((wire, text.clone())),
                 Err(e) => list.push_str(&format!("\n  {text}: {}", e.chain())),
             }
         }
         if addresses.is_empty() {
             list.push_str(" none is known; name one, or use a ticket that has one");
         }
-        Err(NodeError::Unreachable { database: opening.replica.database(), list })
+        Err(NodeError::Unreachable { database, list })
     }
 
     /// Syncs two replicas of one database that are both open here, over a link in memory.
@@ -505,13 +513,30 @@ impl Node {
         ticket: &Ticket,
         control: &Control,
     ) -> Result<Report, NodeError> {
+        let (wire, address) = self.reach(replica.database(), &ticket.addresses).await?;
+        let report = self.join_on(wire, replica, ticket, control).await?;
+        self.remember(&report, &address);
+        Ok(report)
+    }
+
+    /// As [`Self::join`], on a link that this side started.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub async fn join_on(
+        &self,
+        wire: Wire,
+        replica: &Arc<Replica>,
+        ticket: &Ticket,
+        control: &Control,
+    ) -> Result<Report, NodeError> {
         let opening = Opening {
             replica: Arc::clone(replica),
             direction: Direction::BOTH,
             ticket: Some(ticket.key.clone()),
         };
         let sync = async {
-            let result = self.sync(opening, &ticket.addresses, Until::Settled, control).await;
+            let result = self.sync_on(wire, vec![opening], Until::Settled, control).await;
             control.over.send_replace(true);
             result
         };
@@ -519,6 +544,27 @@ impl Node {
         let report = report?;
         redeemed?;
         Ok(report)
+    }
+
+    /// Syncs one replica on a link on which the other end asks for it, until both are settled.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub async fn answer_on(
+        &self,
+        wire: Wire,
+        replica: &Arc<Replica>,
+        control: &Control,
+    ) -> Result<Report, NodeError> {
+        let task = Task {
+            key: self.key.clone(),
+            served: vec![Arc::clone(replica)],
+            openings: Vec::new(),
+            until: Until::Settled,
+            progress: control.progress.clone(),
+            stop: control.stop.subscribe(),
+        };
+        run(task, wire).await
     }
 
     /// Waits until the session that `control` watches has brought everything, then redeems `ticket`; peers wait for it and
