@@ -267,25 +267,29 @@ impl Folder {
         std::mem::take(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Updates now and whenever something arrives or a peer connects, until `stop` becomes true.
-    ///
-    /// # Errors
-    /// The first update that fails as a whole.
-    pub async fn work(self: Arc<Self>, mut stop: watch::Receiver<bool>) -> Result<(), FolderError> {
+    /// Updates whenever something arrives or a peer connects from now on, until `stop` becomes true. Peers wait for it
+    /// from the moment of this call, not only once the result is polled.
+    pub(crate) fn work(
+        self: Arc<Self>,
+        mut stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = Result<(), FolderError>> + Send {
         let mut versions = self.replica.versions();
         let mut unsettled = self.replica.unsettled();
         self.replica.attach_worker();
         self.stopping.store(false, Ordering::SeqCst);
-        let (watched, mut ends) = (Arc::clone(&self), stop.clone());
-        // An update that waits for content is told as well.
-        let stopper = tokio::spawn(async move {
-            if ends.wait_for(|stop| *stop).await.is_ok() {
-                watched.stopping.store(true, Ordering::SeqCst);
-            }
-        });
-        let result = self.follow(&mut versions, &mut unsettled, &mut stop).await;
-        stopper.abort();
-        result
+        async move {
+            let (watched, mut ends) = (Arc::clone(&self), stop.clone());
+            // An update that waits for content is told as well.
+            let stopper = tokio::spawn(async move {
+                if ends.wait_for(|stop| *stop).await.is_ok() {
+                    watched.stopping.store(true, Ordering::SeqCst);
+                }
+            });
+            let result = self.follow(&mut versions, &mut unsettled, &mut stop).await;
+            stopper.abort();
+            self.replica.detach_worker();
+            result
+        }
     }
 
     async fn follow(
@@ -314,6 +318,11 @@ impl Folder {
         versions: &mut watch::Receiver<u64>,
     ) -> Result<(), FolderError> {
         let version = *versions.borrow_and_update();
+        let device = self.replica.key().node_id();
+        if self.replica.read(|view| view.role_of(&device))?.is_none() {
+            // Not let in yet: what is here is looked at when it can be recorded.
+            return Ok(());
+        }
         let folder = Arc::clone(self);
         tokio::task::spawn_blocking(move || folder.update())
             .await

@@ -12,7 +12,7 @@ use crate::tables::{BaseRows, There, cell_path, set_base, store, value_id, value
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::Entry;
-use anabranch_core::ops::{ValueName, decode_cells};
+use anabranch_core::ops::{Role, ValueName, decode_cells};
 use anabranch_core::path::Path;
 use anabranch_core::storage::{Durability, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
@@ -33,6 +33,8 @@ const NODE_BYTES: usize = 1024 * 1024;
 pub(crate) struct Recorded {
     /// Paths committed.
     pub(crate) paths: Vec<RelPath>,
+    /// Paths changed here that this device may not commit.
+    pub(crate) refused: Vec<RelPath>,
     /// Paths that could not be looked at.
     pub(crate) problems: Vec<Problem>,
     pub(crate) hidden: Hold,
@@ -101,8 +103,8 @@ pub(crate) fn record(
     let targets = Targets::new(Shape::gather(there())?, there());
     let nodes = RefCell::new(Nodes::default());
     let mut watcher = Watcher { storage, nodes: &nodes, problems: Vec::new(), tell };
-    let mut batch =
-        Batch { replica, nodes: &nodes, steps: Vec::new(), bytes: 0, paths: Vec::new() };
+    let may_write = view.role_of(&replica.key().node_id())? >= Some(Role::Write);
+    let mut batch = Batch { may_write, ..Batch::new(replica, &nodes) };
     let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx));
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
     for step in plan_records(rows, targets, &copies) {
@@ -110,8 +112,8 @@ pub(crate) fn record(
     }
     batch.commit()?;
     let (hidden, progress) = (scan.hidden().clone(), scan.progress());
-    let paths = batch.paths;
-    Ok(Recorded { paths, problems: watcher.problems, hidden, progress })
+    let Batch { paths, refused, .. } = batch;
+    Ok(Recorded { paths, refused, problems: watcher.problems, hidden, progress })
 }
 
 struct Batch<'a> {
@@ -119,7 +121,9 @@ struct Batch<'a> {
     nodes: &'a RefCell<Nodes>,
     steps: Vec<LocalStep>,
     bytes: usize,
+    may_write: bool,
     paths: Vec<RelPath>,
+    refused: Vec<RelPath>,
 }
 
 fn path_of(step: &LocalStep) -> &RelPath {
@@ -129,8 +133,25 @@ fn path_of(step: &LocalStep) -> &RelPath {
     }
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    fn new(replica: &'a Replica, nodes: &'a RefCell<Nodes>) -> Self {
+        Self {
+            replica,
+            nodes,
+            steps: Vec::new(),
+            bytes: 0,
+            may_write: true,
+            paths: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
     fn add(&mut self, step: LocalStep) -> Result<(), FolderError> {
+        if let (LocalStep::Record(record), false) = (&step, self.may_write) {
+            // The base keeps saying what was agreed, so the change shows again next time and is never overwritten.
+            self.refused.push(record.path.clone());
+            return Ok(());
+        }
         let full = self.bytes >= ENTRY_BYTES || self.steps.len() >= ENTRY_OPS;
         // The steps of one path belong together.
         let new_path = self.steps.last().is_none_or(|last| path_of(last) != path_of(&step));

@@ -33,6 +33,8 @@ const ROUNDS: usize = 3;
 pub struct Updated {
     /// Paths whose changes here were committed.
     pub recorded: Vec<RelPath>,
+    /// Paths changed here that this device may only read: the changes stay here and are not sent.
+    pub refused: Vec<RelPath>,
     /// Paths changed on this disk.
     pub applied: Vec<RelPath>,
     /// Bytes written to this disk.
@@ -51,7 +53,10 @@ impl Updated {
     /// Whether something is not as it should be yet.
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        !self.failed.is_empty() || !self.put_off.is_empty() || !self.problems.is_empty()
+        !(self.failed.is_empty()
+            && self.put_off.is_empty()
+            && self.problems.is_empty()
+            && self.refused.is_empty())
     }
 
     fn merge(&mut self, later: Self) {
@@ -59,6 +64,7 @@ impl Updated {
         self.applied.extend(later.applied);
         self.bytes_written += later.bytes_written;
         // Of what went wrong only the last word counts.
+        self.refused = later.refused;
         self.problems = later.problems;
         self.failed = later.failed;
         self.put_off = later.put_off;
@@ -103,6 +109,7 @@ impl Site<'_> {
         let recorded = record(self.replica, self.fs, self.clock, self.tell)?;
         let mut updated = Updated {
             recorded: recorded.paths,
+            refused: recorded.refused,
             problems: recorded.problems,
             scanned: recorded.progress,
             ..Updated::default()

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use anabranch_folder::Folder;
-use anabranch_node::{Control, Node, Opening, Progress};
+use anabranch_core::ops::Role;
+use anabranch_core::ticket::Ticket;
+use anabranch_folder::{Folder, With};
+use anabranch_node::{Control, Node, Offer, Progress};
 use anabranch_sync::channel::Direction;
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,24 +15,8 @@ use tokio::sync::watch;
 
 /// Syncs both ways, as the command does: look, exchange, apply.
 async fn sync(node: &Arc<Node>, here: &Arc<Folder>, there: &Arc<Folder>) -> Progress {
-    let (stop, stopped) = watch::channel(false);
-    let mut workers = Vec::new();
-    for folder in [here, there] {
-        if !folder.is_new().unwrap() {
-            let folder = Arc::clone(folder);
-            tokio::task::spawn_blocking(move || folder.update()).await.unwrap().unwrap();
-        }
-        workers.push(tokio::spawn(Arc::clone(folder).work(stopped.clone())));
-    }
-    let opening =
-        Opening { replica: Arc::clone(here.replica()), direction: Direction::BOTH, ticket: None };
-    let served = Arc::clone(there.replica());
-    let report = node.sync_local(opening, served, &Control::default()).await.unwrap();
-    stop.send_replace(true);
-    for worker in workers {
-        worker.await.unwrap().unwrap();
-    }
-    report.progress
+    let with = With::Local(Arc::clone(there));
+    here.sync(node, with, Direction::BOTH, &Control::default()).await.unwrap().report.progress
 }
 
 fn tree(root: &Path) -> BTreeMap<String, String> {
@@ -119,7 +105,6 @@ async fn a_new_folder_becomes_equal_and_stays_so() {
     assert_eq!(a.len(), 7);
     let again = pair.sync().await;
     assert_eq!((again.entries_sent, again.entries_received, again.bytes_sent), (0, 0, 0));
-    assert!(pair.here.take_done().applied.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,4 +193,67 @@ async fn a_copied_folder_writes_a_log_of_its_own() {
     sync(&pair.node, &copied, &pair.here).await;
     assert_eq!(tree(&copy), tree(pair.here.root()));
     assert!(tree(&copy).contains_key("in the original"));
+}
+
+/// A node of its own that joins the folder `host` serves, by a ticket of `role`.
+async fn join(
+    dir: &Path,
+    host: &Arc<Folder>,
+    node: &Arc<Node>,
+    role: Role,
+) -> (Arc<Node>, Arc<Folder>, Ticket) {
+    let listener = node.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = anabranch_transport::Address::of_listener(listener.local_addr()).to_string();
+    let offer = Offer {
+        role,
+        addresses: vec![address],
+        limit: Some(1),
+        expires: None,
+        folder: true,
+        name: "shared".into(),
+    };
+    let ticket = node.ticket(host.replica(), &offer).await.unwrap();
+    let (serving, served) = (Arc::clone(node), Arc::clone(host.replica()));
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(async move { serving.serve(listener, vec![served], stopped).await });
+    std::mem::forget(_stop);
+    let other = Node::open(dir.join(format!("home of {}", role.name()))).unwrap();
+    let root = dir.join(format!("joined as {}", role.name()));
+    let folder = Folder::prepare(&other, &root, ticket.database, Some(&ticket)).unwrap();
+    let with = With::Ticket(ticket.clone());
+    folder.sync(&other, with, Direction::BOTH, &Control::default()).await.unwrap();
+    (other, folder, ticket)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_device_joins_by_ticket_and_both_ways_work() {
+    let pair = Pair::new(|a, _| fs::write(a.join("file"), noise(500_000, 3)).unwrap());
+    let work = pair.here.start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (node, joined, ticket) = join(dir.path(), &pair.here, &pair.node, Role::Write).await;
+    assert_eq!(tree(joined.root()), tree(pair.here.root()));
+    Pair::write(&joined, "from the joiner", "x");
+    Pair::write(&pair.here, "from the host", "y");
+    let with = With::Addresses(ticket.addresses.clone());
+    joined.sync(&node, with, Direction::BOTH, &Control::default()).await.unwrap();
+    assert_eq!(tree(joined.root()), tree(pair.here.root()));
+    assert_eq!(tree(joined.root()).len(), 3);
+    work.end().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_receives_and_keeps_its_own_changes_to_itself() {
+    let pair = Pair::new(|a, _| fs::write(a.join("file"), "1").unwrap());
+    let work = pair.here.start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (node, joined, ticket) = join(dir.path(), &pair.here, &pair.node, Role::Read).await;
+    Pair::write(&joined, "file", "changed by the reader");
+    Pair::write(&pair.here, "another", "2");
+    let with = With::Addresses(ticket.addresses.clone());
+    let outcome = joined.sync(&node, with, Direction::BOTH, &Control::default()).await.unwrap();
+    assert_eq!(outcome.here.refused.len(), 1);
+    assert_eq!(tree(joined.root())["file"], "changed by the reader");
+    assert_eq!(tree(joined.root())["another"], "2");
+    assert_eq!(tree(pair.here.root())["file"], "1");
+    work.end().await.unwrap();
 }

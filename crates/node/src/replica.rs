@@ -355,6 +355,12 @@ impl Replica {
         self.worker.store(true, Ordering::SeqCst);
     }
 
+    /// Nobody works on this replica any more, so nobody needs to wait.
+    pub fn detach_worker(&self) {
+        self.worker.store(false, Ordering::SeqCst);
+        self.ring();
+    }
+
     /// The worker has done what there was to do up to `version`.
     pub fn worked(&self, version: u64) {
         self.worked.fetch_max(version, Ordering::SeqCst);
