@@ -195,8 +195,9 @@ impl Ledger<'_> {
         grant: GrantRef,
         payloads: Vec<(StoreId, Payload)>,
     ) -> Result<Entry, Error> {
-        // More open tips than one entry may name are gathered by entries that do nothing else.
-        while self.open_tips(&log)?.len() > limits::PARENTS {
+        // More open tips than one entry may name, or than there is room for beside what is written, are gathered by
+        // entries that do nothing else.
+        while crowded(self.open_tips(&log)?.len(), &payloads) {
             self.chain(author, log, grant, Vec::new())?;
         }
         self.chain(author, log, grant, payloads)
@@ -339,6 +340,20 @@ impl Ledger<'_> {
     fn live_names(&self, store: &StoreId, path: &Path) -> Result<Vec<ValueName>, StorageError> {
         Ok(sorted(self.view().cell(store, path)?.iter().map(|v| v.name).collect()))
     }
+}
+
+/// Whether an entry has no room for so many parents, although it has for the payloads alone (by upper bounds).
+fn crowded(parents: usize, payloads: &[(StoreId, Payload)]) -> bool {
+    const HEADER: usize = 256;
+    const SUMMARY: usize = 64;
+    const PARENT: usize = 96;
+    let alone = payloads.iter().fold(HEADER, |sum, (store, payload)| {
+        sum + SUMMARY + store.name.len() + payload.bytes().map_or(0, <[u8]>::len)
+    });
+    parents > limits::PARENTS
+        || (parents > 0
+            && alone <= limits::ENTRY_BYTES
+            && alone + parents * PARENT > limits::ENTRY_BYTES)
 }
 
 /// What would be written and then have no effect, or make the store unreadable, is refused instead.
