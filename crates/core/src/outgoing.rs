@@ -11,19 +11,23 @@ use crate::run::Run;
 use crate::storage::StorageError;
 use crate::view::View;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// What one peer is known to hold of this replica's branches: what it told us, and what was sent since.
 #[derive(Debug, Clone, Default)]
 pub struct Outgoing {
     held: BTreeMap<BranchNo, Seq>,
-    /// Branches that may have something to send: their next head, by its arrival.
-    due: BinaryHeap<Reverse<(u64, BranchNo, Seq)>>,
+    /// Branches that may have something to send, by the arrival of their next head.
+    due: BinaryHeap<Reverse<(u64, BranchNo)>>,
+    /// Those in `due`, where each is once.
+    queued: BTreeSet<BranchNo>,
     /// Entries that arrived from here on have not been looked at.
     seen: u64,
+    /// Branches with entries that had no head yet when they were looked at: signing brings nothing new to look at.
+    unsigned: BTreeSet<BranchNo>,
     /// Tips of the peer that are not held here. It is ahead in those logs or has another branch of them; nothing of them
     /// is sent before that is known.
-    unknown: Vec<Position>,
+    unknown: BTreeMap<LogId, Vec<Position>>,
 }
 
 impl Outgoing {
@@ -35,11 +39,14 @@ impl Outgoing {
         let mut out = Self { seen: view.next_arrival()?, ..Self::default() };
         for position in peer.positions() {
             if !out.note_held(view, position)? {
-                out.unknown.push(*position);
+                out.unknown.entry(position.log).or_default().push(*position);
             }
         }
         let mut branches = Vec::new();
         view.each_branch(|number, branch| {
+            if branch.unsigned.0 > 0 {
+                out.unsigned.insert(number);
+            }
             if branch.head.is_some() && !out.waits(&branch.log) {
                 branches.push(number);
             }
@@ -57,13 +64,16 @@ impl Outgoing {
     pub fn level(view: View<'_>) -> Result<Self, StorageError> {
         let mut out = Self { seen: view.next_arrival()?, ..Self::default() };
         view.each_branch(|number, branch| {
+            if branch.unsigned.0 > 0 {
+                out.unsigned.insert(number);
+            }
             out.held.insert(number, branch.head.map_or(0, |head| head.seq));
         })?;
         Ok(out)
     }
 
     fn waits(&self, log: &LogId) -> bool {
-        self.unknown.iter().any(|p| p.log == *log)
+        self.unknown.contains_key(log)
     }
 
     /// The peer and we hold different branches of `log`, which part after `common` (`None`: at its start).
@@ -76,14 +86,11 @@ impl Outgoing {
         log: &LogId,
         common: Option<&Position>,
     ) -> Result<(), StorageError> {
-        self.unknown.retain(|p| p.log != *log);
+        self.unknown.remove(log);
         if let Some(position) = common {
             self.note_held(view, position)?;
         }
-        for number in view.branches_of(log)? {
-            self.queue_rest(view, number)?;
-        }
-        Ok(())
+        self.queue_log(view, log)
     }
 
     /// The peer holds `position` and so everything below it in its log. Returns whether it is held here.
@@ -108,42 +115,55 @@ impl Outgoing {
         }
     }
 
-    /// Looks for what arrived since the last look. Cost: what arrived.
+    /// Looks for what arrived or was signed since the last look. Cost: a few look-ups for each stretch of a log that
+    /// arrived.
     ///
     /// # Errors
     /// [`StorageError`].
     pub fn refresh(&mut self, view: View<'_>) -> Result<(), StorageError> {
         let next = view.next_arrival()?;
-        let mut touched = Vec::new();
-        let mut arrival = self.seen;
-        while arrival < next {
-            let (branch, seq) = view.place_of(arrival)?;
-            touched.push(branch);
-            // The rest of this stretch goes the same way.
-            let row = view.branch(branch)?;
-            arrival += 1;
-            let mut at = seq;
-            while arrival < next && at < row.tip.seq && view.place_of(arrival)? == (branch, at + 1)
-            {
-                at += 1;
-                arrival += 1;
-            }
+        let mut touched = std::mem::take(&mut self.unsigned);
+        while self.seen < next {
+            let (branch, seq) = view.place_of(self.seen)?;
+            touched.insert(branch);
+            self.seen += stretch(view, self.seen, next, (branch, seq))?;
         }
-        self.seen = next;
-        for position in std::mem::take(&mut self.unknown) {
-            if !self.note_held(view, &position)? {
-                self.unknown.push(position);
-            }
-        }
-        touched.sort_unstable();
-        touched.dedup();
         for number in touched {
-            let waits = self.waits(&view.branch(number)?.log);
-            if !waits && !self.due.iter().any(|Reverse((_, due, _))| *due == number) {
+            let branch = view.branch(number)?;
+            if branch.unsigned.0 > 0 {
+                self.unsigned.insert(number);
+            }
+            if let Some(list) = self.unknown.remove(&branch.log) {
+                self.look_again(view, &branch.log, list)?;
+            } else {
                 self.queue_rest(view, number)?;
             }
         }
         Ok(())
+    }
+
+    /// Tips of the peer that were not held here may have arrived from somebody else.
+    fn look_again(
+        &mut self,
+        view: View<'_>,
+        log: &LogId,
+        tips: Vec<Position>,
+    ) -> Result<(), StorageError> {
+        let mut unknown = Vec::new();
+        for position in tips {
+            if !self.note_held(view, &position)? {
+                unknown.push(position);
+            }
+        }
+        if unknown.is_empty() {
+            return self.queue_log(view, log);
+        }
+        self.unknown.insert(*log, unknown);
+        Ok(())
+    }
+
+    fn queue_log(&mut self, view: View<'_>, log: &LogId) -> Result<(), StorageError> {
+        view.branches_of(log)?.into_iter().try_for_each(|number| self.queue_rest(view, number))
     }
 
     fn queue_rest(&mut self, view: View<'_>, number: BranchNo) -> Result<(), StorageError> {
@@ -153,8 +173,10 @@ impl Outgoing {
     }
 
     fn queue(&mut self, view: View<'_>, number: BranchNo, after: Seq) -> Result<(), StorageError> {
-        if let Some((seq, head)) = view.next_head(number, after)? {
-            self.due.push(Reverse((head.arrival, number, seq)));
+        if let Some((_, head)) = view.next_head(number, after)?
+            && self.queued.insert(number)
+        {
+            self.due.push(Reverse((head.arrival, number)));
         }
         Ok(())
     }
@@ -170,13 +192,19 @@ impl Outgoing {
     /// # Errors
     /// [`StorageError`].
     pub fn next(&mut self, view: View<'_>) -> Result<Option<Run>, StorageError> {
-        while let Some(Reverse((_, number, _))) = self.due.pop() {
+        while let Some(Reverse((arrival, number))) = self.due.pop() {
+            self.queued.remove(&number);
             let base = view.branch(number)?.base_seq();
             let held = self.held.get(&number).copied().unwrap_or(0).max(base);
             // Heads come and go between two looks (never a pinned one), so look again.
             let Some((seq, head)) = view.next_head(number, held)? else {
                 continue;
             };
+            if head.arrival > arrival {
+                // The run became longer and may build on what comes before its new end.
+                self.queue(view, number, held)?;
+                continue;
+            }
             let run = view.run(number, held, seq, &head)?;
             self.held.insert(number, seq);
             self.queue(view, number, seq)?;
@@ -200,6 +228,32 @@ impl Outgoing {
         })?;
         Ok(sum)
     }
+}
+
+/// How many entries from `arrival` on, all before `end`, go on in the branch whose `place` that one has. Places and
+/// arrivals both only grow, so where they grew by the same, everything between did too.
+fn stretch(
+    view: View<'_>,
+    arrival: u64,
+    end: u64,
+    place: (BranchNo, Seq),
+) -> Result<u64, StorageError> {
+    let goes_on = |by: u64| Ok(view.place_of(arrival + by)? == (place.0, place.1 + by));
+    let (mut last, mut beyond, mut step) = (0, end - arrival, 1);
+    while last + step < beyond && goes_on(last + step)? {
+        last += step;
+        step *= 2;
+    }
+    beyond = beyond.min(last + step);
+    while beyond - last > 1 {
+        let middle = last.midpoint(beyond);
+        if goes_on(middle)? {
+            last = middle;
+        } else {
+            beyond = middle;
+        }
+    }
+    Ok(last + 1)
 }
 
 impl View<'_> {
