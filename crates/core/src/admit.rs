@@ -7,7 +7,7 @@ use crate::head::Head;
 use crate::id::{LogId, Position, Seq};
 use crate::ledger::Ledger;
 use crate::membership;
-use crate::rows::BranchNo;
+use crate::rows::{BranchNo, Tip};
 use crate::run::VerifiedRun;
 use crate::storage::WriteTx;
 
@@ -44,7 +44,8 @@ impl Ledger<'_> {
         for entry in new {
             self.admit_entry(entry, branch, &mut heads, &mut state)?;
         }
-        self.keep_head(branch, run.head().signature)?;
+        let tip = self.branch(branch)?.tip;
+        self.keep_head(branch, tip, run.head().signature)?;
         Ok(Admitted::New(new.len() as u64))
     }
 
@@ -77,10 +78,9 @@ impl Ledger<'_> {
     fn adopt_head(&mut self, run: &VerifiedRun) -> Result<Admitted, Error> {
         let position = run.head().position;
         if let Some(number) = self.find(&position)? {
-            let branch = self.branch(number)?;
-            let unsigned = branch.head.is_none_or(|head| head.seq < position.seq);
-            if unsigned && branch.tip.seq == position.seq {
-                self.keep_head(number, run.head().signature)?;
+            if self.branch(number)?.head.is_none_or(|head| head.seq < position.seq) {
+                let tip = Tip { seq: position.seq, id: position.id };
+                self.keep_head(number, tip, run.head().signature)?;
             }
         }
         Ok(Admitted::Held)
@@ -166,7 +166,7 @@ impl Ledger<'_> {
         let gap = Refusal::Gap(parent.log, parent.seq);
         let number = self.find(parent)?.ok_or(gap)?;
         let proven = match stated {
-            Some(head) => self.pin_head(number, &head, false)?,
+            Some(head) => self.pin_head(number, &head)?,
             None => false,
         };
         if proven { Ok(number) } else { Err(Refusal::ParentNotHead(*parent).into()) }

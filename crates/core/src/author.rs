@@ -149,7 +149,7 @@ impl Ledger<'_> {
         }
         let position = Position { log: row.log, seq: row.tip.seq, id: row.tip.id };
         let message = head::message(&self.database, &position);
-        self.keep_head(branch, key.sign(Context::Head, &message))
+        self.keep_head(branch, row.tip, key.sign(Context::Head, &message))
     }
 
     /// The log to write to: the one written last, unless this storage is not the one it was written on or somebody else
@@ -253,7 +253,7 @@ impl Ledger<'_> {
         let number = self.room(author, own, &log, &entry)?;
         for (position, parent, ..) in &parents {
             let stated = Head { position: *position, signature: crate::key::Signature([0; 64]) };
-            if !self.pin_head(*parent, &stated, false)? {
+            if !self.pin_head(*parent, &stated)? {
                 return Err(corrupt("a head").into());
             }
         }

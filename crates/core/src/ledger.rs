@@ -356,15 +356,18 @@ impl<'t> Ledger<'t> {
         found.into_iter().collect()
     }
 
-    /// Keeps the head over the tip of `branch` and drops the one before it if no run then exceeds the limits (nothing
+    /// Keeps the head over `at`, in `branch` above its last one, and drops that if no run then exceeds the limits (nothing
     /// below a head is lost with it, and pinned ones stay).
     pub(crate) fn keep_head(
         &mut self,
         branch: BranchNo,
+        at: Tip,
         signature: Signature,
     ) -> Result<(), StorageError> {
         let row = self.branch(branch)?.clone();
-        let mut span = row.unsigned;
+        // Usually 0. Of what then stays unsigned the bytes are not known, so all count on both sides.
+        let above = u32::try_from(row.tip.seq - at.seq).unwrap_or(u32::MAX);
+        let mut span = (row.unsigned.0.saturating_sub(above), row.unsigned.1);
         if let Some(last) = row.head
             && let Some(head) = self.view().head(branch, last.seq)?
         {
@@ -377,19 +380,36 @@ impl<'t> Ledger<'t> {
                 span = joined;
             }
         }
-        let arrival = self.arrival_of_tip(branch, row.tip.seq)?;
-        HeadRow { signature, arrival, pinned: false, span }
-            .put(self.tx, &branch_key(branch, row.tip.seq))?;
+        let arrival = self.arrival_of_tip(branch, at.seq)?;
+        let pinned = self.forks_off(branch, &row, at.seq)?;
+        HeadRow { signature, arrival, pinned, span }.put(self.tx, &branch_key(branch, at.seq))?;
         let position = |tip: Tip| Position { log: row.log, seq: tip.seq, id: tip.id };
         if let Some(last) = row.head {
             self.frontier.remove(&tip_element(&position(last)));
         }
-        self.frontier.add(&tip_element(&position(row.tip)));
+        self.frontier.add(&tip_element(&position(at)));
         let kept = self.branch(branch)?;
-        kept.head = Some(kept.tip);
-        kept.unsigned = (0, 0);
+        kept.head = Some(at);
+        kept.unsigned = if above == 0 { (0, 0) } else { (above, row.unsigned.1) };
         self.changed.frontier = true;
         Ok(())
+    }
+
+    /// Whether another branch left `branch` between its last head and `seq`: at that time there was no head to pin.
+    fn forks_off(
+        &mut self,
+        branch: BranchNo,
+        row: &Branch,
+        seq: Seq,
+    ) -> Result<bool, StorageError> {
+        let last = row.head.map_or(0, |head| head.seq);
+        for other in self.branches_of(&row.log)? {
+            let base = self.branch(other)?.base;
+            if base.is_some_and(|(below, at)| below == branch && last < at && at <= seq) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn arrival_of_tip(&self, branch: BranchNo, seq: Seq) -> Result<u64, StorageError> {
@@ -401,12 +421,11 @@ impl<'t> Ledger<'t> {
     }
 
     /// Makes sure that the head over a parent is kept for ever, splitting the run above it if it was dropped here.
-    /// `None` when the entry was never a head as far as is known and `stated` does not prove it either.
+    /// `false` when the entry was never a head as far as is known and `stated` does not prove it either.
     pub(crate) fn pin_head(
         &mut self,
         branch: BranchNo,
         stated: &Head,
-        trusted: bool,
     ) -> Result<bool, StorageError> {
         let seq = stated.position.seq;
         let key = branch_key(branch, seq);
@@ -417,8 +436,13 @@ impl<'t> Ledger<'t> {
             }
             return Ok(true);
         }
-        if !trusted && !stated.verify(&self.database) {
+        if !stated.verify(&self.database) {
             return Ok(false);
+        }
+        if self.branch(branch)?.head.is_none_or(|last| last.seq < seq) {
+            // In the unsigned tail of a log of ours, of which a copy of this replica signed as much.
+            self.keep_head(branch, Tip { seq, id: stated.position.id }, stated.signature)?;
+            return self.pin_head(branch, stated);
         }
         let arrival = self.view().arrival(branch, seq)?;
         let before = self.view().previous_head(branch, seq)?.map_or(0, |(at, _)| at);
