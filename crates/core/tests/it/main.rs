@@ -8,7 +8,9 @@ mod replica;
 mod world;
 
 mod admission;
+mod authoring;
 mod convergence;
+mod heads;
 
 use proptest::test_runner::{Config, RngSeed};
 

@@ -1,19 +1,23 @@
 //! A replica as tests see it: storage, and what may be asked of it.
 
 use crate::reference::State;
+use crate::world::grant;
 use anabranch_core::admit::admit_all;
-use anabranch_core::author::{Author, Draft};
-use anabranch_core::entry::{Entry, Timestamp};
+use anabranch_core::author::{Author, Draft, Seen, Write, create};
+use anabranch_core::entry::{Entry, StoreId, Timestamp};
 use anabranch_core::error::{Error, Refusal};
-use anabranch_core::id::{DatabaseId, Position};
+use anabranch_core::frontier::Frontier;
+use anabranch_core::id::{DatabaseId, LogId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
+use anabranch_core::ops::{MemberOp, Role, Subject};
 use anabranch_core::outgoing::Outgoing;
 use anabranch_core::path::Path;
 use anabranch_core::run::{Run, VerifiedRun};
-use anabranch_core::storage::{Durability, Storage, WriteTx};
+use anabranch_core::storage::{Durability, Storage};
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -36,13 +40,6 @@ impl Replica {
     /// What is held now, as a replica of its own.
     pub(crate) fn copy(&self) -> Self {
         Self { database: self.database, storage: Arc::new(self.storage.fork([0; 32])) }
-    }
-
-    pub(crate) fn write<T>(&self, act: impl FnOnce(&mut dyn WriteTx) -> T) -> T {
-        let mut tx = self.storage.write(Durability::Full).unwrap();
-        let result = act(&mut *tx);
-        tx.commit().unwrap();
-        result
     }
 
     pub(crate) fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
@@ -123,23 +120,38 @@ impl Replica {
         self.view(|v| (v.frontier_digest().unwrap(), v.state_digest().unwrap()))
     }
 
-    /// The runs that a peer with the frontier of `peer` lacks.
+    /// The runs that `peer` lacks. Where logs are forked, both are told what they have in common, as sessions do.
     pub(crate) fn outgoing(&self, peer: &Self) -> Vec<VerifiedRun> {
         let theirs = peer.view(|v| v.frontier().unwrap());
         self.view(|v| {
             let mut out = Outgoing::new(v, &theirs).unwrap();
+            let forked: BTreeSet<LogId> =
+                theirs.positions().filter(|p| !v.holds(p).unwrap()).map(|p| p.log).collect();
+            let ours = if forked.is_empty() { Vec::new() } else { self.entries() };
+            for log in forked {
+                for entry in ours.iter().filter(|e| e.header().log == log) {
+                    if peer.view(|v| v.holds(&entry.position()).unwrap()) {
+                        out.note_held(v, &entry.position()).unwrap();
+                    }
+                }
+                out.forked(v, &log, None).unwrap();
+            }
             std::iter::from_fn(|| out.next(v).unwrap()).map(sound).collect()
         })
     }
 
     /// Brings `peer` as far as its frontier shows what it lacks, in at most `limit` runs. Nothing may be sent before what
-    /// it builds on, nor twice.
+    /// it builds on, nor what is held, unless it is not signed there yet.
     pub(crate) fn update(&self, peer: &Self, limit: usize) -> usize {
         let runs = self.outgoing(peer);
+        let signed = peer.view(|v| {
+            let all = Outgoing::new(v, &Frontier::default()).unwrap();
+            all.count(v).unwrap() == v.totals().unwrap().entries
+        });
         for run in runs.iter().take(limit) {
             let (new, waiting) = peer.admit(std::slice::from_ref(run)).unwrap();
             assert_eq!(waiting, [], "a run came before what it builds on");
-            assert_eq!(new, run.entries().len() as u64, "nothing is sent that is held");
+            assert!(!signed || new == run.entries().len() as u64, "a run was held already");
         }
         runs.len()
     }
@@ -160,6 +172,47 @@ pub(crate) struct Device {
 }
 
 impl Device {
+    fn new(seed: u8, replica: Replica) -> Self {
+        let (key, instance) = (DeviceKey::from_seed(&[seed; 32]), [seed; 32]);
+        Self { key, replica, clock: 1_000_000, epoch: u64::from(seed) << 32, instance }
+    }
+
+    /// Founds a database.
+    pub(crate) fn found() -> Self {
+        let storage = Arc::new(MemoryStorage::new());
+        let mut device = Self::new(1, Replica { database: DatabaseId([0; 32]), storage });
+        let storage = device.replica.storage.clone();
+        let mut tx = storage.write(Durability::Full).unwrap();
+        device.replica.database = create(&mut *tx, &device.author(), [7; 16]).unwrap();
+        tx.commit().unwrap();
+        device
+    }
+
+    /// A device with an empty replica of the database of `other`, granted nothing.
+    pub(crate) fn found_like(other: &Self, seed: u8) -> Self {
+        Self::new(seed, Replica::empty(other.replica.database))
+    }
+
+    /// Another device with what this one holds, granted `role`.
+    pub(crate) fn admit(&mut self, seed: u8, role: Role) -> Self {
+        let device = Self::found_like(self, seed);
+        self.grant(&[grant(Subject::Device(device.key.node_id()), role, 0)]).unwrap();
+        self.seal();
+        self.replica.update(&device.replica, usize::MAX);
+        device
+    }
+
+    pub(crate) fn grant(&mut self, ops: &[MemberOp]) -> Result<Option<Entry>, Error> {
+        self.commit(&Draft { members: ops.to_vec(), ..Draft::default() })
+    }
+
+    /// The same state directory at another place, or at the same one as far as can be told.
+    pub(crate) fn clone_to(&self, instance: [u8; 32]) -> Self {
+        let (key, replica) = (self.key.clone(), self.replica.copy());
+        let (clock, epoch) = (self.clock, self.epoch + 1_000_000);
+        Self { key, replica, clock, epoch, instance }
+    }
+
     pub(crate) fn author(&mut self) -> Author<'_> {
         self.clock += 1;
         self.epoch += 1;
@@ -190,7 +243,48 @@ impl Device {
         self.act(|ledger, author| ledger.commit(author, draft))
     }
 
+    /// Commits these writes and signs.
+    pub(crate) fn put(&mut self, writes: Vec<Write>) -> Entry {
+        let draft = Draft { writes, members: vec![] };
+        let entry = self.act(|ledger, author| {
+            let entry = ledger.commit(author, &draft)?;
+            ledger.seal(author)?;
+            Ok(entry)
+        });
+        entry.unwrap().unwrap()
+    }
+
     pub(crate) fn seal(&mut self) {
         self.act(|ledger, author| Ok(ledger.seal(author)?)).unwrap();
+    }
+
+    /// Both ways, until nothing is due.
+    pub(crate) fn meet(&self, other: &Self) {
+        while self.replica.update(&other.replica, usize::MAX) > 0
+            || other.replica.update(&self.replica, usize::MAX) > 0
+        {}
+    }
+
+    pub(crate) fn log(&self) -> LogId {
+        self.replica.view(|v| v.own_log().unwrap().unwrap())
+    }
+
+    /// The values of a cell, the winner first.
+    pub(crate) fn values(&self, path: &[&str]) -> Vec<String> {
+        let path = Path::text(path).unwrap();
+        let cell = self.replica.view(|v| v.cell(&StoreId::table("t"), &path).unwrap());
+        cell.into_iter().map(|v| String::from_utf8(v.value).unwrap()).collect()
+    }
+}
+
+/// A write to the store that [`Device::values`] reads.
+pub(crate) fn write(path: &[&str], value: Option<&str>) -> Write {
+    Write {
+        store: StoreId::table("t"),
+        path: Path::text(path).unwrap(),
+        value: value.map(|v| v.as_bytes().to_vec()),
+        seen: Seen::AtCommit,
+        below: false,
+        above: false,
     }
 }
