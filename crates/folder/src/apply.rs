@@ -7,11 +7,14 @@
 
 mod content;
 mod local;
+mod look;
+mod names;
 mod steps;
 mod temp;
 
 pub use content::{ContentSource, Missing, missing};
 pub use local::{ChunkIndex, ChunkPlace, LocalChunks};
+pub use steps::Applier;
 pub use temp::clear_temp;
 
 use crate::base::Base;
@@ -20,7 +23,6 @@ use crate::path::RelPath;
 use crate::plan::Action;
 use anabranch_core::blob::{NodeError, WrongHash};
 use std::io;
-use steps::Applier;
 
 /// What an apply did.
 #[derive(Debug, Default)]
@@ -72,8 +74,7 @@ pub enum Failed {
     Io(#[from] io::Error),
 }
 
-/// Carries out `actions`, in their order, with content from `source`. `progress` is told the actions carried out and the
-/// bytes written so far.
+/// Carries out all `actions` of a plan at once: see [`Applier`].
 ///
 /// # Errors
 /// Only if the directory for temporary files cannot be made; all else is in [`Applied::failed`].
@@ -84,10 +85,10 @@ pub fn apply(
     source: &mut dyn ContentSource,
     progress: &mut dyn FnMut(u64, u64),
 ) -> io::Result<Applied> {
-    temp::make_temp_dir(fs)?;
-    let mut applier = Applier::new(fs, clock, source, progress);
-    for action in actions {
-        applier.act(action);
-    }
-    Ok(applier.finish())
+    let mut applier = Applier::new(fs, clock)?;
+    let mut applied = applier.apply(actions, source, progress);
+    let Applied { base, failed, .. } = applier.finish();
+    applied.base.extend(base);
+    applied.failed.extend(failed);
+    Ok(applied)
 }

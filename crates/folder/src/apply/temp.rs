@@ -47,15 +47,20 @@ pub(super) struct TempNames {
 }
 
 impl TempNames {
+    /// A name that was not used in this run. Something of an earlier one may have it.
+    pub(super) fn fresh(&mut self) -> io::Result<RelPath> {
+        self.next += 1;
+        let name = self.next.to_string();
+        RelPath::in_dir(Some(&temp_dir()?), name.as_bytes()).map_err(io::Error::other)
+    }
+
     /// Creates something under a new name.
     pub(super) fn create<T>(
         &mut self,
         mut create: impl FnMut(&RelPath) -> io::Result<T>,
     ) -> io::Result<(RelPath, T)> {
         loop {
-            let path = RelPath::in_dir(Some(&temp_dir()?), self.next.to_string().as_bytes());
-            let path = path.map_err(io::Error::other)?;
-            self.next += 1;
+            let path = self.fresh()?;
             match create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 result => return result.map(|made| (path, made)),

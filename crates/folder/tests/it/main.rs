@@ -1,5 +1,6 @@
 //! Tests of the folder crate from outside: file systems, scanner, applier, and whole replicas meeting each other.
 
+mod apply;
 mod chaos;
 mod every_step;
 mod file_systems;

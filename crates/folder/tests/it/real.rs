@@ -243,3 +243,25 @@ fn an_unchanged_folder_is_not_read_again() {
     fs.set_mode(&path("f"), 0o600).unwrap();
     assert_eq!(hashed(&base), 10);
 }
+
+#[test]
+fn a_directory_that_is_read_only_is_opened_up_for_as_long_as_it_takes() {
+    let (dir, fs) = folder();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    let goal = |at: &str| Goal {
+        path: path(at),
+        state: State::Symlink { target: b"t".to_vec() },
+        source: anabranch_folder::base::Source::Path { values: vec![] },
+    };
+    let mode = || fs::metadata(dir.path().join("d")).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(dir.path().join("d"), fs::Permissions::from_mode(0o555)).unwrap();
+    as_nobody_special(|| {
+        assert!(fs.make_dir(&path("d/no")).is_err());
+        let actions = ["d/x", "d/y"].map(|at| Action::Symlink { goal: goal(at), over: None });
+        let mut none = Disks(Vec::new());
+        let applied = apply(&fs, &SystemClock, &actions, &mut none, &mut |_, _| {}).unwrap();
+        assert_eq!((applied.done, applied.failed.len()), (2, 0));
+    });
+    assert_eq!(mode(), 0o555);
+    assert_eq!(fs.read_dir(Some(&path("d"))).unwrap().len(), 2);
+}

@@ -133,11 +133,16 @@ impl Replica {
     }
 
     /// Like [`Self::run`], but the program dies after `ops` operations of the file system, before anything that the
-    /// applier did reaches the base.
-    pub(crate) fn crash(&mut self, others: &[MemFs], mut ops: u32) {
+    /// applier did reaches the base. Returns whether it came to that.
+    pub(crate) fn crash(&mut self, others: &[MemFs], mut ops: u32) -> bool {
+        let (sent, died) = std::sync::mpsc::channel();
         self.fs.set_hook(move |_, _, _| {
             ops = ops.saturating_sub(1);
-            if ops == 0 { Err(io::Error::other("crashed")) } else { Ok(()) }
+            if ops > 0 {
+                return Ok(());
+            }
+            let _ = sent.send(());
+            Err(io::Error::other("crashed"))
         });
         let mut run = Run::default();
         let hidden = self.record(&mut run);
@@ -146,6 +151,7 @@ impl Replica {
         }
         self.fs.clear_hook();
         clear_temp(&self.fs).unwrap();
+        died.try_recv().is_ok()
     }
 
     fn record(&mut self, run: &mut Run) -> Hold {

@@ -228,7 +228,9 @@ impl World {
                 }
             }
             Step::Run(who) => drop(self.replicas[at(who)].run(&disks)),
-            Step::Crash(who, ops) => self.replicas[at(who)].crash(&disks, u32::from(*ops) + 1),
+            Step::Crash(who, ops) => {
+                self.replicas[at(who)].crash(&disks, u32::from(*ops) + 1);
+            }
             Step::Full(who) => self.run_with(at(who), |_, op, _| match op {
                 Op::Write | Op::MakeDir => Err(io::ErrorKind::StorageFull.into()),
                 _ => Ok(()),
