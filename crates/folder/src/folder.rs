@@ -70,6 +70,23 @@ fn root_error(path: &Path, source: std::io::Error) -> FolderError {
     FolderError::Root { path: path.to_owned(), source }
 }
 
+fn other_database(path: &Path, found: DatabaseId, wanted: DatabaseId) -> FolderError {
+    FolderError::OtherDatabase {
+        path: path.to_owned(),
+        found: found.short(),
+        wanted: wanted.short(),
+    }
+}
+
+/// Founds a database, and remembers that it was here.
+fn found(node: &Node, storage: &dyn Storage) -> Result<DatabaseId, FolderError> {
+    let database = Replica::found(storage, node.key())?;
+    let mut tx = storage.write(Durability::Full)?;
+    tx.put(Table::Local, FOUNDED, &[])?;
+    tx.commit()?;
+    Ok(database)
+}
+
 impl Folder {
     /// Whether the folder at `root` is a replica.
     #[must_use]
@@ -82,13 +99,7 @@ impl Folder {
     /// # Errors
     /// [`FolderError`] when it cannot be, or is a replica already.
     pub fn adopt(node: &Node, root: &Path) -> Result<Arc<Self>, FolderError> {
-        Self::set_up(node, root, &[], None, |storage| {
-            let database = Replica::found(storage, node.key())?;
-            let mut tx = storage.write(Durability::Full)?;
-            tx.put(Table::Local, FOUNDED, &[])?;
-            tx.commit()?;
-            Ok(database)
-        })
+        Self::set_up(node, root, &[], None, |storage| found(node, storage))
     }
 
     /// Makes the folder at `root` an empty replica of `database`, to be filled by a peer. It is created if it is not
@@ -106,11 +117,7 @@ impl Folder {
             let folder = Self::open(node, root)?;
             let found = folder.replica.database();
             if found != database {
-                return Err(FolderError::OtherDatabase {
-                    path: root.to_owned(),
-                    found: found.short(),
-                    wanted: database.short(),
-                });
+                return Err(other_database(root, found, database));
             }
             return Ok(folder);
         }
@@ -160,8 +167,16 @@ impl Folder {
         if !Self::is_adopted(&root) {
             return Err(FolderError::NotAdopted(root));
         }
-        let dir = state_dir(&root);
-        let disk = Arc::new(RealFs::open_root(&root).map_err(|e| root_error(&root, e))?);
+        let folder = Self::at(node, &root, &state_dir(&root))?;
+        if node.records()?.iter().all(|r| !r.folder || r.path != folder.root) {
+            folder.register(node, &[], None)?;
+        }
+        Ok(folder)
+    }
+
+    /// The folder at `root` with its database in `dir`.
+    fn at(node: &Node, root: &Path, dir: &Path) -> Result<Arc<Self>, FolderError> {
+        let disk = Arc::new(RealFs::open_root(root).map_err(|e| root_error(root, e))?);
         let file =
             Arc::new(SqliteStorage::open(dir.join(DATABASE), node.settings().store.clone())?);
         let storage = Arc::clone(&file) as Arc<dyn Storage>;
@@ -174,9 +189,9 @@ impl Folder {
             .truncate(false)
             .write(true)
             .open(dir.join(LOCK))
-            .map_err(|e| root_error(&dir, e))?;
-        let folder = Arc::new(Self {
-            root,
+            .map_err(|e| root_error(dir, e))?;
+        Ok(Arc::new(Self {
+            root: root.to_owned(),
             replica,
             fs: disk,
             file,
@@ -184,11 +199,42 @@ impl Folder {
             progress: watch::Sender::new(Progress::default()),
             done: Mutex::default(),
             stopping: AtomicBool::new(false),
-        });
-        if node.records()?.iter().all(|r| !r.folder || r.path != folder.root) {
-            folder.register(node, &[], None)?;
+        }))
+    }
+
+    /// The folder at `root`, with a copy of its database in `dir`: whatever is done with it does not reach the folder.
+    /// One that is no replica yet becomes one of `database` (or of a new one) in the copy alone; one that is not there
+    /// counts as empty.
+    pub(crate) fn copied(
+        node: &Node,
+        root: &Path,
+        dir: &Path,
+        database: Option<DatabaseId>,
+    ) -> Result<Arc<Self>, FolderError> {
+        let empty = dir.join("empty");
+        fs::create_dir_all(&empty).map_err(|e| root_error(&empty, e))?;
+        let options = || node.settings().store.clone();
+        let file = dir.join(DATABASE);
+        if Self::is_adopted(root) {
+            SqliteStorage::open(state_dir(root).join(DATABASE), options())?.backup_to(&file)?;
+        } else {
+            let storage = SqliteStorage::create(&file, options())?;
+            match database {
+                Some(database) => Replica::prepare(&storage, database)?,
+                None => found(node, &storage).map(|_| ())?,
+            }
         }
-        Ok(folder)
+        let folder = Self::at(node, if root.exists() { root } else { &empty }, dir)?;
+        match database {
+            Some(wanted) if folder.replica.database() != wanted => {
+                Err(other_database(root, folder.replica.database(), wanted))
+            }
+            _ => Ok(folder),
+        }
+    }
+
+    pub(crate) fn disk(&self) -> &RealFs {
+        &self.fs
     }
 
     fn register(

@@ -35,8 +35,8 @@ pub struct Updated {
     pub recorded: Vec<RelPath>,
     /// Paths changed here that this device may only read: the changes stay here and are not sent.
     pub refused: Vec<RelPath>,
-    /// Paths changed on this disk.
-    pub applied: Vec<RelPath>,
+    /// Paths changed on this disk, each with what was done: `create`, `update`, `rename` or `delete`.
+    pub applied: Vec<(&'static str, RelPath)>,
     /// Bytes written to this disk.
     pub bytes_written: u64,
     /// What could not be read.
@@ -123,7 +123,9 @@ impl Site<'_> {
             self.gather(slice, fetch)?;
             let applied = self.apply(slice)?;
             updated.bytes_written += applied.bytes;
-            updated.applied.extend(applied.base.into_iter().map(|(path, _)| path));
+            let failed: BTreeSet<&RelPath> = applied.failed.iter().map(|f| &f.path).collect();
+            let done = slice.iter().filter_map(describe).filter(|(_, path)| !failed.contains(path));
+            updated.applied.extend(done);
             updated.failed.extend(applied.failed);
         }
         self.replica.want([]);
@@ -186,4 +188,20 @@ fn slice_len(actions: &[Action]) -> usize {
         len += 1;
     }
     len
+}
+
+/// What an action does, in a word, and to what; `None` for what nobody sees.
+pub(crate) fn describe(action: &Action) -> Option<(&'static str, RelPath)> {
+    Some(match action {
+        Action::MakeDir { goal }
+        | Action::WriteFile { goal, over: None, .. }
+        | Action::Symlink { goal, over: None } => ("create", goal.path.clone()),
+        Action::WriteFile { goal, .. }
+        | Action::Symlink { goal, .. }
+        | Action::SetMeta { goal, .. } => ("update", goal.path.clone()),
+        Action::Rename { goal, .. } | Action::Unpark { goal, .. } => ("rename", goal.path.clone()),
+        Action::RemoveFile { was } => ("delete", was.path.clone()),
+        Action::RemoveDir { path } => ("delete", path.clone()),
+        Action::Park { .. } | Action::Adopt { .. } => return None,
+    })
 }
