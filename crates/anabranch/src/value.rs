@@ -39,6 +39,12 @@ impl Raw {
         Ok(Self(bytes))
     }
 
+    /// An encoding that was taken from [`Self::as_bytes`]. What is wrong with it shows when it is read.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// Decodes it as a `T`.
     ///
     /// # Errors

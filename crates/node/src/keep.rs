@@ -4,7 +4,7 @@
 use crate::error::{NodeError, random};
 use crate::node::{Control, Node};
 use crate::replica::Replica;
-use crate::runner::{Opening, Until};
+use crate::runner::{Opening, Progress, Until, stopped};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ticket::Ticket;
 use anabranch_sync::channel::Direction;
@@ -57,14 +57,14 @@ impl Node {
                 loop {
                     tokio::select! {
                         result = &mut session => break result.err(),
-                        _ = stop.wait_for(|stop| *stop) => {
+                        () = stopped(&mut stop) => {
                             control.stop.send_replace(true);
                             let leaving = self.settings().transport.limits.close_timeout;
                             // A link that does not end by then is dropped.
                             let _ = tokio::time::timeout(leaving, session).await;
                             return;
                         }
-                        Ok(_) = progress.wait_for(|p| p.settled), if !was_level => {
+                        () = settled(&mut progress), if !was_level => {
                             was_level = true;
                             tell(Kept::InStep);
                         }
@@ -78,7 +78,7 @@ impl Node {
             tell(Kept::Lost { error, again_in });
             tokio::select! {
                 () = tokio::time::sleep(again_in) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
             }
         }
     }
@@ -100,6 +100,12 @@ impl Node {
         let opening = Opening { replica, direction: Direction::BOTH, ticket: None };
         self.sync(opening, &addresses, Until::Closed, control).await?;
         Ok(())
+    }
+}
+
+async fn settled(progress: &mut watch::Receiver<Progress>) {
+    if progress.wait_for(|progress| progress.settled).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

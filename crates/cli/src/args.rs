@@ -1,0 +1,230 @@
+//! The command line: every command and option, with an example for each. What they do is in [`crate::commands`].
+
+mod db;
+
+use anabranch::Role;
+use anabranch::engine::node::config::parse_duration;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(crate) use db::*;
+
+const PLACES: &str = "\
+HERE, THERE and REPLICA name a replica:
+  DIR                       a folder; an existing path wins over all else
+  NAME                      a database of this device; db:NAME where a path has the same name
+THERE may also be
+  host:DIR, host:NAME       on another machine, through ssh
+  http://HOST:PORT[/NAME]   a node that serves it, of which this device is a member
+  ticket_…, @FILE, -        a ticket; from a file or standard input it stands in no list of processes";
+
+const EXITS: &str =
+    "Exit codes: 0 done (conflicts included), 1 failed, 2 wrong usage, 3 partly done.";
+
+/// Keeps replicas of databases in step between any machines, with no server required.
+#[derive(Debug, Parser)]
+#[command(name = "anabranch", version, max_term_width = 100)]
+#[command(after_help = EXITS, after_long_help = format!("{PLACES}\n\n{EXITS}"))]
+pub(crate) struct Arguments {
+    /// Where this device keeps its key and databases [default: by the platform's convention]
+    #[arg(long, global = true, value_name = "DIR", env = "ANABRANCH_HOME", hide_env_values = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// Print objects for programs instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print nothing but what was asked for, and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more on standard error; twice for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring two replicas up to date with each other, both ways
+    Sync(SyncArgs),
+    /// Print a ticket for a replica and serve it until interrupted
+    Share(ShareArgs),
+    /// Print a ticket that lets other devices in
+    Ticket(TicketArgs),
+    /// Get a replica of what a ticket is for; run it again to go on after a failure
+    Join(JoinArgs),
+    /// Keep all replicas in step with their peers until interrupted
+    Serve(ServeArgs),
+    /// Show the replicas of this device and how they stand
+    Status(StatusArgs),
+    /// Show the devices this one has talked to
+    #[command(after_help = "Example:\n  anabranch peers")]
+    Peers,
+    /// Print the id of this device
+    #[command(after_help = "Example:\n  anabranch id")]
+    Id,
+    /// Make the home of this device, if it is not there yet
+    #[command(after_help = "Example:\n  anabranch init --home /srv/anabranch")]
+    Init,
+    /// Show or change settings
+    Config(ConfigArgs),
+    /// Work with databases
+    #[command(subcommand, arg_required_else_help = true)]
+    Db(DbCommand),
+    /// Print a script that completes commands in a shell
+    #[command(
+        after_help = "Example:\n  anabranch completions bash > ~/.local/share/bash-completion/completions/anabranch"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch sync                                every replica, with all its addresses
+  anabranch sync notes                          one, with all its addresses
+  anabranch sync notes http://10.0.0.2:7700     one, with one peer
+  anabranch sync notes laptop:notes --pull", after_long_help = PLACES)]
+pub(crate) struct SyncArgs {
+    /// What is here; every replica unless named
+    #[arg(value_name = "HERE")]
+    pub(crate) here: Option<String>,
+    /// What it is synced with; all its remembered addresses unless named
+    #[arg(value_name = "THERE")]
+    pub(crate) there: Option<String>,
+    /// Only send
+    #[arg(long, conflicts_with = "pull")]
+    pub(crate) push: bool,
+    /// Only receive
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Only say what would be moved
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What a ticket gives.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// Receive everything
+    Read,
+    /// And write
+    Write,
+    /// And let others in
+    Admin,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Read => Self::Read,
+            RoleArg::Write => Self::Write,
+            RoleArg::Admin => Self::Admin,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch share notes                          reachable from this machine only
+  anabranch share notes --listen 0.0.0.0:7700    reachable from every network")]
+pub(crate) struct ShareArgs {
+    /// What to share
+    #[arg(value_name = "REPLICA")]
+    pub(crate) replica: String,
+    /// Where to listen: a port (this machine only) or an IP address with a port [default: share.listen]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// What whoever has the ticket may do
+    #[arg(long, value_enum, default_value = "write")]
+    pub(crate) role: RoleArg,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch ticket notes --address http://10.0.0.2:7700
+  anabranch ticket notes --role read --once --expires 1h > ticket.txt")]
+pub(crate) struct TicketArgs {
+    /// What the ticket is for
+    #[arg(value_name = "REPLICA")]
+    pub(crate) replica: String,
+    /// What whoever has the ticket may do
+    #[arg(long, value_enum, default_value = "write")]
+    pub(crate) role: RoleArg,
+    /// Where it is served; several may be given [default: ticket.address]
+    #[arg(long, value_name = "URL")]
+    pub(crate) address: Vec<String>,
+    /// How long it can be used, such as 30m, 12h, 7d [default: ticket.expires]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub(crate) expires: Option<Duration>,
+    /// For one device only
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|d| !d.is_zero())
+        .ok_or_else(|| "it takes a number with a unit: 30s, 10m, 12h or 7d".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch join @ticket.txt
+  ssh laptop anabranch ticket notes | anabranch join - --name notes")]
+pub(crate) struct JoinArgs {
+    /// The ticket, @FILE that holds it, or - for standard input
+    #[arg(value_name = "TICKET|@FILE|-")]
+    pub(crate) ticket: String,
+    /// For a folder: where to put it
+    #[arg(value_name = "PATH", conflicts_with = "name")]
+    pub(crate) path: Option<PathBuf>,
+    /// For a database: what to call it here [default: what the ticket suggests]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch serve                          connect to all known peers and follow them; nothing listens
+  anabranch serve --listen 0.0.0.0:7700    and let peers connect
+  anabranch serve --stdio notes            one session on standard input and output, as ssh starts it")]
+pub(crate) struct ServeArgs {
+    /// Where to listen: a port (this machine only) or an IP address with a port
+    #[arg(long, value_name = "ADDR", conflicts_with = "stdio")]
+    pub(crate) listen: Option<String>,
+    /// Serve one session on standard input and output
+    #[arg(long)]
+    pub(crate) stdio: bool,
+    /// The one replica to serve on standard input and output
+    #[arg(value_name = "REPLICA", requires = "stdio")]
+    pub(crate) replica: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  anabranch status\n  anabranch status notes --json")]
+pub(crate) struct StatusArgs {
+    /// Only this one
+    #[arg(value_name = "REPLICA")]
+    pub(crate) replica: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch config                        all settings
+  anabranch config ticket.expires 1d
+  anabranch config ticket.expires --unset")]
+pub(crate) struct ConfigArgs {
+    /// The setting
+    #[arg(value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Its new value
+    #[arg(value_name = "VALUE", requires = "key")]
+    pub(crate) value: Option<String>,
+    /// Return to the default
+    #[arg(long, requires = "key", conflicts_with = "value")]
+    pub(crate) unset: bool,
+}

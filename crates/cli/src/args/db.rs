@@ -1,0 +1,149 @@
+//! The commands below `anabranch db`.
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Make a new database
+    #[command(after_help = "Example:\n  anabranch db new notes")]
+    New {
+        /// What to call it: letters, digits, '-', '_' and '.'
+        name: String,
+    },
+    /// List the databases of this device
+    #[command(after_help = "Example:\n  anabranch db ls")]
+    Ls,
+    /// Show what a database holds and who may use it
+    #[command(after_help = "Example:\n  anabranch db info notes")]
+    Info(DbArgs),
+    /// Put rows into a table, from JSON objects one a line
+    #[command(after_help = "Examples:
+  anabranch db import shop products products.jsonl --key sku
+  zcat dump.jsonl.gz | anabranch db import shop products - --key sku")]
+    Import(ImportArgs),
+    /// Print the rows of a table as JSON objects one a line, by key
+    #[command(after_help = "Example:\n  anabranch db export shop products > products.jsonl")]
+    Export(ExportArgs),
+    /// Print one row
+    #[command(after_help = "Example:\n  anabranch db get notes tasks milk")]
+    Get(RowArgs),
+    /// Insert or replace one row
+    #[command(after_help = "Examples:
+  anabranch db put notes tasks milk '{\"text\": \"buy milk\", \"done\": false}'
+  generate-row | anabranch db put notes tasks milk -")]
+    Put {
+        #[command(flatten)]
+        row: RowArgs,
+        /// The row, a JSON object; - reads it from standard input
+        #[arg(value_name = "JSON")]
+        value: String,
+    },
+    /// Delete one row
+    #[command(after_help = "Example:\n  anabranch db rm notes tasks milk")]
+    Rm(RowArgs),
+    /// Print rows with their keys
+    #[command(after_help = "Example:\n  anabranch db rows notes tasks --prefix m --limit 10")]
+    Rows(RowsArgs),
+    /// Print every change from now on, wherever it is made, until interrupted
+    #[command(after_help = "Example:\n  anabranch db watch notes")]
+    Watch(DbArgs),
+    /// Print the newest transactions, newest first
+    #[command(after_help = "Example:\n  anabranch db log notes --limit 5")]
+    Log(LogArgs),
+    /// List values that were written at the same time and still contradict each other
+    #[command(after_help = "Example:\n  anabranch db conflicts notes")]
+    Conflicts(DbArgs),
+    /// Settle the conflicts of one row by one of its versions
+    #[command(after_help = "Example:\n  anabranch db resolve notes tasks milk --take 2")]
+    Resolve {
+        #[command(flatten)]
+        row: RowArgs,
+        /// Which version, as 'db conflicts' numbers them
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        take: u32,
+    },
+    /// Print the digest of the state: equal on two devices exactly when their states are
+    #[command(after_help = "Example:\n  anabranch db digest notes")]
+    Digest(DbArgs),
+    /// Check every entry, value and page of a database
+    #[command(after_help = "Example:\n  anabranch db verify notes")]
+    Verify(DbArgs),
+    /// Delete the replica of this device; other devices keep theirs
+    #[command(after_help = "Example:\n  anabranch db forget notes")]
+    Forget {
+        #[command(flatten)]
+        db: DbArgs,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DbArgs {
+    /// The database, by name or id
+    #[arg(value_name = "DB")]
+    pub(crate) db: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TableArgs {
+    /// The database, by name or id
+    #[arg(value_name = "DB")]
+    pub(crate) db: String,
+    /// The table
+    #[arg(value_name = "TABLE")]
+    pub(crate) table: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RowArgs {
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
+    /// The row's key
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
+    /// The file; - for standard input
+    #[arg(value_name = "FILE|-")]
+    pub(crate) file: String,
+    /// The field that holds each row's key: a text or a number. It stays in the row
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
+    /// Put each row's key into this field, where it is not there already
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RowsArgs {
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
+    /// Only keys that begin so
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// The database, by name or id
+    #[arg(value_name = "DB")]
+    pub(crate) db: String,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: usize,
+}

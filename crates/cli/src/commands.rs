@@ -1,0 +1,42 @@
+//! What each command does, one module a command or group.
+
+mod config;
+mod db;
+mod device;
+mod join;
+mod serve;
+mod share;
+mod status;
+mod sync;
+mod ticket;
+
+use crate::args::{Arguments, Command};
+use crate::context::Context;
+use crate::failure::Failure;
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+/// Carries out a command.
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Sync(args) => sync::run(context, &args).await,
+        Command::Share(args) => share::run(context, &args).await,
+        Command::Ticket(args) => ticket::run(context, &args).await,
+        Command::Join(args) => join::run(context, &args).await,
+        Command::Serve(args) => serve::run(context, &args).await,
+        Command::Status(args) => status::run(context, &args),
+        Command::Peers => device::peers(context),
+        Command::Id => device::id(context),
+        Command::Init => device::init(context),
+        Command::Config(args) => config::run(context, &args),
+        Command::Db(command) => db::run(context, command).await,
+        Command::Completions { shell } => completions(context, shell),
+    }
+}
+
+fn completions(context: &Context, shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "anabranch", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    context.output.answer(&script, &serde_json::json!({ "script": script }))
+}

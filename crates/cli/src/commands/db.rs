@@ -1,0 +1,94 @@
+//! `anabranch db …`: what can be done with a database by itself.
+
+mod conflicts;
+mod export;
+mod forget;
+mod import;
+mod info;
+mod rows;
+mod verify;
+mod watch;
+
+use crate::args::DbCommand;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::table;
+use crate::units;
+use anabranch::engine::core::id::to_base32;
+use serde_json::json;
+
+/// Carries out a command.
+pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Failure> {
+    match command {
+        DbCommand::New { name } => new(context, &name),
+        DbCommand::Ls => ls(context),
+        DbCommand::Info(args) => info::run(context, &args),
+        DbCommand::Import(args) => import::run(context, &args).await,
+        DbCommand::Export(args) => export::run(context, &args),
+        DbCommand::Get(args) => rows::get(context, &args),
+        DbCommand::Put { row, value } => rows::put(context, &row, &value).await,
+        DbCommand::Rm(args) => rows::rm(context, &args).await,
+        DbCommand::Rows(args) => rows::list(context, &args),
+        DbCommand::Watch(args) => watch::watch(context, &args).await,
+        DbCommand::Log(args) => watch::log(context, &args),
+        DbCommand::Conflicts(args) => conflicts::list(context, &args),
+        DbCommand::Resolve { row, take } => conflicts::resolve(context, &row, take).await,
+        DbCommand::Digest(args) => digest(context, &args.db),
+        DbCommand::Verify(args) => verify::run(context, &args).await,
+        DbCommand::Forget { db, yes } => forget::run(context, &db, yes),
+    }
+}
+
+fn new(context: &Context, name: &str) -> Result<(), Failure> {
+    let id = context.node()?.create(name)?.id().to_string();
+    let text = format!("made database {name} ({id})");
+    context.output.summary(&text, &json!({ "name": name, "database": id }))
+}
+
+fn ls(context: &Context) -> Result<(), Failure> {
+    let node = context.node()?;
+    let (mut rows, mut objects, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+    let records = node.inner().records()?;
+    for record in records.iter().filter(|r| !r.folder) {
+        let found = node.inner().open_record(record).map_err(Failure::from).and_then(|replica| {
+            let entries = replica.read(|view| view.totals())?.entries;
+            Ok((entries, replica.storage().size()?))
+        });
+        let id = record.database.to_string();
+        let mut row = vec![record.name.clone()];
+        match found {
+            Ok((entries, size)) => {
+                row.extend([units::counted(entries, "entry", "entries"), units::bytes(size)]);
+                objects.push(json!({
+                    "name": record.name, "database": id, "entries": entries, "bytes": size,
+                }));
+            }
+            Err(failure) => {
+                row.push(failure.line());
+                objects.push(json!({
+                    "name": record.name, "database": id, "error": failure.line(),
+                }));
+                damaged.push(record.name.as_str());
+            }
+        }
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        context.output.note("there is no database here yet; 'anabranch db new NAME' makes one");
+    }
+    context.output.answer(&table(&rows), &json!({ "databases": objects }))?;
+    match damaged.as_slice() {
+        [] => Ok(()),
+        names => Err(Failure::partly(format!("{} cannot be opened", names.join(", ")))),
+    }
+}
+
+fn digest(context: &Context, name: &str) -> Result<(), Failure> {
+    let node = context.node()?;
+    let digest = context.database(&node, name)?.digest()?.ok_or_else(|| {
+        Failure::failed("a store of this database holds operations of a later version")
+            .hint("update anabranch to get its digest")
+    })?;
+    let text = to_base32(&digest);
+    context.output.answer(&text, &json!({ "digest": text }))
+}

@@ -1,0 +1,94 @@
+//! `db watch` and `db log`: transactions as they come, and those there were.
+
+use super::conflicts::parts;
+use super::info::kind_name;
+use crate::args::{DbArgs, LogArgs};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::json::Json;
+use crate::output::{Lines, Output, plain};
+use crate::signals;
+use crate::units;
+use anabranch::{Change, Written};
+use serde_json::{Value, json};
+
+/// Prints every change from now on.
+pub(super) async fn watch(context: &Context, args: &DbArgs) -> Result<(), Failure> {
+    let node = context.node()?;
+    let db = context.database(&node, &args.db)?;
+    node.inner().notice_others(db.replica())?;
+    let mut watch = db.watch()?;
+    let mut stop = signals::stopping()?;
+    context.output.note("watching; Ctrl-C ends it");
+    loop {
+        let change = tokio::select! {
+            change = watch.next() => change?,
+            () = signals::stopped(&mut stop) => return Ok(()),
+        };
+        let mut lines = context.output.lines();
+        print(context.output, &mut lines, &change)?;
+        lines.end()?;
+    }
+}
+
+/// Prints the newest transactions.
+pub(super) fn log(context: &Context, args: &LogArgs) -> Result<(), Failure> {
+    let node = context.node()?;
+    let changes = context.database(&node, &args.db)?.log(args.limit)?;
+    let mut lines = context.output.lines();
+    for change in &changes {
+        print(context.output, &mut lines, change)?;
+    }
+    lines.end()
+}
+
+fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failure> {
+    if output.json {
+        return lines.object(&object(change));
+    }
+    let device = if change.local { "this device".to_owned() } else { change.device.short() };
+    let head = format!("{}  {device}  {}", units::date(change.timestamp), change.entry.short());
+    if change.writes.is_empty() {
+        return lines.text(&format!("{head}  members"));
+    }
+    lines.text(&head)?;
+    for written in &change.writes {
+        let place = [&[written.store.name.clone()][..], &parts(&written.path)].concat();
+        let shown = match value(written) {
+            None => "deleted".to_owned(),
+            Some(value) => value.to_string(),
+        };
+        lines.text(&plain(&format!("  {} = {shown}", place.join("/"))))?;
+    }
+    Ok(())
+}
+
+fn value(written: &Written) -> Option<Value> {
+    written.value.as_ref().map(|raw| match raw.get::<Json>() {
+        Ok(json) => json.0,
+        Err(e) => json!({ "$unreadable": e.to_string() }),
+    })
+}
+
+fn object(change: &Change) -> Value {
+    let writes: Vec<Value> = change
+        .writes
+        .iter()
+        .map(|written| {
+            json!({
+                "kind": kind_name(written.store.kind),
+                "store": written.store.name,
+                "path": parts(&written.path),
+                "deleted": written.value.is_none(),
+                "value": value(written),
+            })
+        })
+        .collect();
+    json!({
+        "entry": change.entry.to_string(),
+        "node": change.device.to_string(),
+        "local": change.local,
+        "time": units::date(change.timestamp),
+        "writes": writes,
+    })
+}

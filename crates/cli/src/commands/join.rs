@@ -1,0 +1,86 @@
+//! `join`: a replica of what a ticket is for. Repeating it goes on where it stopped.
+
+use super::sync::interruptible;
+use crate::args::JoinArgs;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::place::ticket;
+use crate::progress;
+use crate::signals;
+use crate::units;
+use anabranch::{Control, Node, NodeError, Role, Ticket};
+use serde_json::json;
+use std::time::Instant;
+
+/// Joins.
+pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
+    let ticket = ticket(&args.ticket)?;
+    let node = context.node()?;
+    if ticket.folder {
+        return Err(Failure::usage("the ticket is for a folder"));
+    }
+    if let Some(path) = &args.path {
+        return Err(Failure::usage(format!(
+            "the ticket is for a database, which has no place of its own to put at {}",
+            path.display()
+        ))
+        .hint("use --name to choose what it is called here"));
+    }
+    database(context, &node, &ticket, args.name.as_deref()).await
+}
+
+/// Joins a database, to be called `name` here if it is given.
+pub(crate) async fn database(
+    context: &Context,
+    node: &Node,
+    ticket: &Ticket,
+    name: Option<&str>,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let known = node.inner().record_of(ticket.database)?;
+    let name = match (&known, name) {
+        (Some(record), Some(name)) if record.name != name => {
+            return Err(Failure::usage(format!(
+                "the database is here already, as {}",
+                record.name
+            )));
+        }
+        (Some(record), _) => record.name.clone(),
+        (None, Some(name)) => name.to_owned(),
+        (None, None) if !ticket.name.is_empty() => ticket.name.clone(),
+        (None, None) => {
+            return Err(Failure::usage("the ticket suggests no name").hint("give one with --name"));
+        }
+    };
+    let replica = node.inner().prepare(ticket, &name).map_err(|e| match e {
+        NodeError::NameTaken(_) | NodeError::BadName(_) => {
+            Failure::from(e).hint("choose a name with --name")
+        }
+        e => e.into(),
+    })?;
+    let control = Control::default();
+    let mut stop = signals::stopping()?;
+    let drawing = progress::session(context.output, &name, &control);
+    let joining = node.inner().join(&replica, ticket, &control);
+    let report = interruptible(joining, &control, &mut stop).await?;
+    drop(drawing);
+    let role = replica.read(|view| view.role_of(&node.id()))?.map(Role::name);
+    let moved = report.progress;
+    let text = format!(
+        "joined {name} to {}: received {} ({}) in {}",
+        role.unwrap_or("look"),
+        units::counted(moved.entries_received, "entry", "entries"),
+        units::bytes(moved.bytes_received),
+        units::duration(started.elapsed()),
+    );
+    let object = json!({
+        "name": name,
+        "kind": "database",
+        "database": ticket.database.to_string(),
+        "node": report.peer.to_string(),
+        "role": role,
+        "received": { "entries": moved.entries_received, "bytes": moved.bytes_received },
+        "seconds": started.elapsed().as_secs_f64(),
+    });
+    context.output.summary(&text, &object)
+}
