@@ -417,7 +417,7 @@ impl Runner {
 }
 
 /// Waits until the session is told to stop; for ever when nobody can tell it any more.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
