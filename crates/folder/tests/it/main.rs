@@ -4,6 +4,7 @@ mod apply;
 mod chaos;
 mod every_step;
 mod file_systems;
+mod plan;
 mod real;
 mod replica;
 mod scan;
