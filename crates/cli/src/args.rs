@@ -1,6 +1,7 @@
 //! The command line: every command and option, with an example for each. What they do is in [`crate::commands`].
 
 mod db;
+mod folder;
 
 use anabranch::Role;
 use anabranch::engine::node::config::parse_duration;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use db::*;
+pub(crate) use folder::*;
 
 const PLACES: &str = "\
 HERE, THERE and REPLICA name a replica:
@@ -72,6 +74,9 @@ pub(crate) enum Command {
     /// Work with databases
     #[command(subcommand, arg_required_else_help = true)]
     Db(DbCommand),
+    /// Look into folders that are replicas
+    #[command(subcommand, arg_required_else_help = true)]
+    Folder(FolderCommand),
     /// Print a script that completes commands in a shell
     #[command(
         after_help = "Example:\n  anabranch completions bash > ~/.local/share/bash-completion/completions/anabranch"
@@ -84,6 +89,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  anabranch sync photos /mnt/disk/photos        two folders; the second may be new
+  anabranch sync photos laptop:photos           through ssh
   anabranch sync                                every replica, with all its addresses
   anabranch sync notes                          one, with all its addresses
   anabranch sync notes http://10.0.0.2:7700     one, with one peer

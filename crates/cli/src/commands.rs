@@ -3,6 +3,8 @@
 mod config;
 mod db;
 mod device;
+mod folder;
+mod folders;
 mod join;
 mod serve;
 mod share;
@@ -30,6 +32,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Init => device::init(context),
         Command::Config(args) => config::run(context, &args),
         Command::Db(command) => db::run(context, command).await,
+        Command::Folder(command) => folder::run(context, command).await,
         Command::Completions { shell } => completions(context, shell),
     }
 }

@@ -3,6 +3,7 @@
 //! account behind it; nothing of this happens on a link from a stranger.
 
 use crate::error::NodeError;
+use crate::replica::Replica;
 use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ticket::Ticket;
@@ -90,6 +91,31 @@ impl Wire {
             let text = format!("the other side says: {}", theirs.refusal);
             Err(NodeError::Session { code: Code::NotServed, text })
         }
+    }
+
+    /// Both ends introduce themselves as members of one database, as they are after their first sync.
+    ///
+    /// # Errors
+    /// [`NodeError::Session`] when one of them is not.
+    pub async fn introduce_member(&mut self, replica: &Replica) -> Result<(), NodeError> {
+        let theirs = self.introduced().await?;
+        let device = replica.key().node_id();
+        let member = replica.read(|view| view.role_of(&device))?.is_some();
+        let mut mine = Introduction {
+            database: Some(replica.database()),
+            member,
+            folder: theirs.folder,
+            refusal: String::new(),
+        };
+        if theirs.database != mine.database || !theirs.member || !member {
+            mine.refusal = "the two sides are not members of one database yet".into();
+        }
+        self.introduce(&mine).await?;
+        if mine.refusal.is_empty() {
+            return Ok(());
+        }
+        let text = format!("{}; sync them once with 'anabranch sync HERE THERE'", mine.refusal);
+        Err(NodeError::Session { code: Code::NotServed, text })
     }
 
     /// Hands over a ticket.

@@ -391,7 +391,22 @@ impl Node {
         stop: watch::Receiver<bool>,
     ) -> Result<Report, NodeError> {
         let peer = link.peer().to_owned();
-        let link = self.secure(link, false).await?;
+        let wire = self.secure(link, false).await?;
+        let report = self.serve_on(wire, replicas, stop).await?;
+        self.remember(&report, &peer);
+        Ok(report)
+    }
+
+    /// As [`Self::serve_link`], on a link that is encrypted already.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub async fn serve_on(
+        &self,
+        wire: Wire,
+        replicas: Vec<Arc<Replica>>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Report, NodeError> {
         let task = Task {
             key: self.key.clone(),
             served: replicas,
@@ -400,9 +415,7 @@ impl Node {
             progress: watch::Sender::new(Progress::default()),
             stop,
         };
-        let report = run(task, link).await?;
-        self.remember(&report, &peer);
-        Ok(report)
+        run(task, wire).await
     }
 
     fn remember(&self, report: &Report, address: &str) {
@@ -447,7 +460,7 @@ impl Node {
         until: Until,
         control: &Control,
     ) -> Result<Report, NodeError> {
-        let (wire, address) = self.reach(opening.replica.database(), addresses).await?;
+        let (wire, address) = self.reach(&opening.replica, addresses).await?;
         let report = self.sync_on(wire, vec![opening], until, control).await?;
         self.remember(&report, &address);
         Ok(report)
@@ -456,12 +469,19 @@ impl Node {
     /// A link to the first of `addresses` that can be reached, and which one that is.
     async fn reach(
         &self,
-        database: DatabaseId,
+        replica: &Replica,
         addresses: &[String],
     ) -> Result<(Wire, String), NodeError> {
         let mut list = String::new();
         for text in addresses {
-            let attempt = async { self.dial(&Address::parse(text)?).await };
+            let attempt = async {
+                let address = Address::parse(text)?;
+                let mut wire = self.dial(&address).await?;
+                if let Address::Ssh(_) = address {
+                    wire.introduce_member(replica).await?;
+                }
+                Ok::<_, NodeError>(wire)
+            };
             match attempt.await {
                 Ok(wire) => return Ok((wire, text.clone())),
                 Err(e) => list.push_str(&format!("\n  {text}: {}", e.chain())),
@@ -470,7 +490,7 @@ impl Node {
         if addresses.is_empty() {
             list.push_str(" none is known; name one, or use a ticket that has one");
         }
-        Err(NodeError::Unreachable { database, list })
+        Err(NodeError::Unreachable { database: replica.database(), list })
     }
 
     /// Syncs two replicas of one database that are both open here, over a link in memory.
@@ -513,7 +533,7 @@ impl Node {
         ticket: &Ticket,
         control: &Control,
     ) -> Result<Report, NodeError> {
-        let (wire, address) = self.reach(replica.database(), &ticket.addresses).await?;
+        let (wire, address) = self.reach(replica, &ticket.addresses).await?;
         let report = self.join_on(wire, replica, ticket, control).await?;
         self.remember(&report, &address);
         Ok(report)

@@ -17,6 +17,9 @@ use crate::units;
 use anabranch::engine::core::id::to_base32;
 use serde_json::json;
 
+pub(crate) use forget::confirm;
+pub(crate) use verify::replica as verify;
+
 /// Carries out a command.
 pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Failure> {
     match command {

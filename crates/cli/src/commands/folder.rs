@@ -13,7 +13,7 @@ use anabranch_folder::path::RelPath;
 use anabranch_folder::state::State;
 use anabranch_folder::{Folder, store};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Carries out a command.
@@ -26,12 +26,11 @@ pub(crate) async fn run(context: &Context, command: FolderCommand) -> Result<(),
             resolve(context, open(&node, &dir)?, &path, take as usize).await
         }
         FolderCommand::Digest { dir } => digest(context, &*open(&node, &dir)?),
-        FolderCommand::Verify { dir } => super::db::verify_replica(
-            context,
-            &dir.display().to_string(),
-            open(&node, &dir)?.replica(),
-            open(&node, &dir)?.file(),
-        ),
+        FolderCommand::Verify { dir } => {
+            let folder = open(&node, &dir)?;
+            super::db::verify(context, &dir.display().to_string(), folder.replica(), folder.file())
+                .await
+        }
         FolderCommand::Forget { dir, yes } => forget(context, &node, &dir, yes),
     }
 }
@@ -147,14 +146,14 @@ fn digest(context: &Context, folder: &Folder) -> Result<(), Failure> {
     context.output.answer(&digest, &json!({ "digest": digest }))
 }
 
-fn forget(context: &Context, node: &Node, dir: &PathBuf, yes: bool) -> Result<(), Failure> {
+fn forget(context: &Context, node: &Node, dir: &Path, yes: bool) -> Result<(), Failure> {
     let record = crate::replicas::folder_record(node, dir)?;
-    let question = format!(
-        "{} stops being a replica and forgets its history here; its files stay. Go on?",
-        dir.display()
-    );
-    if !yes && !super::db::confirmed(&question)? {
-        return Err(Failure::failed("nothing was done"));
+    if !yes {
+        let text = format!(
+            "{} stops being a replica and forgets its history here; its files stay.",
+            dir.display()
+        );
+        super::db::confirm(&text, &record.name)?;
     }
     node.inner().forget(&record)?;
     let state = record.path.join(".anabranch");

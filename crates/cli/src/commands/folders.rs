@@ -59,8 +59,9 @@ fn known(here: &Path) -> Result<(), Failure> {
     if Folder::is_adopted(here) {
         return Ok(());
     }
-    Err(Failure::failed(format!("{} is not a replica of anything yet", here.display()))
-        .hint("an http address is for members; to get in, use a ticket: 'anabranch sync DIR TICKET'"))
+    Err(Failure::failed(format!("{} is not a replica of anything yet", here.display())).hint(
+        "an http address is for members; to get in, use a ticket: 'anabranch sync DIR TICKET'",
+    ))
 }
 
 /// Syncs the folder at `here` with all its remembered addresses.
@@ -108,7 +109,8 @@ pub(crate) async fn remembered(
                 context.output.warn(&format!("{address}: {}", failure.line()));
             }
             let kind = if some == all { Kind::Failed } else { Kind::Partly };
-            Err(Failure::failed(format!("{some} of {all} peers could not be synced with")).as_kind(kind))
+            Err(Failure::failed(format!("{some} of {all} peers could not be synced with"))
+                .as_kind(kind))
         }
     }
 }
@@ -170,8 +172,7 @@ fn open_pair(
             there.display()
         )));
     }
-    let there_first =
-        !here.exists() || (Folder::is_adopted(there) && !Folder::is_adopted(here));
+    let there_first = !here.exists() || (Folder::is_adopted(there) && !Folder::is_adopted(here));
     let (first, second) = if there_first { (there, here) } else { (here, there) };
     let a = if Folder::is_adopted(first) {
         Folder::open(node, first)?
@@ -245,8 +246,10 @@ async fn through_pipe(
     wish: Wish,
 ) -> Result<(), Failure> {
     if wish.dry_run {
-        return Err(Failure::usage("through ssh there is no dry run yet that touches nothing over there")
-            .hint("share the folder there and use its http address"));
+        return Err(Failure::usage(
+            "through ssh there is no dry run yet that touches nothing over there",
+        )
+        .hint("share the folder there and use its http address"));
     }
     let thing = if Folder::is_adopted(here) {
         Thing::Folder(Folder::open(node.inner(), here)?)
@@ -256,12 +259,25 @@ async fn through_pipe(
     let started = Instant::now();
     let control = Control::default();
     let did = introduce::dial(node, thing, address, wish.entries, &control).await?;
-    if let Did::Folder(outcome, folder) = did {
-        remember(node, folder.root(), &address.to_string())?;
-        let job = Job { here: folder, name: address.to_string(), other: None };
-        return job.tell(context, &outcome, started.elapsed());
+    match did {
+        Did::Folder(outcome, folder) => {
+            remember(node, folder.root(), &address.to_string())?;
+            let job = Job { here: folder, name: address.to_string(), other: None };
+            job.tell(context, &outcome, started.elapsed())
+        }
+        // What is over there turned out to be a database, which is called here as was asked.
+        Did::Database(report) => {
+            let entries = report.progress.entries_received;
+            let name = here.display().to_string();
+            let text = format!(
+                "{name}  {address}  received {} in {}",
+                units::counted(entries, "entry", "entries"),
+                units::duration(started.elapsed())
+            );
+            let object = json!({ "kind": "database", "name": name, "entries_received": entries });
+            context.output.summary(&plain(&text), &object)
+        }
     }
-    Ok(())
 }
 
 /// One folder's sync with one peer.
@@ -400,10 +416,9 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
     let of = |updated: &Updated| {
         let problems = updated.problems.iter().map(|p| format!("{}: {}", p.path, p.what));
         let failed = updated.failed.iter().map(|f| format!("{}: {}", f.path, f.why));
-        let refused = updated
-            .refused
-            .iter()
-            .map(|p| format!("{p}: changed here, but this device may only read; the change stays here"));
+        let refused = updated.refused.iter().map(|p| {
+            format!("{p}: changed here, but this device may only read; the change stays here")
+        });
         let waiting = updated
             .put_off
             .iter()
@@ -430,7 +445,8 @@ fn verdict(context: &Context, outcome: &Outcome) -> Result<(), Failure> {
         return Ok(());
     }
     let paths = units::counted(list.len() as u64, "path is", "paths are");
-    Err(Failure::partly(format!("{paths} not in step")).hint("the rest is; run the command again when the cause is gone"))
+    Err(Failure::partly(format!("{paths} not in step"))
+        .hint("the rest is; run the command again when the cause is gone"))
 }
 
 fn preview(

@@ -17,7 +17,19 @@ pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failur
     let ticket = ticket(&args.ticket)?;
     let node = context.node()?;
     if ticket.folder {
-        return Err(Failure::usage("the ticket is for a folder"));
+        if args.name.is_some() {
+            return Err(Failure::usage("the ticket is for a folder, whose name is its path")
+                .hint("say where to put it: 'anabranch join TICKET DIR'"));
+        }
+        let path = super::folders::place_for(&ticket, args.path.as_ref())?;
+        return super::folders::with_ticket(
+            context,
+            &node,
+            &path,
+            ticket,
+            super::sync::Wish::both(),
+        )
+        .await;
     }
     if let Some(path) = &args.path {
         return Err(Failure::usage(format!(

@@ -2,7 +2,6 @@
 //! session on standard input and output, as ssh starts it.
 
 use super::share::{listen_address, reachable};
-use super::ticket::shareable;
 use crate::args::ServeArgs;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -36,7 +35,7 @@ pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failu
         None => None,
     };
     let hosting = Arc::new(Hosting::new(&node, None, context.output));
-    let served = hosting.replicas().len() as u64;
+    let served = hosting.start().await as u64;
     let address = listener.as_ref().map(|l| reachable(l.local_addr()).to_string());
     let replicas = units::counted(served, "replica", "replicas");
     let text = match &address {
@@ -47,19 +46,24 @@ pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failu
     context.output.answer(&text, &object)?;
     let keeping = tokio::spawn(keep_all(Arc::clone(&hosting), stop.clone(), context.output));
     if let Some(listener) = listener {
-        hosting.listen(listener, stop).await;
+        Arc::clone(&hosting).listen(listener, stop).await;
     }
-    Ok(keeping.await?)
+    keeping.await?;
+    hosting.end().await;
+    Ok(())
 }
 
 async fn stdio(context: &Context, replica: Option<&str>) -> Result<(), Failure> {
     let node = context.node()?;
-    let only = replica.map(|text| shareable(&node, text)).transpose()?.map(|r| r.database);
-    let hosting = Hosting::new(&node, only, context.output);
-    let replicas = hosting.replicas();
     let stop = signals::stopping()?;
-    let link = pipe::stdio()?;
-    hosting.node().serve_link(link, replicas, stop).await?;
+    if let Some(text) = replica {
+        return crate::introduce::serve(&node, text, stop).await;
+    }
+    let hosting = Hosting::new(&node, None, context.output);
+    hosting.start().await;
+    let served = hosting.node().serve_link(pipe::stdio()?, hosting.replicas(), stop).await;
+    hosting.end().await;
+    served?;
     Ok(())
 }
 

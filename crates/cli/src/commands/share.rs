@@ -23,9 +23,10 @@ pub(crate) async fn run(context: &Context, args: &ShareArgs) -> Result<(), Failu
     made.caution(context, "use --listen with an address that the others can reach");
     context.output.answer(&made.ticket.to_string(), &made.object())?;
     context.output.note(&format!("serving {} at {address}; Ctrl-C ends it", record.name));
-    let hosting = Arc::new(Hosting::new(&node, Some(record.database), context.output));
-    hosting.replicas();
-    hosting.listen(listener, stop).await;
+    let hosting = Arc::new(Hosting::new(&node, Some(record), context.output));
+    hosting.start().await;
+    Arc::clone(&hosting).listen(listener, stop).await;
+    hosting.end().await;
     Ok(())
 }
 

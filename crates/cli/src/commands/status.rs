@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{plain, table};
 use crate::place::{Place, no_database, resolve};
+use crate::replicas::Opened;
 use crate::units;
 use anabranch::engine::core::storage::StorageError;
 use anabranch::engine::node::{PeerRecord, Record};
@@ -58,7 +59,7 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
 fn one(node: &Node, text: &str) -> Result<Record, Failure> {
     match resolve(node, text)? {
         Place::Database(record) => Ok(record),
-        Place::Folder(path) => Err(Failure::usage(format!("{} is no database", path.display()))),
+        Place::Folder(path) => crate::replicas::folder_record(node, &path),
         Place::New(name) => Err(no_database(&name)),
         Place::Ticket(_) | Place::Remote(_) => {
             Err(Failure::usage("only a replica of this device has a status here"))
@@ -67,7 +68,8 @@ fn one(node: &Node, text: &str) -> Result<Record, Failure> {
 }
 
 fn look(node: &Node, record: &Record) -> Result<State, Failure> {
-    let replica = node.inner().open_record(record)?;
+    let opened = Opened::new(node, record)?;
+    let replica = opened.replica();
     let (entries, role) = replica
         .read(|view| Ok::<_, StorageError>((view.totals()?.entries, view.role_of(&node.id())?)))?;
     Ok(State { entries, bytes: replica.storage().size()?, role })

@@ -4,6 +4,7 @@ use super::join;
 use crate::args::SyncArgs;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::introduce::{self, Did, Thing};
 use crate::place::{Place, resolve};
 use crate::progress;
 use crate::report::{Exchange, Synced, tell};
@@ -22,15 +23,34 @@ pub(crate) async fn run(context: &Context, args: &SyncArgs) -> Result<(), Failur
     let node = context.node()?;
     let wish = Wish::new(args);
     let jobs = match (&args.here, &args.there) {
-        (None, _) => remembered(node.inner().records()?),
-        (Some(here), None) => match here_place(&node, here)? {
+        (None, _) => {
+            folders(context, &node, wish).await?;
+            remembered(node.inner().records()?)
+        }
+        (Some(here), None) => match resolve(&node, here)? {
             Place::Database(record) => remembered(vec![record]),
+            Place::Folder(path) => {
+                return super::folders::remembered(context, &node, &path, wish).await;
+            }
             other => return Err(not_here(&other, here)),
         },
-        (Some(here), Some(there)) => match (here_place(&node, here)?, resolve(&node, there)?) {
+        (Some(here), Some(there)) => match (resolve(&node, here)?, resolve(&node, there)?) {
             (Place::Database(record), there) => vec![with(record, there)?],
             (Place::New(name), Place::Ticket(ticket)) if !ticket.folder && !wish.dry_run => {
                 return join::database(context, &node, &ticket, Some(&name)).await;
+            }
+            (Place::Folder(path), there) => {
+                return super::folders::sync(context, &node, &path, there, wish).await;
+            }
+            (
+                Place::New(path),
+                there @ (Place::Folder(_)
+                | Place::New(_)
+                | Place::Ticket(_)
+                | Place::Remote(Address::Ssh(_))),
+            ) => {
+                let path = std::path::PathBuf::from(path);
+                return super::folders::sync(context, &node, &path, there, wish).await;
             }
             (other, _) => return Err(not_here(&other, here)),
         },
@@ -46,7 +66,10 @@ pub(crate) async fn run(context: &Context, args: &SyncArgs) -> Result<(), Failur
     for job in &jobs {
         synced.push(database(context, &node, job, wish, &mut stop).await?);
     }
-    if jobs.is_empty() {
+    if jobs.is_empty() && args.here.is_none() {
+        if node.inner().records()?.iter().any(|r| r.folder) {
+            return Ok(());
+        }
         context.output.note("there is no replica here yet; 'anabranch join' gets one");
     }
     tell(context.output, &synced, wish.dry_run)
@@ -58,8 +81,22 @@ fn no_address(name: &str) -> Failure {
     ))
 }
 
-fn here_place(node: &Node, text: &str) -> Result<Place, Failure> {
-    resolve(node, text)
+/// Syncs every folder that has an address to sync with; one that fails keeps no other waiting.
+async fn folders(context: &Context, node: &Node, wish: Wish) -> Result<(), Failure> {
+    let mut failed = None;
+    for record in node.inner().records()? {
+        if !record.folder || record.addresses.is_empty() {
+            continue;
+        }
+        if let Err(failure) = super::folders::remembered(context, node, &record.path, wish).await {
+            context.output.warn(&format!("{}: {}", record.path.display(), failure.line()));
+            failed = Some(failure);
+        }
+    }
+    match failed {
+        None => Ok(()),
+        Some(_) => Err(Failure::partly("not every folder could be synced")),
+    }
 }
 
 fn not_here(place: &Place, text: &str) -> Failure {
@@ -79,19 +116,26 @@ fn not_here(place: &Place, text: &str) -> Failure {
 pub(crate) struct Wish {
     /// Which ways entries go.
     pub(crate) direction: Direction,
+    /// Which ways they would go if this were not only a comparison.
+    pub(crate) entries: Direction,
     /// Only compare.
     pub(crate) dry_run: bool,
 }
 
 impl Wish {
+    /// Everything, both ways.
+    pub(crate) fn both() -> Self {
+        Self { direction: Direction::BOTH, entries: Direction::BOTH, dry_run: false }
+    }
+
     fn new(args: &SyncArgs) -> Self {
-        let direction = match (args.dry_run, args.push, args.pull) {
-            (true, ..) => Direction::COMPARE,
-            (_, true, _) => Direction::PUSH,
-            (.., true) => Direction::PULL,
+        let entries = match (args.push, args.pull) {
+            (true, _) => Direction::PUSH,
+            (_, true) => Direction::PULL,
             _ => Direction::BOTH,
         };
-        Self { direction, dry_run: args.dry_run }
+        let direction = if args.dry_run { Direction::COMPARE } else { entries };
+        Self { direction, entries, dry_run: args.dry_run }
     }
 }
 
@@ -247,7 +291,14 @@ async fn session(
     address: &str,
     wish: Wish,
     control: &Control,
-) -> Result<Report, NodeError> {
+) -> Result<Report, Failure> {
+    if let (Ok(ssh @ Address::Ssh(_)), false) = (Address::parse(address), wish.dry_run) {
+        let thing = Thing::Database(Arc::clone(replica));
+        return match introduce::dial(node, thing, &ssh, wish.direction, control).await? {
+            Did::Database(report) => Ok(report),
+            Did::Folder(..) => Err(Failure::failed("there is a folder over there")),
+        };
+    }
     let seed = job.record.ticket.as_ref();
     let key = job.ticket.clone().or_else(|| seed.map(DeviceKey::from_seed));
     let addresses = [address.to_owned()];
@@ -259,21 +310,21 @@ async fn session(
             folder: false,
             name: String::new(),
         };
-        return node.inner().join(replica, &ticket, control).await;
+        return Ok(node.inner().join(replica, &ticket, control).await?);
     }
     let opening = Opening { replica: Arc::clone(replica), direction: wish.direction, ticket: key };
-    node.inner().sync(opening, &addresses, Until::Settled, control).await
+    Ok(node.inner().sync(opening, &addresses, Until::Settled, control).await?)
 }
 
 /// Runs a session; when the process is asked to end, ends it in good order and says that it is not done.
-pub(crate) async fn interruptible(
-    session: impl Future<Output = Result<Report, NodeError>>,
+pub(crate) async fn interruptible<E: Into<Failure>>(
+    session: impl Future<Output = Result<Report, E>>,
     control: &Control,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Report, Failure> {
     tokio::pin!(session);
     tokio::select! {
-        result = &mut session => return Ok(result?),
+        result = &mut session => return result.map_err(Into::into),
         () = signals::stopped(stop) => {}
     }
     control.stop.send_replace(true);

@@ -4,10 +4,12 @@ use crate::args::{RoleArg, TicketArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::place::{Place, no_database, resolve};
+use crate::replicas::Opened;
 use crate::units;
 use anabranch::engine::node::{Offer, Record};
 use anabranch::engine::transport::Address;
 use anabranch::{Node, Role, Ticket, Timestamp};
+use anabranch_folder::Folder;
 use serde_json::json;
 use std::time::Duration;
 
@@ -34,7 +36,15 @@ pub(crate) async fn run(context: &Context, args: &TicketArgs) -> Result<(), Fail
 pub(crate) fn shareable(node: &Node, text: &str) -> Result<Record, Failure> {
     match resolve(node, text)? {
         Place::Database(record) => Ok(record),
-        Place::Folder(path) => Err(Failure::usage(format!("{} is no database", path.display()))),
+        Place::Folder(path) => {
+            if !path.is_dir() {
+                return Err(Failure::usage(format!("{} is not a folder", path.display())));
+            }
+            if !Folder::is_adopted(&path) {
+                Folder::adopt(node.inner(), &path)?;
+            }
+            crate::replicas::folder_record(node, &path)
+        }
         Place::New(name) => Err(no_database(&name)),
         Place::Ticket(_) | Place::Remote(_) => {
             Err(Failure::usage("only a replica of this device can be shared")
@@ -70,7 +80,7 @@ pub(crate) async fn make(
     addresses: &[Address],
     wish: &Wish,
 ) -> Result<Made, Failure> {
-    let replica = node.inner().open_record(record)?;
+    let opened = Opened::new(node, record)?;
     let lifetime = wish.expires.unwrap_or(node.inner().settings().ticket_expires);
     let offer = Offer {
         role: wish.role.into(),
@@ -80,7 +90,7 @@ pub(crate) async fn make(
         folder: record.folder,
         name: record.name.clone(),
     };
-    let ticket = node.inner().ticket(&replica, &offer).await?;
+    let ticket = node.inner().ticket(opened.replica(), &offer).await?;
     let micros = u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX);
     Ok(Made {
         ticket,

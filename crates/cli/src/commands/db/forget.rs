@@ -18,21 +18,22 @@ pub(super) fn run(context: &Context, args: &DbArgs, yes: bool) -> Result<(), Fai
         .find(|r| !r.folder && (r.name == name || r.database.to_string() == name))
         .ok_or_else(|| no_database(name))?;
     if !yes {
-        confirm(&record.name)?;
+        let text =
+            format!("This deletes {name} from this device; what no other device has is lost.");
+        confirm(&text, &record.name)?;
     }
     node.inner().forget(record)?;
     let object = json!({ "name": record.name, "database": record.database.to_string() });
     context.output.summary(&format!("forgot {}", record.name), &object)
 }
 
-fn confirm(name: &str) -> Result<(), Failure> {
+/// Asks for the name of what is to be forgotten.
+pub(crate) fn confirm(consequence: &str, name: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("forgetting {name} deletes it from this device"))
+        return Err(Failure::usage(format!("nobody can be asked whether to forget {name}"))
             .hint("give --yes to do so without being asked"));
     }
-    let question = format!(
-        "This deletes {name} from this device; what no other device has is lost.\nType its name to go on: "
-    );
+    let question = format!("{consequence}\nType its name, {name}, to go on: ");
     io::stderr().lock().write_all(plain(&question).as_bytes())?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;

@@ -9,6 +9,7 @@ use crate::units;
 use anabranch::engine::core::error::Error;
 use anabranch::engine::core::storage::Storage as _;
 use anabranch::engine::core::verify::{Verified, verify};
+use anabranch::engine::node::Replica;
 use anabranch::engine::store::{Options, SqliteStorage};
 use serde_json::json;
 use std::path::Path;
@@ -18,17 +19,28 @@ use std::time::{Duration, Instant};
 
 /// Verifies a database.
 pub(super) async fn run(context: &Context, args: &DbArgs) -> Result<(), Failure> {
-    let started = Instant::now();
     let node = context.node()?;
     let db = context.database(&node, &args.db)?;
     let Some(storage) = node.inner().file_of(db.id()) else {
         return Err(Failure::failed("the database is in no file"));
     };
+    replica(context, &args.db, db.replica(), &storage).await
+}
+
+/// Verifies the replica called `name`, which is in the file `storage`.
+pub(crate) async fn replica(
+    context: &Context,
+    name: &str,
+    replica: &Replica,
+    storage: &Arc<SqliteStorage>,
+) -> Result<(), Failure> {
+    let started = Instant::now();
+    let storage = Arc::clone(storage);
     let beside = storage.path().parent().unwrap_or(Path::new("."));
     // Removed when this function ends, however it does.
     let scratch = tempfile::Builder::new().prefix(".verify-").tempdir_in(beside)?;
     let file = scratch.path().join("scratch.db");
-    let total = db.replica().read(|view| view.totals())?.entries;
+    let total = replica.read(|view| view.totals())?.entries;
     let done = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&done);
     let mut work = tokio::task::spawn_blocking(move || check(&storage, &file, &counter));
@@ -48,7 +60,7 @@ pub(super) async fn run(context: &Context, args: &DbArgs) -> Result<(), Failure>
     drop(meter);
     let text = format!(
         "{} is sound: {} and {} verified in {}{}",
-        args.db,
+        name,
         units::counted(verified.entries, "entry", "entries"),
         units::counted(verified.blobs, "chunk", "chunks"),
         units::duration(started.elapsed()),
