@@ -15,7 +15,7 @@ use crate::ops::{
     CellOp, MemberOp, Role, Subject, TicketTerms, ValueName, encode_cells, encode_members,
 };
 use crate::path::{Path, PathError};
-use crate::rows::{BranchNo, META_OWN, Own, Row};
+use crate::rows::{Branch, BranchNo, META_OWN, Own, Row};
 use crate::storage::{StorageError, WriteTx};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -67,6 +67,14 @@ pub struct Draft {
     pub writes: Vec<Write>,
     /// To the membership.
     pub members: Vec<MemberOp>,
+}
+
+/// A place that an entry of ours builds on.
+struct Parent {
+    position: Position,
+    branch: BranchNo,
+    generation: u64,
+    timestamp: Timestamp,
 }
 
 type Ops = BTreeMap<StoreId, BTreeMap<Path, CellOp>>;
@@ -197,22 +205,51 @@ impl Ledger<'_> {
     ) -> Result<Entry, Error> {
         // More open tips than one entry may name, or than there is room for beside what is written, are gathered by
         // entries that do nothing else.
-        while crowded(self.open_tips(&log)?.len(), &payloads) {
+        while crowded(self.open_tips(&log, &grant)?.len(), &payloads) {
             self.chain(author, log, grant, Vec::new())?;
         }
         self.chain(author, log, grant, payloads)
     }
 
     /// Tips of other logs that nothing builds on yet and whose heads are signed.
-    fn open_tips(&mut self, log: &LogId) -> Result<Vec<BranchNo>, StorageError> {
-        let mut open = Vec::new();
+    fn open_tips(&mut self, log: &LogId, grant: &GrantRef) -> Result<Vec<Parent>, StorageError> {
+        let (mut open, mut unsigned) = (Vec::new(), false);
         for number in self.uncovered()? {
             let branch = self.branch(number)?;
-            if branch.log != *log && branch.unsigned.0 == 0 {
-                open.push(number);
+            let Branch { tip, generation, timestamp, .. } = *branch;
+            if branch.log == *log {
+                continue;
+            }
+            if branch.head == Some(tip) {
+                let position = Position { log: branch.log, seq: tip.seq, id: tip.id };
+                open.push(Parent { position, branch: number, generation, timestamp });
+            } else {
+                unsigned = true;
             }
         }
+        if unsigned && self.branches_of(log)?.is_empty() {
+            // Another device's storage, with entries that only that one could sign. They hide what they build on.
+            let ground = self.head_over(grant)?;
+            let ground = ground.filter(|g| open.iter().all(|p| p.position != g.position));
+            open.splice(0..0, ground);
+        }
         Ok(open)
+    }
+
+    /// The first signed place from which `grant` can be seen.
+    fn head_over(&mut self, grant: &GrantRef) -> Result<Option<Parent>, StorageError> {
+        let grant = membership::find(&self.view(), grant)?.ok_or_else(|| corrupt("a grant"))?;
+        let Some((seq, _)) = self.view().next_head(grant.branch, grant.seq - 1)? else {
+            return Ok(None);
+        };
+        let row = self.view().entry_row(grant.branch, seq)?;
+        let log = self.branch(grant.branch)?.log;
+        Ok(Some(Parent {
+            position: Position { log, seq, id: row.id },
+            branch: grant.branch,
+            generation: row.body.generation,
+            timestamp: row.body.timestamp,
+        }))
     }
 
     fn chain(
@@ -224,15 +261,11 @@ impl Ledger<'_> {
     ) -> Result<Entry, Error> {
         let own = self.branches_of(&log)?.first().copied();
         let tip = own.map(|number| self.branch(number).cloned()).transpose()?;
-        let mut parents = Vec::new();
-        for number in self.open_tips(&log)?.into_iter().take(limits::PARENTS) {
-            let branch = self.branch(number)?;
-            let position = Position { log: branch.log, seq: branch.tip.seq, id: branch.tip.id };
-            parents.push((position, number, branch.generation, branch.timestamp));
-        }
-        parents.sort_unstable_by_key(|p| p.0);
+        let mut parents = self.open_tips(&log, &grant)?;
+        parents.truncate(limits::PARENTS);
+        parents.sort_unstable_by_key(|p| p.position);
         let below = tip.iter().map(|b| (b.generation, b.timestamp));
-        let below = below.chain(parents.iter().map(|p| (p.2, p.3)));
+        let below = below.chain(parents.iter().map(|p| (p.generation, p.timestamp)));
         let (generation, latest) = below
             .fold((0, None), |(g, t): (u64, Option<Timestamp>), b| (g.max(b.0), t.max(Some(b.1))));
         let header = Header {
@@ -240,7 +273,7 @@ impl Ledger<'_> {
             log,
             seq: tip.as_ref().map_or(1, |b| b.tip.seq + 1),
             prev: tip.as_ref().map(|b| b.tip.id),
-            parents: parents.iter().map(|p| p.0).collect(),
+            parents: parents.iter().map(|p| p.position).collect(),
             generation: generation + 1,
             timestamp: Timestamp::claim(author.wall, latest),
             grant,
@@ -251,13 +284,13 @@ impl Ledger<'_> {
         // What peers would refuse must not get into the log: everything after it would be refused as well.
         membership::check_right(self, &entry)?;
         let number = self.room(author, own, &log, &entry)?;
-        for (position, parent, ..) in &parents {
+        for Parent { position, branch, .. } in &parents {
             let stated = Head { position: *position, signature: crate::key::Signature([0; 64]) };
-            if !self.pin_head(*parent, &stated)? {
+            if !self.pin_head(*branch, &stated)? {
                 return Err(corrupt("a head").into());
             }
         }
-        let branches: Vec<BranchNo> = parents.iter().map(|p| p.1).collect();
+        let branches: Vec<BranchNo> = parents.iter().map(|p| p.branch).collect();
         self.append(&entry, number, &branches)?;
         self.put_own(author, log, entry.header().seq, entry.id())?;
         Ok(entry)

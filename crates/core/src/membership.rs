@@ -122,6 +122,11 @@ fn number_of(tx: &dyn ReadTx, grant: &GrantRef) -> Result<Option<GrantNo>, Stora
         .transpose()
 }
 
+/// The grant of that name, if it is held.
+pub(crate) fn find(view: &View<'_>, grant: &GrantRef) -> Result<Option<GrantRow>, StorageError> {
+    number_of(view.tx, grant)?.map(|number| view.grant(number)).transpose()
+}
+
 /// What an entry needs its grant to allow.
 fn needed_role(entry: &Entry) -> Role {
     let members = entry.payloads().any(|(store, _)| store.kind == StoreKind::MEMBERS);
@@ -152,9 +157,7 @@ pub(crate) fn check(
 ) -> Result<(), Error> {
     let header = entry.header();
     let (log, seq) = (header.log, header.seq);
-    let number =
-        number_of(as_read(ledger.tx), &header.grant)?.ok_or(Refusal::Grant { log, seq })?;
-    let grant = ledger.view().grant(number)?;
+    let grant = find(&ledger.view(), &header.grant)?.ok_or(Refusal::Grant { log, seq })?;
     if prev_grant != Some(header.grant) && !in_past(ledger, below, &grant)? {
         return Err(Refusal::Grant { log, seq }.into());
     }
@@ -164,8 +167,8 @@ pub(crate) fn check(
 /// As [`check`] for an entry made here, whose grant was looked up among those in its past.
 pub(crate) fn check_right(ledger: &mut Ledger<'_>, entry: &Entry) -> Result<(), Error> {
     let Header { log, seq, grant, .. } = *entry.header();
-    let number = number_of(as_read(ledger.tx), &grant)?.ok_or(Refusal::Grant { log, seq })?;
-    Ok(check_use(entry, &ledger.view().grant(number)?)?)
+    let grant = find(&ledger.view(), &grant)?.ok_or(Refusal::Grant { log, seq })?;
+    Ok(check_use(entry, &grant)?)
 }
 
 fn check_use(entry: &Entry, grant: &GrantRow) -> Result<(), Refusal> {

@@ -331,6 +331,17 @@ fn a_state_directory_under_another_key_starts_a_log_of_its_own() {
     assert_eq!((entry.header().log.device, entry.header().seq), (thief.key.node_id(), 1));
     device.meet(&thief);
     assert_eq!(device.replica.digests(), thief.replica.digests());
+    // The same with entries of the first device at hand that only it could sign.
+    device.commit(&draft(vec![write(&["b"], Some("2"))])).unwrap();
+    let mut thief = device.clone_to(device.instance);
+    thief.key = DeviceKey::from_seed(&[66; 32]);
+    thief.epoch += 1;
+    thief.put(vec![write(&["c"], Some("3"))]);
+    thief.put(vec![write(&["d"], Some("4"))]);
+    device.seal();
+    device.meet(&thief);
+    assert_eq!(device.values(&["d"]), ["4"]);
+    assert_eq!(device.replica.digests(), thief.replica.digests());
 }
 
 #[test]

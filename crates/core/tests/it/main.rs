@@ -11,6 +11,7 @@ mod admission;
 mod authoring;
 mod convergence;
 mod heads;
+mod histories;
 
 use proptest::test_runner::{Config, RngSeed};
 
