@@ -418,7 +418,8 @@ impl Node {
         run(task, wire).await
     }
 
-    fn remember(&self, report: &Report, address: &str) {
+    /// Remembers that a peer was talked to at `address`.
+    pub fn remember(&self, report: &Report, address: &str) {
         let peer = PeerRecord { device: report.peer, seen: now().0, address: address.to_owned() };
         if let Some(home) = &self.home
             && let Err(e) = home.put_peer(&peer)

@@ -45,7 +45,6 @@ pub struct Replica {
     key: DeviceKey,
     storage: Arc<dyn Storage>,
     blobs: Arc<dyn Blobs>,
-    durability: Durability,
     pub(crate) pending: Mutex<Pending>,
     writer: Writer,
     version: watch::Sender<u64>,
@@ -65,7 +64,7 @@ pub struct Replica {
 /// How a replica is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplicaOptions {
-    /// How safe commits and received entries are before they are acknowledged.
+    /// How safe commits are before they are acknowledged. What comes from peers is always fully durable.
     pub durability: Durability,
     /// Bytes of runs that may wait for what they build on.
     pub pending_bytes: usize,
@@ -159,7 +158,6 @@ impl Replica {
             key,
             storage,
             blobs,
-            durability: options.durability,
             pending: Mutex::new(Pending::new(options.pending_bytes)),
             version: watch::Sender::new(0),
             blobs_moved: Mutex::new(0),
@@ -196,10 +194,6 @@ impl Replica {
     #[must_use]
     pub fn blobs(&self) -> &Arc<dyn Blobs> {
         &self.blobs
-    }
-
-    pub(crate) fn durability(&self) -> Durability {
-        self.durability
     }
 
     /// Looks at the newest committed state.
@@ -262,7 +256,8 @@ impl Replica {
             fresh_epoch: u64::from_le_bytes(random()?),
             instance: self.storage.instance(),
         };
-        let mut tx = self.storage.write(self.durability)?;
+        // It is signed in the same transaction, so peers may be told as soon as it is committed (I1).
+        let mut tx = self.storage.write(Durability::Full)?;
         let mut ledger = Ledger::open(&mut *tx)?;
         let entry = ledger.commit(&author, draft)?;
         ledger.seal(&author)?;

@@ -8,6 +8,7 @@ use crate::signal::Signal;
 use crate::wants::SessionId;
 use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
+use anabranch_core::storage::Durability;
 use anabranch_sync::channel::{Channel, Direction, Event};
 use anabranch_sync::frame::{ChannelNo, Code};
 use anabranch_sync::session::{Config, Output, Session};
@@ -281,7 +282,8 @@ impl Runner {
                 storage: &**replica.storage(),
                 blobs: &**replica.blobs(),
                 pending: &replica.pending,
-                durability: replica.durability(),
+                // Received runs bring their heads, and what has a head is told to others (I1).
+                durability: Durability::Full,
                 peer,
                 ticket,
                 now: now(),

@@ -261,6 +261,7 @@ async fn through_pipe(
     let did = introduce::dial(node, thing, address, wish.entries, &control).await?;
     match did {
         Did::Folder(outcome, folder) => {
+            node.inner().remember(&outcome.report, &address.to_string());
             remember(node, folder.root(), &address.to_string())?;
             let job = Job { here: folder, name: address.to_string(), other: None };
             job.tell(context, &outcome, started.elapsed())
@@ -360,15 +361,19 @@ impl Job<'_> {
         let written = outcome.here.bytes_written
             + outcome.there.as_ref().map_or(0, |there| there.bytes_written);
         let moved = &outcome.report.progress;
-        let nothing = sent.is_empty() && received.is_empty() && moved.entries_received == 0;
+        let nothing = sent.is_empty()
+            && received.is_empty()
+            && moved.entries_received + moved.entries_sent == 0;
         lines.push(if nothing {
             format!("{here}  {}  nothing moved in {}", self.name, units::duration(time))
         } else {
             format!(
-                "{here}  {}  {} sent, {} received, {} written, {} in {}",
+                "{here}  {}  {} sent ({}), {} received ({}), {} written, {} in {}",
                 self.name,
                 units::counted(sent.len() as u64, "path", "paths"),
+                units::bytes(moved.bytes_sent),
                 units::counted(received.len() as u64, "path", "paths"),
+                units::bytes(moved.bytes_received),
                 units::bytes(written),
                 units::counted(conflicts.len() as u64, "conflict", "conflicts"),
                 units::duration(time)
