@@ -276,15 +276,30 @@ fn record_key(record: &Record) -> Vec<u8> {
     }
 }
 
+/// Opens the registry, or makes it at the first start: as the key, under another name first, so that another process
+/// never meets half of it.
 fn open_or_create(path: &Path) -> Result<SqliteStorage, NodeError> {
-    if path.exists() {
-        return Ok(SqliteStorage::open(path, Options::default())?);
+    if !path.exists() {
+        let fresh = fresh_name(path)?;
+        drop(SqliteStorage::create(&fresh, Options::default())?);
+        let linked = fs::hard_link(&fresh, path);
+        for suffix in ["", "-wal", "-shm"] {
+            let mut file = fresh.clone().into_os_string();
+            file.push(suffix);
+            let _ = fs::remove_file(file);
+        }
+        match linked {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(NodeError::file(path, e));
+            }
+            _ => {}
+        }
     }
-    match SqliteStorage::create(path, Options::default()) {
-        Ok(storage) => Ok(storage),
-        // Another process may have been faster.
-        Err(e) => SqliteStorage::open(path, Options::default()).map_err(|_| e.into()),
-    }
+    Ok(SqliteStorage::open(path, Options::default())?)
+}
+
+fn fresh_name(path: &Path) -> Result<PathBuf, NodeError> {
+    Ok(path.with_extension(format!("new-{}", to_base32(&random::<5>()?))))
 }
 
 /// Reads the key, or makes one at the first start: written to a file of its own first and linked into place, so that no
@@ -294,7 +309,7 @@ fn load_key(path: &Path) -> Result<DeviceKey, NodeError> {
         return Ok(key);
     }
     let seed: [u8; 32] = random()?;
-    let fresh = path.with_extension(format!("new-{}", to_base32(&random::<5>()?)));
+    let fresh = fresh_name(path)?;
     let written = (|| {
         let mut file =
             fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;

@@ -1,0 +1,117 @@
+use crate::watched::Watched;
+use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::entry::StoreId;
+use anabranch_core::key::DeviceKey;
+use anabranch_core::path::Path;
+use anabranch_core::storage::{Durability, Storage};
+use anabranch_node::{Control, Node, Opening, Replica, ReplicaOptions};
+use anabranch_sync::channel::Direction;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn draft(key: &str, value: &[u8]) -> Draft {
+    let write = Write {
+        store: StoreId::table("t"),
+        path: Path::text([key]).unwrap(),
+        value: Some(value.to_vec()),
+        seen: Seen::AtCommit,
+        below: false,
+        above: false,
+    };
+    Draft { writes: vec![write], members: Vec::new() }
+}
+
+fn replica(durability: Durability, key: &DeviceKey) -> (Arc<Watched>, Arc<Replica>) {
+    let storage = Arc::new(Watched::default());
+    Replica::found(&*storage, key).unwrap();
+    let options = ReplicaOptions { durability, ..ReplicaOptions::default() };
+    let shared = Arc::clone(&storage) as Arc<dyn Storage>;
+    (storage, Replica::open(shared, None, key.clone(), options).unwrap())
+}
+
+fn key(seed: u8) -> DeviceKey {
+    DeviceKey::from_seed(&[seed; 32])
+}
+
+/// I1: under either setting, what peers may be told changes only in fully durable transactions.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_told_that_a_power_loss_could_take() {
+    for durability in [Durability::Full, Durability::Normal] {
+        let node = Node::in_memory().unwrap();
+        let (storage, one) = replica(durability, node.key());
+        let (other_storage, other) = {
+            let storage = Arc::new(Watched::default());
+            Replica::prepare(&*storage, one.database()).unwrap();
+            let options = ReplicaOptions { durability, ..ReplicaOptions::default() };
+            let shared = Arc::clone(&storage) as Arc<dyn Storage>;
+            (storage, Replica::open(shared, None, node.key().clone(), options).unwrap())
+        };
+        for i in 0..20 {
+            one.commit(vec![draft(&format!("k{i}"), b"v")]).await.unwrap();
+        }
+        // Under normal durability the signature follows by itself.
+        let mut versions = one.versions();
+        while one.read(|v| v.frontier()).unwrap().positions().next().unwrap().seq < 21 {
+            versions.changed().await.unwrap();
+        }
+        let opening =
+            Opening { replica: Arc::clone(&one), direction: Direction::BOTH, ticket: None };
+        node.sync_local(opening, Arc::clone(&other), &Control::default()).await.unwrap();
+        assert_eq!(
+            one.read(|v| v.state_digest()).unwrap(),
+            other.read(|v| v.state_digest()).unwrap()
+        );
+        for commit in storage.commits().into_iter().chain(other_storage.commits()) {
+            assert!(!commit.told_more || commit.durability == Durability::Full, "{commit:?}");
+        }
+        let normal = storage.commits().iter().any(|c| c.durability == Durability::Normal);
+        assert_eq!(normal, durability == Durability::Normal, "the setting has an effect");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_share_transactions() {
+    let (storage, replica) = replica(Durability::Full, &key(1));
+    let before = storage.commits().len();
+    let mut writers = tokio::task::JoinSet::new();
+    for i in 0..200 {
+        let replica = Arc::clone(&replica);
+        writers.spawn(async move { replica.commit(vec![draft(&format!("{i}"), b"v")]).await });
+    }
+    while let Some(result) = writers.join_next().await {
+        assert!(result.unwrap().unwrap()[0].is_some());
+    }
+    assert!(storage.commits().len() - before < 100, "{}", storage.commits().len() - before);
+    assert_eq!(replica.read(|v| v.totals()).unwrap().entries, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_writers_bad_draft_does_not_fail_another() {
+    let (_, replica) = replica(Durability::Full, &key(1));
+    let large = vec![0; 300_000];
+    let (bad, good) = tokio::join!(
+        replica.commit(vec![draft("large", &large)]),
+        replica.commit(vec![draft("small", b"v")])
+    );
+    assert!(bad.unwrap_err().to_string().contains("limit"));
+    assert!(good.unwrap()[0].is_some());
+    assert_eq!(replica.read(|v| v.totals()).unwrap().entries, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_wait_while_somebody_holds_a_replica() {
+    let node = Node::in_memory().unwrap();
+    let (_, one) = replica(Durability::Full, node.key());
+    let storage = Arc::new(Watched::default());
+    Replica::prepare(&*storage, one.database()).unwrap();
+    let shared = Arc::clone(&storage) as Arc<dyn Storage>;
+    let other = Replica::open(shared, None, node.key().clone(), ReplicaOptions::default()).unwrap();
+    let hold = other.hold();
+    let opening = Opening { replica: Arc::clone(&one), direction: Direction::BOTH, ticket: None };
+    let (syncing, there) = (Arc::clone(&node), Arc::clone(&other));
+    let mut sync =
+        tokio::spawn(async move { syncing.sync_local(opening, there, &Control::default()).await });
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut sync).await.is_err());
+    drop(hold);
+    tokio::time::timeout(Duration::from_secs(10), sync).await.unwrap().unwrap().unwrap();
+}

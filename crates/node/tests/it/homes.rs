@@ -1,0 +1,72 @@
+use anabranch_node::{Home, Node, NodeError};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Barrier};
+
+fn mode(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn secrets_are_readable_by_their_owner_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let node = Node::open(&home).unwrap();
+    node.create("notes").unwrap();
+    assert_eq!(mode(&home.join("key")), 0o600);
+    assert_eq!(mode(&home.join("node.db")), 0o600);
+    assert_eq!(mode(&home), 0o700);
+    let file = node.records().unwrap()[0].path.clone();
+    assert_eq!(mode(&file), 0o600);
+}
+
+#[test]
+fn two_processes_starting_at_once_are_one_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = Arc::new(Barrier::new(4));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (start, home) = (Arc::clone(&start), dir.path().join("home"));
+            std::thread::spawn(move || {
+                start.wait();
+                Home::open(&home).map(|home| home.key().node_id()).unwrap()
+            })
+        })
+        .collect();
+    let ids: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+    assert!(ids.windows(2).all(|w| w[0] == w[1]));
+}
+
+#[test]
+fn a_damaged_key_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Home::open(dir.path()).unwrap());
+    let key = dir.path().join("key");
+    for damage in ["", "device_key_short\n", "something else"] {
+        std::fs::write(&key, damage).unwrap();
+        assert!(matches!(Home::open(dir.path()), Err(NodeError::Key(_))), "{damage:?}");
+        assert_eq!(std::fs::read_to_string(&key).unwrap(), damage);
+    }
+}
+
+#[test]
+fn names_are_checked_and_unique() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(dir.path()).unwrap();
+    node.create("a-1_b.c").unwrap();
+    assert!(matches!(node.create("a-1_b.c"), Err(NodeError::NameTaken(_))));
+    for bad in ["", "-a", "a/b", "../x", "a b", &"x".repeat(65)] {
+        assert!(matches!(node.create(bad), Err(NodeError::BadName(_))), "{bad}");
+    }
+    assert!(matches!(node.database("nothing"), Err(NodeError::NoDatabase(_))));
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    assert!(home.configure("net.ping_interval", Some("2m")).is_err(), "longer than idle_timeout");
+    home.configure("net.idle_timeout", Some("5m")).unwrap();
+    home.configure("net.ping_interval", Some("2m")).unwrap();
+    assert!(home.configure("net.idle_timeout", None).is_err());
+    assert_eq!(home.configured("net.ping_interval").unwrap().as_deref(), Some("2m"));
+}

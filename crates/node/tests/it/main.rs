@@ -1,0 +1,7 @@
+//! Nodes and replicas with real storage, and storage that watches what is asked of it.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod commits;
+mod homes;
+mod watched;

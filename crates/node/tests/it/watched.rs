@@ -1,0 +1,89 @@
+//! Storage that notes how durable each transaction was and whether it changed what peers may be told.
+
+use anabranch_core::storage::{
+    Durability, Order, ReadTx, Storage, StorageError, Table, Visit, WriteTx,
+};
+use anabranch_core::view::View;
+use anabranch_store::MemoryStorage;
+use std::sync::{Arc, Mutex};
+
+/// One committed transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) durability: Durability,
+    pub(crate) told_more: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Watched {
+    inner: MemoryStorage,
+    commits: Arc<Mutex<Vec<Commit>>>,
+}
+
+impl Watched {
+    pub(crate) fn commits(&self) -> Vec<Commit> {
+        self.commits.lock().unwrap().clone()
+    }
+}
+
+struct Tx<'a> {
+    inner: Box<dyn WriteTx + 'a>,
+    durability: Durability,
+    before: [u8; 32],
+    commits: Arc<Mutex<Vec<Commit>>>,
+}
+
+impl ReadTx for Tx<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.inner.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StorageError> {
+        self.inner.scan(table, from, to, order, visit)
+    }
+}
+
+impl WriteTx for Tx<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        self.inner.put(table, key, value)
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, StorageError> {
+        self.inner.delete(table, key)
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StorageError> {
+        let after = View::new(&*self).frontier_digest()?;
+        let told_more = after != self.before;
+        self.commits.lock().unwrap().push(Commit { durability: self.durability, told_more });
+        self.inner.commit()
+    }
+}
+
+impl Storage for Watched {
+    fn read(&self) -> Result<Box<dyn ReadTx + '_>, StorageError> {
+        self.inner.read()
+    }
+
+    fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError> {
+        let inner = self.inner.write(durability)?;
+        let tx = Tx { inner, durability, before: [0; 32], commits: Arc::clone(&self.commits) };
+        let before = View::new(&tx).frontier_digest()?;
+        Ok(Box::new(Tx { before, ..tx }))
+    }
+
+    fn instance(&self) -> [u8; 32] {
+        self.inner.instance()
+    }
+
+    fn size(&self) -> Result<u64, StorageError> {
+        self.inner.size()
+    }
+}
