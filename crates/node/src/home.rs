@@ -20,6 +20,9 @@ const CONFIG: &[u8] = b"config/";
 const PEER: &[u8] = b"peer/";
 const ADDRESSES: usize = 64;
 
+/// The rest of a key, and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// What is remembered of a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -153,7 +156,7 @@ impl Home {
         Ok(records)
     }
 
-    fn list(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+    fn list(&self, prefix: &[u8]) -> Result<Vec<Pair>, StorageError> {
         let mut found = Vec::new();
         let tx = self.registry.read()?;
         tx.scan(Table::Local, prefix, None, Order::Ascending, &mut |key, value| {

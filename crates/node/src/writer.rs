@@ -20,6 +20,8 @@ const GROUP: usize = 1_024;
 /// How long signing may be put off under normal durability while more commits come.
 const UNSIGNED: Duration = Duration::from_millis(20);
 
+/// What came of one caller's drafts.
+type JobResult = Result<Vec<Option<Entry>>, Error>;
 type Reply = Result<Vec<Option<Entry>>, NodeError>;
 
 /// Drafts from one caller.
@@ -125,10 +127,7 @@ impl Thread {
     }
 
     /// The outer error undoes the whole group; an inner one concerns one caller, of whose drafts none was written.
-    fn try_commit(
-        &self,
-        jobs: &[Vec<Draft>],
-    ) -> Result<Vec<Result<Vec<Option<Entry>>, Error>>, NodeError> {
+    fn try_commit(&self, jobs: &[Vec<Draft>]) -> Result<Vec<JobResult>, NodeError> {
         let author = self.author()?;
         let mut tx = self.storage.write(self.durability)?;
         let mut ledger = Ledger::open(&mut *tx)?;
