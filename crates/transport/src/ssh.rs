@@ -114,7 +114,7 @@ mod tests {
         let output = Command::new("sh")
             .arg("-c")
             .arg(format!("printf %s {word}"))
-            .env("HOME", "/home/me")
+            .env("HOME", "/srv/me")
             .output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     }
@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn a_home_is_expanded_and_an_option_is_not_one() {
-        assert_eq!(shell_sees(&quote_path("~")), "/home/me");
-        assert_eq!(shell_sees(&quote_path("~/")), "/home/me/");
-        assert_eq!(shell_sees(&quote_path("~/my docs/it's")), "/home/me/my docs/it's");
+        assert_eq!(shell_sees(&quote_path("~")), "/srv/me");
+        assert_eq!(shell_sees(&quote_path("~/")), "/srv/me/");
+        assert_eq!(shell_sees(&quote_path("~/my docs/it's")), "/srv/me/my docs/it's");
         assert_eq!(quote_path("~root/x"), "~root/'x'");
         assert_eq!(shell_sees(&quote_path("-rf")), "./-rf");
     }
