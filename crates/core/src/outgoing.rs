@@ -167,6 +167,16 @@ impl Outgoing {
     }
 
     fn queue_rest(&mut self, view: View<'_>, number: BranchNo) -> Result<(), StorageError> {
+        let mut base = view.branch(number)?.base;
+        while let Some((below, seq)) = base {
+            let branch = view.branch(below)?;
+            if branch.head.is_none_or(|head| head.seq < seq) {
+                // It left a tail of ours that is not signed yet, so that cannot be sent first.
+                self.unsigned.insert(number);
+                return Ok(());
+            }
+            base = branch.base;
+        }
         let base = view.branch(number)?.base_seq();
         let held = self.held.get(&number).copied().unwrap_or(0).max(base);
         self.queue(view, number, held)

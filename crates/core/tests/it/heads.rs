@@ -10,6 +10,9 @@ use anabranch_core::limits;
 use anabranch_core::ops::Role;
 use anabranch_core::outgoing::Outgoing;
 use anabranch_core::run::VerifiedRun;
+use anabranch_core::storage::Storage;
+use anabranch_core::verify::verify;
+use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
 
 fn three() -> Vec<Device> {
@@ -207,4 +210,26 @@ fn a_fork_in_the_middle_of_an_unsigned_tail_is_sent_after_its_base() {
     clone.replica.update(&fresh, usize::MAX);
     assert_eq!(fresh.digests(), clone.replica.digests());
     assert_eq!(fresh.state(), fold(&clone.replica.entries()));
+}
+
+#[test]
+fn a_fork_that_left_an_unsigned_tail_waits_until_that_is_signed() {
+    let mut device = Device::found();
+    let fresh = Replica::empty(device.replica.database);
+    device.instance = [8; 32];
+    commit(&mut device, "common", 1);
+    let mut clone = device.clone_to(device.instance);
+    commit(&mut device, "here", 1);
+    commit(&mut clone, "there", 1);
+    clone.seal();
+    clone.replica.update(&device.replica, usize::MAX);
+    let mut out = device.replica.view(|v| Outgoing::new(v, &Frontier::default())).unwrap();
+    follow(&device, &mut out, &fresh, usize::MAX);
+    let storage = device.replica.storage.clone();
+    let tx = storage.read().unwrap();
+    let verified = verify(&*tx, &MemoryStorage::new(), &mut |_| {}).unwrap();
+    assert_eq!(verified.unsigned, 3, "the tail and what left it");
+    device.seal();
+    follow(&device, &mut out, &fresh, usize::MAX);
+    assert_eq!(fresh.digests(), device.replica.digests());
 }

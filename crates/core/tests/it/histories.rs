@@ -97,7 +97,7 @@ struct History {
     devices: Vec<Device>,
     /// Names of values, by path, as somebody read them some time.
     read: BTreeMap<usize, Vec<Vec<ValueName>>>,
-    backups: Vec<(Replica, [u8; 32])>,
+    backups: Vec<Device>,
     copies: u64,
 }
 
@@ -154,21 +154,25 @@ impl History {
             Step::Clone { .. } => {}
             Step::Backup { who: at } => {
                 let device = &self.devices[who(at)];
-                self.backups.push((device.replica.copy(), device.instance));
+                self.backups.push(device.clone_to(device.instance));
             }
             Step::Restore { who: at, which, noticed } => {
-                let Some((replica, of)) = self.backups.get(which.index(self.backups.len().max(1)))
-                else {
+                let Some(backup) = self.backups.get(which.index(self.backups.len().max(1))) else {
                     return;
                 };
-                let (at, replica, of) = (who(at), replica.copy(), *of);
-                let (_, instance) = self.fresh();
+                let mut backup = backup.clone_to(backup.instance);
+                let (at, (_, fresh)) = (who(at), self.fresh());
                 let device = &mut self.devices[at];
-                // Another device's directory is noticed by its key.
-                if of == device.instance || *noticed {
-                    device.replica = replica;
-                    device.instance = if *noticed { instance } else { of };
+                if backup.key.node_id() != device.key.node_id() {
+                    // What only the other device could sign would be lost to all but this replica.
+                    backup.seal();
+                } else if !noticed {
+                    device.replica = backup.replica;
+                    device.instance = backup.instance;
+                    return;
                 }
+                device.replica = backup.replica;
+                device.instance = fresh;
             }
             Step::Clock { who: at, to } => {
                 let at = who(at);
