@@ -57,6 +57,9 @@ pub struct Reader<'a> {
     decoder: Decoder<'a>,
 }
 
+/// How deep arrays may be nested in an item that is passed over.
+pub const NESTING: usize = 16;
+
 fn head_len(n: u64) -> usize {
     match n {
         0..=23 => 1,
@@ -210,13 +213,30 @@ impl<'a> Reader<'a> {
         here
     }
 
-    /// Passes over one item of any kind.
+    /// Passes over one item of any kind that this encoding has. What counts as an item decides which operations of a
+    /// payload have an effect (I2), so it is decided here and not left to a library.
     ///
     /// # Errors
-    /// [`DecodeError::Malformed`] when no whole item is there.
+    /// [`DecodeError`] when no whole item is there, or one that is not canonical, or arrays nested deeper than
+    /// [`NESTING`].
     pub fn skip(&mut self, what: &'static str) -> Result<(), DecodeError> {
+        self.skip_within(what, NESTING)
+    }
+
+    fn skip_within(&mut self, what: &'static str, depth: usize) -> Result<(), DecodeError> {
         let at = self.position();
-        self.decoder.skip().map_err(|_| DecodeError::Malformed { what, at })
+        match self.decoder.datatype() {
+            Ok(Type::U8 | Type::U16 | Type::U32 | Type::U64) => self.u64(what).map(drop),
+            Ok(Type::Bytes) => self.bytes(what, usize::MAX).map(drop),
+            Ok(Type::String) => self.text(what, usize::MAX).map(drop),
+            Ok(Type::Bool) => self.bool(what).map(drop),
+            Ok(Type::Null) => Ok(_ = self.null()),
+            Ok(Type::Array) if depth > 0 => {
+                let items = self.array(what, usize::MAX)?;
+                (0..items).try_for_each(|_| self.skip_within(what, depth - 1))
+            }
+            _ => Err(DecodeError::Malformed { what, at }),
+        }
     }
 
     /// Whether nothing is left.
@@ -385,6 +405,35 @@ mod tests {
         assert!(Reader::new(&[0x5f, 0x41, 7, 0xff]).bytes("b", 9).is_err(), "indefinite bytes");
         assert!(Reader::new(&[0x9f, 0xff]).array("a", 9).is_err(), "indefinite array");
         assert!(Reader::new(&[0x98, 1]).array("a", 9).is_err());
+    }
+
+    #[test]
+    fn only_items_of_this_encoding_are_passed_over() {
+        for good in [&[0x00][..], &[0x82, 0x41, 7, 0xf6], &[0x61, b'a'], &[0xf5], &[0x80]] {
+            let mut r = Reader::new(good);
+            assert!(r.skip("item").is_ok() && r.is_empty(), "{good:?}");
+        }
+        let bad: [&[u8]; 12] = [
+            &[],
+            &[0xff],
+            &[0x82, 0xff, 0],
+            &[0x9f, 0xff],
+            &[0x5f, 0xff],
+            &[0x18, 1],
+            &[0x20],
+            &[0xa0],
+            &[0xc1, 0],
+            &[0xf7],
+            &[0xfb, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0x61, 0xff],
+        ];
+        for bad in bad {
+            assert!(Reader::new(bad).skip("item").is_err(), "{bad:?}");
+        }
+        let nested = |depth| [&vec![0x81; depth][..], &[0]].concat();
+        assert!(Reader::new(&nested(NESTING)).skip("item").is_ok());
+        assert!(Reader::new(&nested(NESTING + 1)).skip("item").is_err());
+        assert!(Reader::new(&vec![0x81; 1 << 20]).skip("item").is_err(), "no deep recursion");
     }
 
     #[test]

@@ -327,7 +327,10 @@ fn decode_member_op(
 ) -> Result<Op<MemberOp>, DecodeError> {
     match (kind, fields) {
         (GRANT, 6) => {
-            let subject = Subject::decode(r)?;
+            // Passed over as a whole, so that a later kind of subject may be of any form.
+            let mut ahead = r.clone();
+            r.skip("subject")?;
+            let subject = Subject::decode(&mut ahead)?;
             let role = Role::from_number(r.u64("role")?);
             let priority = r.u32("priority")?;
             let (limit, expires) = (r.u32("limit")?, r.u64("expiry")?);
