@@ -106,7 +106,7 @@ fn store(n: bool) -> StoreId {
 type Written = Vec<(bool, u8, ValueName)>;
 
 fn name(world: &World, written: &Written, op: &Op, name: &Name) -> Option<ValueName> {
-    let of = |e: EntryId, log, seq, index| ValueName { log, seq, index, id8: e.first8() };
+    let of = |e: EntryId, log, seq, index| ValueName { log, seq, index, id16: e.first16() };
     match name {
         Name::Here(at) => {
             let here: Vec<_> =
@@ -151,9 +151,9 @@ fn play(steps: &[Step]) -> World {
         for which in [true, false] {
             for (index, op) in step.ops.iter().filter(|op| op.store == which).enumerate() {
                 if let What::Put = op.what {
-                    let (seq, id8) = (entry.header().seq, entry.id().first8());
+                    let (seq, id16) = (entry.header().seq, entry.id().first16());
                     let index = index as u32;
-                    written.push((which, op.path, ValueName { log, seq, index, id8 }));
+                    written.push((which, op.path, ValueName { log, seq, index, id16 }));
                 }
             }
         }

@@ -41,9 +41,9 @@ pub(crate) fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
                 let cell = (store.clone(), op.path);
                 named.extend(op.replaces.iter().map(|n| (cell.0.clone(), cell.1.clone(), *n)));
                 let Some(value) = op.value else { continue };
-                let (index, id8) = (index as u32, entry.id().first8());
+                let (index, id16) = (index as u32, entry.id().first16());
                 state.cells.entry(cell).or_default().push(LiveValue {
-                    name: ValueName { log: header.log, seq: header.seq, index, id8 },
+                    name: ValueName { log: header.log, seq: header.seq, index, id16 },
                     entry: entry.id(),
                     timestamp: header.timestamp,
                     value,

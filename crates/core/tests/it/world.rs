@@ -8,6 +8,7 @@ use anabranch_core::id::{DatabaseId, EntryId, LogId, Position};
 use anabranch_core::key::{DeviceKey, Signature};
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms, encode_members};
 use anabranch_core::run::Run;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 #[derive(Clone)]
@@ -17,6 +18,8 @@ pub(crate) struct World {
     /// In an order in which everything comes after what it builds on.
     pub(crate) entries: Vec<Entry>,
     index: BTreeMap<EntryId, usize>,
+    /// Heads made so far: signing is what takes the time.
+    heads: RefCell<BTreeMap<Position, Signature>>,
 }
 
 /// What an entry is made of; the rest follows.
@@ -45,7 +48,7 @@ impl World {
         let genesis = genesis(&keys[0], &ops);
         let database = DatabaseId::of_genesis(genesis.id());
         let index = BTreeMap::from([(genesis.id(), 0)]);
-        Self { keys, database, entries: vec![genesis], index }
+        Self { keys, database, entries: vec![genesis], index, heads: RefCell::default() }
     }
 
     pub(crate) fn log(&self, device: usize, epoch: u64) -> LogId {
@@ -133,8 +136,11 @@ impl World {
 
     /// The head over a place of any log; of strangers' logs a meaningless one.
     pub(crate) fn sign(&self, position: &Position) -> Signature {
-        let key = self.keys.iter().find(|k| k.node_id() == position.log.device);
-        Head::sign(key.unwrap_or(&self.keys[0]), &self.database, *position).signature
+        let sign = || {
+            let key = self.keys.iter().find(|k| k.node_id() == position.log.device);
+            Head::sign(key.unwrap_or(&self.keys[0]), &self.database, *position).signature
+        };
+        *self.heads.borrow_mut().entry(*position).or_insert_with(sign)
     }
 
     pub(crate) fn by_id(&self) -> BTreeMap<EntryId, &Entry> {
@@ -201,7 +207,7 @@ pub(crate) fn payload(own: &LogId, ops: &[RawOp]) -> Payload {
                 logs.len()
             };
             body.array(4).u64(number as u64).u64(name.seq).u64(u64::from(name.index));
-            body.bytes(&name.id8);
+            body.bytes(&name.id16);
         }
         if op.extra {
             body.null();
