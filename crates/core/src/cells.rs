@@ -113,8 +113,8 @@ fn add(
 ) -> Result<(), StorageError> {
     let Some(value) = op.value else { return Ok(()) };
     if ledger.counters.names > 0 {
-        let id8 = entry.id().first8();
-        let name = ValueName { log: entry.header().log, seq: place.1, index: place.2, id8 };
+        let id16 = entry.id().first16();
+        let name = ValueName { log: entry.header().log, seq: place.1, index: place.2, id16 };
         if ledger.tx.delete(Table::Name, &name_key(store, &op.path, &name))? {
             ledger.counters.names -= 1;
             return Ok(());
@@ -141,7 +141,7 @@ fn replace(
         let key = cell_key(store, path.as_bytes(), (branch, name.seq, name.index));
         if let Some(row) = ledger.tx.get(Table::Cell, &key)? {
             let row = CellRow::decode(&row)?;
-            if row.entry.first8() == name.id8 {
+            if row.entry.first16() == name.id16 {
                 ledger.tx.delete(Table::Cell, &key)?;
                 let store = ledger.store(store)?;
                 let kind = store.id.kind;
@@ -155,7 +155,7 @@ fn replace(
                 store.live = store.live.saturating_sub(1);
                 return Ok(());
             }
-        } else if ledger.view().entry_id(branch, name.seq)?.first8() == name.id8 {
+        } else if ledger.view().entry_id(branch, name.seq)?.first16() == name.id16 {
             // Held, and not live: replaced before, or never written here.
             return Ok(());
         }
@@ -174,7 +174,7 @@ fn name_key(store: StoreNo, path: &Path, name: &ValueName) -> Vec<u8> {
     key.extend_from_slice(&log_key(&name.log));
     key.extend_from_slice(&name.seq.to_be_bytes());
     key.extend_from_slice(&name.index.to_be_bytes());
-    key.extend_from_slice(&name.id8);
+    key.extend_from_slice(&name.id16);
     key
 }
 
@@ -349,7 +349,7 @@ impl Logs<'_> {
                 log
             }
         };
-        let name = ValueName { log, seq, index, id8: row.entry.first8() };
+        let name = ValueName { log, seq, index, id16: row.entry.first16() };
         let value =
             LiveValue { name, entry: row.entry, timestamp: row.timestamp, value: row.value };
         Ok((path, value))

@@ -98,11 +98,12 @@ id!(
 );
 
 impl EntryId {
-    /// The first eight bytes, as far as a replaced value's entry is named.
+    /// The first 16 bytes, as far as a replaced value's entry is named: enough that nobody finds two entries that share
+    /// them and so could not be told apart by those who replace their values (I2).
     #[must_use]
-    pub fn first8(&self) -> [u8; 8] {
-        let mut first = [0; 8];
-        first.copy_from_slice(&self.0[..8]);
+    pub fn first16(&self) -> [u8; 16] {
+        let mut first = [0; 16];
+        first.copy_from_slice(&self.0[..16]);
         first
     }
 }

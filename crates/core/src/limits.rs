@@ -9,8 +9,6 @@ pub const PARENTS: usize = 256;
 pub const PAYLOADS: usize = 256;
 /// Bytes of a store's name (UTF-8).
 pub const STORE_NAME_BYTES: usize = 128;
-/// Stores of one database.
-pub const STORES: usize = 65_535;
 /// Entries in one run.
 pub const RUN_ENTRIES: usize = 256;
 /// Bytes in one run: canonical bytes of its entries plus [`RUN_PARENT_BYTES`] for each parent.

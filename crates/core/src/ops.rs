@@ -18,15 +18,15 @@ pub struct ValueName {
     pub seq: Seq,
     /// Which operation of that entry's payload.
     pub index: u32,
-    /// The first 8 bytes of that entry's id, so that branches of a forked log are told apart.
-    pub id8: [u8; 8],
+    /// The first 16 bytes of that entry's id, so that branches of a forked log are told apart.
+    pub id16: [u8; 16],
 }
 
 impl ValueName {
     /// The value that operation `index` of the entry at `position` wrote.
     #[must_use]
     pub fn of(position: &Position, index: u32) -> Self {
-        Self { log: position.log, seq: position.seq, index, id8: position.id.first8() }
+        Self { log: position.log, seq: position.seq, index, id16: position.id.first16() }
     }
 }
 
@@ -69,7 +69,7 @@ pub fn encode_cells(own: &LogId, ops: &[CellOp]) -> Vec<u8> {
         w.array(op.replaces.len());
         for name in &op.replaces {
             let number = logs.binary_search(&name.log).map_or(0, |i| i as u64 + 1);
-            w.array(4).u64(number).u64(name.seq).u64(u64::from(name.index)).bytes(&name.id8);
+            w.array(4).u64(number).u64(name.seq).u64(u64::from(name.index)).bytes(&name.id16);
         }
     }
     w.finish()
@@ -171,7 +171,7 @@ fn decode_cell_op(
                 return Ok(Op::Senseless);
             };
             let (seq, index) = (r.u64("sequence")?, r.u32("index")?);
-            replaces.push(ValueName { log, seq, index, id8: r.array_of("entry id")? });
+            replaces.push(ValueName { log, seq, index, id16: r.array_of("entry id")? });
         }
     }
     Ok(if fields > without + 1 {
@@ -408,8 +408,8 @@ mod tests {
     }
 
     fn arb_op() -> impl Strategy<Value = CellOp> {
-        let name = (0u8..4, any::<u64>(), any::<u32>(), any::<[u8; 8]>())
-            .prop_map(|(l, seq, index, id8)| ValueName { log: log(l), seq, index, id8 });
+        let name = (0u8..4, any::<u64>(), any::<u32>(), any::<[u8; 16]>())
+            .prop_map(|(l, seq, index, id16)| ValueName { log: log(l), seq, index, id16 });
         let path = proptest::collection::vec(".*", 1..4).prop_map(|s| Path::text(s).unwrap());
         (path, any::<Option<Vec<u8>>>(), proptest::collection::vec(name, 0..4))
             .prop_map(|(path, value, replaces)| CellOp { path, value, replaces })

@@ -3,7 +3,7 @@
 
 use crate::body::{Body, BodyParent};
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::entry::{Entry, GrantRef, Header, StoreId};
+use crate::entry::{ENTRY_VERSION, Entry, GrantRef, Header, StoreId};
 use crate::head::Head;
 use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
 use crate::key::Signature;
@@ -74,7 +74,7 @@ impl Run {
             .map_or((LogId { device: NodeId([0; 32]), epoch: 0 }, 0, None), |e| {
                 (e.header().log, e.header().seq, e.header().prev)
             });
-        w.array(9).bytes(&log.device.0).u64(log.epoch).u64(first);
+        w.array(10).u64(ENTRY_VERSION).bytes(&log.device.0).u64(log.epoch).u64(first);
         w.bytes(prev.as_ref().map_or(&[][..], |p| &p.0)).bytes(&self.signature.0);
         dictionary.encode(w);
         w.array(self.entries.len()).raw(&bodies.finish());
@@ -85,7 +85,16 @@ impl Run {
     /// # Errors
     /// [`RunError`] for anything malformed or over a limit.
     pub fn decode(r: &mut Reader<'_>, database: DatabaseId) -> Result<Self, RunError> {
-        r.tuple("run", 9)?;
+        let at = r.position();
+        let fields = r.array("run", 64)?;
+        let found = r.u64("entry version")?;
+        if found != ENTRY_VERSION {
+            let (what, supported) = ("an entry from the peer", ENTRY_VERSION);
+            return Err(DecodeError::Version { what, found, supported }.into());
+        }
+        if fields != 10 {
+            return Err(DecodeError::Malformed { what: "run", at }.into());
+        }
         let device = NodeId(r.array_of("device")?);
         let log = LogId { device, epoch: r.u64("epoch")? };
         let first = r.u64("sequence")?;

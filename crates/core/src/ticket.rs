@@ -64,7 +64,7 @@ impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut w = Writer::new();
         w.array(6).u64(VERSION).bytes(&self.database.0).bytes(&self.key.seed());
-        w.bool(self.folder).text(&self.name).array(self.addresses.len());
+        w.u64(u64::from(self.folder)).text(&self.name).array(self.addresses.len());
         for address in &self.addresses {
             w.text(address);
         }
@@ -107,7 +107,12 @@ impl FromStr for Ticket {
         }
         let database = DatabaseId(r.array_of("database")?);
         let key = DeviceKey::from_seed(&r.array_of("key")?);
-        let folder = r.bool("folder")?;
+        // What is shared: 0 a database, 1 a folder; later versions will know more.
+        let folder = match r.u64("kind")? {
+            0 => false,
+            1 => true,
+            _ => return Err(TicketError::Version),
+        };
         let name = r.text("name", NAME_BYTES)?.to_owned();
         let addresses = (0..r.array("addresses", ADDRESSES)?)
             .map(|_| Ok(r.text("address", ADDRESS_BYTES)?.to_owned()))

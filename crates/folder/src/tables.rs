@@ -39,8 +39,8 @@ pub(crate) fn cell_path(path: &RelPath) -> Result<Path, PathError> {
 
 /// The name of a value in bytes. The entry's own part comes first: it is what differs.
 pub(crate) fn value_id(name: &ValueName) -> ValueId {
-    let mut id = Vec::with_capacity(60);
-    id.extend_from_slice(&name.id8);
+    let mut id = Vec::with_capacity(68);
+    id.extend_from_slice(&name.id16);
     id.extend_from_slice(&name.index.to_be_bytes());
     id.extend_from_slice(&name.seq.to_be_bytes());
     id.extend_from_slice(&name.log.epoch.to_be_bytes());
@@ -50,7 +50,7 @@ pub(crate) fn value_id(name: &ValueName) -> ValueId {
 
 /// The name that [`value_id`] wrote.
 pub(crate) fn value_name(id: &ValueId) -> Option<ValueName> {
-    let (id8, rest) = id.0.split_first_chunk::<8>()?;
+    let (id16, rest) = id.0.split_first_chunk::<16>()?;
     let (index, rest) = rest.split_first_chunk::<4>()?;
     let (seq, rest) = rest.split_first_chunk::<8>()?;
     let (epoch, device) = rest.split_first_chunk::<8>()?;
@@ -58,7 +58,7 @@ pub(crate) fn value_name(id: &ValueId) -> Option<ValueName> {
         log: LogId { device: NodeId(device.try_into().ok()?), epoch: u64::from_be_bytes(*epoch) },
         seq: u64::from_be_bytes(*seq),
         index: u32::from_be_bytes(*index),
-        id8: *id8,
+        id16: *id16,
     })
 }
 
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn value_names_come_back() {
         let log = LogId { device: NodeId([7; 32]), epoch: 1 << 60 };
-        let name = ValueName { log, seq: 3, index: 4, id8: [9; 8] };
+        let name = ValueName { log, seq: 3, index: 4, id16: [9; 16] };
         assert_eq!(value_name(&value_id(&name)), Some(name));
         assert_eq!(value_name(&ValueId(vec![1, 2])), None);
     }

@@ -41,6 +41,7 @@ pub struct Introduction {
     pub refusal: String,
 }
 
+const VERSION: u64 = 1;
 const INTRODUCTION: u64 = 100;
 const TICKET: u64 = 101;
 const TEXT_BYTES: usize = 4096;
@@ -52,7 +53,7 @@ impl Wire {
     /// [`NodeError::Link`].
     pub async fn introduce(&mut self, mine: &Introduction) -> Result<(), NodeError> {
         let mut w = Writer::new();
-        w.array(5).u64(INTRODUCTION).bytes(mine.database.as_ref().map_or(&[][..], |d| &d.0));
+        w.array(6).u64(INTRODUCTION).u64(VERSION).bytes(mine.database.as_ref().map_or(&[][..], |d| &d.0));
         w.bool(mine.member).bool(mine.folder);
         let mut refusal = mine.refusal.clone();
         refusal.truncate(refusal.floor_char_boundary(TEXT_BYTES));
@@ -68,8 +69,13 @@ impl Wire {
         let frame = self.hear().await?;
         let read = || {
             let mut r = Reader::new(&frame);
-            r.tuple("introduction", 5)?;
-            r.number("kind", INTRODUCTION)?;
+            let fields = r.array("introduction", 64)?;
+            expect_kind(&mut r, INTRODUCTION)?;
+            let version = r.u64("version")?;
+            if version != VERSION || fields != 6 {
+                let what = "an introduction";
+                return Err(DecodeError::Version { what, found: version, supported: VERSION });
+            }
             let at = r.position();
             let database = match r.bytes("database", 32)? {
                 [] => None,
@@ -137,7 +143,7 @@ impl Wire {
         let read = || {
             let mut r = Reader::new(&frame);
             r.tuple("ticket", 2)?;
-            r.number("kind", TICKET)?;
+            expect_kind(&mut r, TICKET)?;
             let text = r.text("ticket", 65_536)?.to_owned();
             r.finish()?;
             Ok::<_, DecodeError>(text)
@@ -154,6 +160,11 @@ impl Wire {
             }),
         }
     }
+}
+
+fn expect_kind(r: &mut Reader<'_>, kind: u64) -> Result<(), DecodeError> {
+    let at = r.position();
+    if r.u64("kind")? == kind { Ok(()) } else { Err(DecodeError::Malformed { what: "kind", at }) }
 }
 
 fn bad(error: DecodeError) -> NodeError {

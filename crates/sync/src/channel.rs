@@ -408,8 +408,9 @@ impl Channel {
         if matches!(incoming, Incoming::Batch { .. }) && !self.mine.receive {
             return self.refuse(Code::Protocol, "entries came that were not asked for");
         }
-        // What comes must be answered with a fresh word on where we stand.
+        // What comes must be answered with a fresh word on where we stand, and the peer will say anew where it does.
         self.level_told = None;
+        self.their_level = false;
         self.incoming.push_back(incoming);
     }
 
@@ -695,6 +696,9 @@ impl Channel {
     /// Both have said all they have to say and still differ: something was dropped on the way, so compare anew.
     fn recompare(&mut self) {
         let both_ways = self.sends() && self.receives();
+        if both_ways && self.agree() && self.is_equal() {
+            self.recompares = 0;
+        }
         if both_ways && self.agree() && !self.is_equal() && self.recompares < RECOMPARES {
             self.recompares += 1;
             self.their_level = false;

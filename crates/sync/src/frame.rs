@@ -9,6 +9,7 @@ use anabranch_core::key::Signature;
 
 /// The version of the protocol.
 pub const PROTOCOL_VERSION: u64 = 1;
+const HELLO: u64 = 0;
 /// Tips in one frame; a larger frontier takes several.
 pub const TIPS_PER_FRAME: usize = 2_000;
 /// Places of a log in one frame: enough for 2⁶⁴ entries at doubling distances.
@@ -88,7 +89,7 @@ impl Code {
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// First of all, from both sides.
+    /// First of all, from both sides. Read whatever follows what is known, so that versions can be compared at all.
     Hello {
         /// Oldest and newest version spoken.
         versions: (u64, u64),
@@ -96,6 +97,8 @@ pub enum Frame {
         node: NodeId,
         /// The wall clock, in microseconds; compared, never followed.
         clock: u64,
+        /// A bit for each thing that a version leaves open and the speaker can do. None yet.
+        features: u64,
     },
     /// A signature over the channel binding, the role and both devices.
     Auth(Signature),
@@ -220,8 +223,9 @@ impl Frame {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         match self {
-            Self::Hello { versions, node, clock } => {
-                w.array(5).u64(0).u64(versions.0).u64(versions.1).bytes(&node.0).u64(*clock);
+            Self::Hello { versions, node, clock, features } => {
+                w.array(6).u64(0).u64(versions.0).u64(versions.1);
+                w.bytes(&node.0).u64(*clock).u64(*features);
             }
             Self::Auth(signature) => {
                 w.array(2).u64(1).bytes(&signature.0);
@@ -286,11 +290,14 @@ impl Frame {
         let mut r = Reader::new(bytes);
         let fields = r.array("frame", 16)?;
         let kind = r.u64("frame kind")?;
+        if kind == HELLO {
+            return Self::hello(r, fields);
+        }
         let expected = match kind {
             1 => 2,
             6 | 9 | 11 | 13 | 14 => 3,
             4 | 5 | 7 | 8 | 10 | 12 => 4,
-            0 | 3 => 5,
+            3 => 5,
             2 => 6,
             _ => 0,
         };
@@ -302,12 +309,16 @@ impl Frame {
         Ok(frame)
     }
 
+    fn hello(mut r: Reader<'_>, fields: usize) -> Result<Self, DecodeError> {
+        let versions = (r.u64("version")?, r.u64("version")?);
+        let node = NodeId(r.array_of("device")?);
+        let (clock, features) = (r.u64("clock")?, r.u64("features")?);
+        (6..fields).try_for_each(|_| r.skip("a field from later"))?;
+        r.finish()?;
+        Ok(Self::Hello { versions, node, clock, features })
+    }
+
     fn body(r: &mut Reader<'_>, kind: u64) -> Result<Self, DecodeError> {
-        if kind == 0 {
-            let versions = (r.u64("version")?, r.u64("version")?);
-            let node = NodeId(r.array_of("device")?);
-            return Ok(Self::Hello { versions, node, clock: r.u64("clock")? });
-        }
         if kind == 1 {
             return Ok(Self::Auth(Signature(r.array_of("signature")?)));
         }
@@ -416,10 +427,10 @@ fn ticket(r: &mut Reader<'_>) -> Result<Option<TicketProof>, DecodeError> {
 }
 
 fn code(r: &mut Reader<'_>) -> Result<Code, DecodeError> {
-    let at = r.position();
     let n = r.u64("code")?;
     let known = usize::try_from(n).ok().and_then(|n| Code::ALL.get(n).copied());
-    known.ok_or(DecodeError::Malformed { what: "code", at })
+    // One from a later version ends things all the same; the text says why.
+    Ok(known.unwrap_or(Code::Internal))
 }
 
 fn put_position(w: &mut Writer, p: &Position) {
@@ -471,7 +482,7 @@ mod tests {
         let (channel, digest) = (9, Some([1; 32]));
         let hashes = vec![ChunkHash([8; 32])];
         vec![
-            Frame::Hello { versions: (1, 2), node: NodeId([2; 32]), clock: 3 },
+            Frame::Hello { versions: (1, 2), node: NodeId([2; 32]), clock: 3, features: 0 },
             Frame::Auth(Signature([1; 64])),
             Frame::Open { channel, name: [2; 32], terms, digest, ticket: Some(proof) },
             Frame::Opened { channel, terms, digest: None, ticket: None },

@@ -83,6 +83,7 @@ impl Session {
             versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
             node: config.key.node_id(),
             clock: config.clock,
+            features: 0,
         };
         // Each side picks numbers of its own, so that both may open at once.
         let next_channel = if config.initiator { 0 } else { 1 };
@@ -186,7 +187,7 @@ impl Session {
     fn on_frame(&mut self, frame: Frame) {
         match (&self.stage, frame) {
             (_, Frame::Bye { code, text }) => self.end(code, text, true),
-            (Stage::AwaitHello, Frame::Hello { versions, node, clock }) => {
+            (Stage::AwaitHello, Frame::Hello { versions, node, clock, .. }) => {
                 self.on_hello(versions, node, clock);
             }
             (Stage::AwaitAuth, Frame::Auth(signature)) => self.on_auth(&signature),

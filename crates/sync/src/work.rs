@@ -343,23 +343,26 @@ impl Access<'_> {
         };
         let raw = decompress(raw, bytes)?;
         let mut r = Reader::new(&raw);
-        let mut runs: Vec<VerifiedRun> = (0..r.array("batch", limits::RUN_BYTES / 64)?)
+        let runs: Vec<VerifiedRun> = (0..r.array("batch", limits::RUN_BYTES / 64)?)
             .map(|_| Run::decode(&mut r, database)?.verify())
             .collect::<Result<_, RunError>>()?;
         r.finish()?;
         let heads = runs.iter().map(|run| run.head().position).collect();
-        // What waited may be admissible now; it goes last so that the new ground is there.
-        runs.extend(self.pending.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut tx = self.storage.write(self.durability)?;
         let batch = admit_all(&mut *tx, &runs)?;
-        let waiting: Vec<VerifiedRun> =
+        let early: Vec<VerifiedRun> =
             batch.waiting.iter().map(|(run, ..)| (*run).clone()).collect();
-        let (entries, changes) = (batch.entries, batch.changes);
+        let (mut entries, mut changes) = (batch.entries, batch.changes);
         tx.commit()?;
-        let waits = !waiting.is_empty();
+        if entries > 0 {
+            let (more, also) = self.retry_pending()?;
+            entries += more;
+            changes.merge(also);
+        }
+        let waits = !early.is_empty();
         {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.into_iter().for_each(|run| pending.push(run));
+            early.into_iter().for_each(|run| pending.push(run));
         }
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
@@ -371,6 +374,38 @@ impl Access<'_> {
             readable: self.readable(view)?,
             waiting: waits,
         })
+    }
+
+    /// What waited may be admissible now that its ground is there. Other peers sent it, so one that turns out to be bad is
+    /// dropped and is nobody's fault here (I5).
+    fn retry_pending(&self) -> Result<(u64, Changes), Error> {
+        let waited = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (mut entries, mut changes) = (0, Changes::default());
+        let mut open = waited;
+        loop {
+            let before = open.len();
+            let mut still = Vec::new();
+            for run in open {
+                let mut tx = self.storage.write(self.durability)?;
+                match admit_all(&mut *tx, [&run]) {
+                    Ok(batch) if batch.waiting.is_empty() => {
+                        entries += batch.entries;
+                        changes.merge(batch.changes);
+                        tx.commit()?;
+                    }
+                    Ok(_) => still.push(run),
+                    Err(Error::Storage(e)) => return Err(e.into()),
+                    Err(_) => {}
+                }
+            }
+            open = still;
+            if open.is_empty() || open.len() == before {
+                break;
+            }
+        }
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        open.into_iter().for_each(|run| pending.push(run));
+        Ok((entries, changes))
     }
 
     fn read_blobs(&self, hashes: Vec<ChunkHash>) -> Result<Answer, Error> {

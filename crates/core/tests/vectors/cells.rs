@@ -89,7 +89,7 @@ fn delete(path: &str, replaces: &[ValueName]) -> CellOp {
 
 /// The value that operation `index` of the entry at `position` wrote.
 fn value(position: &Position, index: u32) -> ValueName {
-    ValueName { log: position.log, seq: position.seq, index, id8: position.id.first8() }
+    ValueName { log: position.log, seq: position.seq, index, id16: position.id.first16() }
 }
 
 /// The state that a replica comes to when these runs arrive in this order.
@@ -201,7 +201,7 @@ fn lies() -> Vec<Value> {
     early.write(BOB, &[], 20, &[put("a", "2", &[value(&ann, 0)])]);
     let mut wrong = Story::new();
     let ann = wrong.write(ANN, &[], 10, &[put("a", "1", &[]), put("b", "1", &[])]);
-    let unlike = ValueName { id8: [0; 8], ..value(&ann, 0) };
+    let unlike = ValueName { id16: [0; 16], ..value(&ann, 0) };
     let names = [value(&ann, 1), value(&ann, 9), unlike, value(&wrong.genesis(), 0)];
     wrong.write(BOB, &[ann], 20, &[put("a", "2", &names)]);
     vec![

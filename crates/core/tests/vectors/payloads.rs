@@ -19,7 +19,7 @@ const OTHER: LogId = LogId { device: NodeId([0xbb; 32]), epoch: 8 };
 fn name(n: &ValueName) -> Value {
     json!({
         "device": hex(n.log.device.0), "epoch": n.log.epoch, "sequence": n.seq,
-        "index": n.index, "id": hex(n.id8),
+        "index": n.index, "id": hex(n.id16),
     })
 }
 
@@ -89,8 +89,8 @@ fn members_around(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
 fn good_cells() -> Vec<Value> {
     let path = Path::text(["row", "column"]).unwrap();
     let names = vec![
-        ValueName { log: OWN, seq: 3, index: 0, id8: [1; 8] },
-        ValueName { log: OTHER, seq: 300, index: 70_000, id8: [2; 8] },
+        ValueName { log: OWN, seq: 3, index: 0, id16: [1; 16] },
+        ValueName { log: OTHER, seq: 300, index: 70_000, id16: [2; 16] },
     ];
     let put = CellOp { path: path.clone(), value: Some(b"value".to_vec()), replaces: vec![] };
     let over = CellOp { replaces: names.clone(), ..put.clone() };
@@ -110,7 +110,7 @@ fn odd_cells() -> Vec<Value> {
     let mut with_logs = Writer::new();
     with_logs.array(2).array(1).array(2).bytes(&OTHER.device.0).u64(OTHER.epoch).array(1);
     with_logs.array(4).u64(0).bytes(p).bytes(b"v").array(1);
-    with_logs.array(4).u64(2).u64(1).u64(0).bytes(&[1; 8]);
+    with_logs.array(4).u64(2).u64(1).u64(0).bytes(&[1; 16]);
     let mut too_many = Writer::new();
     let count = limits::ENTRY_BYTES / 4 + 1;
     too_many.array(2).array(0).array(count);
@@ -210,7 +210,7 @@ fn payloads() {
         for op in operations.iter().filter(|op| op.get("path").is_some()) {
             assert!(Path::from_encoded(&unhex(&op["path"])).is_ok());
             for name in list(&op["replaces"]) {
-                assert_ne!(unhex_of::<8>(&name["id"]), [0; 8]);
+                assert_ne!(unhex_of::<16>(&name["id"]), [0; 16]);
             }
         }
     }

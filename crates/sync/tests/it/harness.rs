@@ -41,7 +41,7 @@ pub(crate) struct Node {
     pub(crate) storage: Arc<MemoryStorage>,
     pub(crate) pending: Mutex<Pending>,
     pub(crate) clock: u64,
-    epoch: u64,
+    pub(crate) epoch: u64,
     pub(crate) instance: [u8; 32],
 }
 
@@ -159,7 +159,6 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) struct Run<'a> {
-    pub(crate) database: DatabaseId,
     pub(crate) nodes: [&'a Node; 2],
     pub(crate) sessions: [Session; 2],
     wires: [VecDeque<Vec<u8>>; 2],
@@ -185,7 +184,6 @@ impl<'a> Run<'a> {
             })
         };
         let mut run = Self {
-            database,
             nodes: [a, b],
             sessions: [session(a, true), session(b, false)],
             wires: Default::default(),

@@ -38,9 +38,10 @@ fn described_ticket(t: &Option<TicketProof>) -> Value {
 pub(crate) fn described(frame: &Frame) -> Value {
     let hashes = |list: &[ChunkHash]| -> Vec<String> { list.iter().map(|h| hex(h.0)).collect() };
     match frame {
-        Frame::Hello { versions, node, clock } => {
-            json!({ "hello": { "oldest": versions.0, "newest": versions.1, "device": hex(node.0), "clock": clock } })
-        }
+        Frame::Hello { versions, node, clock, features } => json!({ "hello": {
+            "oldest": versions.0, "newest": versions.1, "device": hex(node.0),
+            "clock": clock, "features": features,
+        }}),
         Frame::Auth(signature) => json!({ "auth": { "signature": hex(signature.0) } }),
         Frame::Open { channel, name, terms, digest, ticket } => json!({ "open": {
             "channel": channel, "name": hex(name), "terms": described_terms(*terms),
@@ -97,7 +98,10 @@ fn all() -> Vec<(&'static str, Frame)> {
     let hashes = vec![ChunkHash([8; 32]), ChunkHash([9; 32])];
     let log = position(1).log;
     vec![
-        ("hello", Frame::Hello { versions: (1, 1), node: NodeId([2; 32]), clock: 1 << 50 }),
+        (
+            "hello",
+            Frame::Hello { versions: (1, 1), node: NodeId([2; 32]), clock: 1 << 50, features: 0 },
+        ),
         ("auth", Frame::Auth(Signature([1; 64]))),
         (
             "open, with a ticket",
@@ -140,7 +144,6 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("a byte at the end", [&credit[..], &[0]].concat()),
         ("a longer spelling", vec![0x83, 0x18, 9, 0, 5]),
         ("a channel of 2^32", raw(&|w| _ = w.array(3).u64(9).u64(1 << 32).u64(5))),
-        ("a code from later", raw(&|w| _ = w.array(3).u64(14).u64(10).text(""))),
         ("terms above 7", raw(&|w| _ = w.array(5).u64(3).u64(0).u64(8).bytes(&[]).null())),
         (
             "a digest of 31 bytes",
@@ -168,6 +171,19 @@ fn limits() {
     let mut w = Writer::new();
     w.array(3).u64(14).u64(0).text(&"x".repeat(TEXT_BYTES + 1));
     assert!(Frame::decode(&w.finish()).is_err());
+}
+
+/// What a later version may say, and is understood as far as it goes.
+#[test]
+fn later_versions_are_understood_when_they_say_so() {
+    let mut w = Writer::new();
+    w.array(8).u64(0).u64(7).u64(9).bytes(&[2; 32]).u64(5).u64(3).text("?").array(1).null();
+    let hello = Frame::Hello { versions: (7, 9), node: NodeId([2; 32]), clock: 5, features: 3 };
+    assert_eq!(Frame::decode(&w.finish()), Ok(hello));
+    let mut w = Writer::new();
+    w.array(3).u64(14).u64(10).text("a code from later");
+    let bye = Frame::Bye { code: Code::Internal, text: "a code from later".into() };
+    assert_eq!(Frame::decode(&w.finish()), Ok(bye));
 }
 
 #[test]
