@@ -69,21 +69,20 @@ impl Look<'_> {
         Seen::new(stat, self.clock.now_ns())
     }
 
-    /// How something at `path` looks that looked as `expected` and was renamed. If it looks different it was written to, and
-    /// the base must not say that this is how the agreed content looks.
-    pub(super) fn after_rename(&self, expected: &Seen, path: &RelPath) -> io::Result<Seen> {
-        let now = self.seen(&self.fs.lstat(path)?);
+    /// How something at `path` looks that looked as `expected` and was renamed. If it looks different it was written to, and if
+    /// it cannot be looked at it may be gone: then the base says how it should look, so that the next scan finds out.
+    pub(super) fn after_rename(&self, expected: &Seen, path: &RelPath) -> Seen {
+        let unsure = Seen { settled: false, ..*expected };
+        let Ok(stat) = self.fs.lstat(path) else { return unsure };
+        let now = self.seen(&stat);
         let same = Seen { ctime_ns: expected.ctime_ns, ..now }.looks_like(expected);
-        Ok(if same {
-            Seen { settled: expected.settled, ..now }
-        } else {
-            Seen { settled: false, ..*expected }
-        })
+        if same { Seen { settled: expected.settled, ..now } } else { unsure }
     }
 
     /// How something looks whose mode or time we set. Had it been written to just before, that would not show.
-    pub(super) fn after_touch(&self, path: &RelPath) -> io::Result<Seen> {
-        let stat = self.fs.lstat(path)?;
-        Ok(Seen { settled: stat.kind == Kind::Dir, ..self.seen(&stat) })
+    pub(super) fn after_touch(&self, expected: &Seen, path: &RelPath) -> Seen {
+        let unsure = Seen { settled: false, ..*expected };
+        let Ok(stat) = self.fs.lstat(path) else { return unsure };
+        Seen { settled: stat.kind == Kind::Dir, ..self.seen(&stat) }
     }
 }

@@ -23,6 +23,9 @@ pub struct Applier<'a> {
     parked: BTreeMap<usize, (RelPath, RelPath)>,
     /// Where they were, as long as nothing else is there. The base forgets them when they have found their place.
     vacated: BTreeSet<RelPath>,
+    /// Paths that were to be cleared and could not: nothing is put there in this run, even if nothing is there any more, so
+    /// that the next scan finds what became of it.
+    stuck: BTreeSet<RelPath>,
     /// Directories made by us, whose mode is set when everything is in them.
     made: Vec<Goal>,
     applied: Applied,
@@ -44,6 +47,7 @@ impl<'a> Applier<'a> {
             names: Names::new(fs),
             parked: BTreeMap::new(),
             vacated: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             made: Vec::new(),
             applied: Applied::default(),
         })
@@ -63,9 +67,17 @@ impl<'a> Applier<'a> {
                 // What is new must be on the disk before what is old goes.
                 self.sync();
             }
-            match self.carry_out(action, source) {
+            let (clears, fills) = paths_of(action);
+            let blocked = fills.is_some_and(|path| self.stuck.contains(path));
+            let done = if blocked { Err(Failed::Blocked) } else { self.carry_out(action, source) };
+            match done {
                 Ok(()) => self.applied.done += 1,
-                Err(why) => self.fail(path_of(action), why),
+                Err(why) => {
+                    self.stuck.extend(clears.cloned());
+                    if let Some(path) = fills.or(clears) {
+                        self.fail(path, why);
+                    }
+                }
             }
             progress(self.applied.done, self.applied.bytes);
         }
@@ -130,8 +142,8 @@ impl<'a> Applier<'a> {
         if let State::Dir { mode } = goal.state {
             self.fs.set_mode(&goal.path, mode)?;
         }
-        let seen = self.look.after_touch(&goal.path)?;
-        self.stands(goal, seen);
+        let expected = self.look.seen(&self.fs.lstat(&goal.path)?);
+        self.stands(goal, expected);
         Ok(())
     }
 
@@ -188,7 +200,7 @@ impl<'a> Applier<'a> {
             (Some(over), None) => self.replace(temp, over)?,
             (None, _) => self.names.rename(temp, &goal.path, false)?,
         }
-        let seen = self.look.after_rename(&expected, &goal.path)?;
+        let seen = self.look.after_rename(&expected, &goal.path);
         self.stands(goal, seen);
         Ok(())
     }
@@ -260,14 +272,14 @@ impl<'a> Applier<'a> {
 
     /// After a rename: gives the file that was `from` the mode and time of `goal`.
     fn follow(&mut self, from: &Was, goal: &Goal) -> Done {
-        let seen = self.look.after_rename(&from.seen, &goal.path)?;
+        let seen = self.look.after_rename(&from.seen, &goal.path);
         if from.state == goal.state {
             self.stands(goal, seen);
             return Ok(());
         }
         let done = self.change_meta(goal, &from.state);
         if done.is_ok() {
-            let seen = self.look.after_touch(&goal.path)?;
+            let seen = self.look.after_touch(&seen, &goal.path);
             self.stands(goal, seen);
         } else {
             // It has its name; mode and time are the next run's.
@@ -293,6 +305,7 @@ impl<'a> Applier<'a> {
         source: Source<'_>,
     ) -> Done {
         let Some((temp, _)) = self.parked.get(&slot).cloned() else { return Err(Failed::Blocked) };
+        let expected = self.look.seen(&self.fs.lstat(&temp)?);
         self.move_to(&temp, &goal.path, over)?;
         self.parked.remove(&slot);
         source.moved(from, &goal.path);
@@ -300,7 +313,7 @@ impl<'a> Applier<'a> {
             self.applied.base.push((from.clone(), None));
         }
         let done = self.set_file_meta(goal);
-        let seen = self.look.after_touch(&goal.path)?;
+        let seen = self.look.after_touch(&expected, &goal.path);
         self.stands(goal, seen);
         done
     }
@@ -317,7 +330,7 @@ impl<'a> Applier<'a> {
         self.names.close_up(&was.path)?;
         self.look.check(&was.path, Some(was))?;
         self.change_meta(goal, &was.state)?;
-        let seen = self.look.after_touch(&goal.path)?;
+        let seen = self.look.after_touch(&was.seen, &goal.path);
         self.stands(goal, seen);
         Ok(())
     }
@@ -403,16 +416,18 @@ impl<'a> Applier<'a> {
     }
 }
 
-fn path_of(action: &Action) -> &RelPath {
+/// The path that an action clears, and the path that it fills.
+fn paths_of(action: &Action) -> (Option<&RelPath>, Option<&RelPath>) {
     match action {
         Action::MakeDir { goal }
         | Action::WriteFile { goal, .. }
         | Action::Symlink { goal, .. }
-        | Action::Rename { goal, .. }
         | Action::Unpark { goal, .. }
-        | Action::SetMeta { goal, .. } => &goal.path,
-        Action::Park { from, .. } => &from.path,
-        Action::RemoveFile { was } => &was.path,
-        Action::RemoveDir { path } | Action::Adopt { path, .. } => path,
+        | Action::SetMeta { goal, .. } => (None, Some(&goal.path)),
+        Action::Rename { from, goal, .. } => (Some(&from.path), Some(&goal.path)),
+        Action::Park { from, .. } => (Some(&from.path), None),
+        Action::RemoveFile { was } => (Some(&was.path), None),
+        Action::RemoveDir { path } => (Some(path), None),
+        Action::Adopt { path, .. } => (None, Some(path)),
     }
 }

@@ -131,7 +131,7 @@ pub struct Records<'a, E, R, T> {
     copies: &'a SeenCopies,
     steps: VecDeque<LocalStep>,
     waiting: Vec<Waiting>,
-    /// Values of conflict copies, present and former, that were found where they show.
+    /// Values of conflict copies, present and former, that were found where they show or showed.
     standing: BTreeSet<ValueId>,
 }
 
@@ -179,7 +179,7 @@ where
         let Some(path) = self.rows.peek()?.cloned() else { return Ok(false) };
         let Some(Local { base, here, .. }) = self.rows.take(&path)? else { return Ok(false) };
         let slot = self.slot_at(&path)?;
-        self.note_standing(slot.as_ref(), &here);
+        self.note_standing(base.as_ref(), slot.as_ref(), &here);
         match (Row { path, slot, copies: self.copies }).compare(base, here) {
             Judged::Now(steps) => self.steps.extend(steps),
             Judged::Later(waiting) => self.waiting.push(waiting),
@@ -187,13 +187,18 @@ where
         Ok(true)
     }
 
-    fn note_standing(&mut self, slot: Option<&Slot>, here: &Here) {
-        let (Some(Slot { state, source, .. }), Here::Present { state: now, .. }) = (slot, here)
-        else {
-            return;
-        };
-        let of_copy = source.is_copy() || self.copies.any(source.values());
-        if of_copy && state.same_content(now) {
+    fn note_standing(&mut self, base: Option<&Base>, slot: Option<&Slot>, here: &Here) {
+        let Here::Present { state: now, .. } = here else { return };
+        if let Some(Slot { state, source, .. }) = slot
+            && (source.is_copy() || self.copies.any(source.values()))
+            && state.same_content(now)
+        {
+            self.standing.extend(source.values().iter().cloned());
+        }
+        if let Some(Base { state, source, .. }) = base
+            && source.is_copy()
+            && state.same_content(now)
+        {
             self.standing.extend(source.values().iter().cloned());
         }
     }
@@ -300,13 +305,13 @@ impl Row<'_> {
         }
     }
 
-    /// What became of the content of `base`, which is not here any more: if it is where its values show, it was `moved`;
-    /// otherwise, or if no value says it any more, it is `lost`.
+    /// What became of the content of `base`, which is not here any more: if it stands elsewhere, at a place where its values
+    /// show or showed, it was `moved`; otherwise, or if no value says it any more, it is `lost`.
     fn judge(self, base: Base, lost: Vec<LocalStep>, moved: Vec<LocalStep>) -> Judged {
         let values = self.living(&base);
         let shows_here =
             self.slot.as_ref().is_some_and(|slot| share(slot.source.values(), &values));
-        if values.is_empty() || shows_here {
+        if values.is_empty() || (shows_here && !self.copies.any(&values)) {
             return Judged::Now(lost);
         }
         Judged::Later(Waiting { values, moved, lost })

@@ -47,6 +47,46 @@ fn check(count: usize, steps: &[Step]) {
     world.all_agree();
 }
 
+/// Found by the properties below, and so not to be found again.
+#[test]
+fn a_copy_that_stands_is_not_lost_when_its_original_went_in_a_crash() {
+    for ops in 0..60 {
+        check(
+            3,
+            &[
+                Step::User(0, Act::Write(6)),
+                Step::User(2, Act::MakeDir(7)),
+                Step::Run(2),
+                Step::Meet(2, 0),
+                Step::During(2, 0, Act::Remove(0)),
+                Step::User(0, Act::Write(0)),
+                Step::Full(0),
+                Step::Unreadable(0, 2),
+                Step::Crash(0, ops),
+            ],
+        );
+    }
+}
+
+/// Likewise.
+#[test]
+fn nothing_takes_the_place_of_what_was_not_moved_away() {
+    for ops in 0..60 {
+        check(
+            3,
+            &[
+                Step::User(1, Act::MakeDir(0)),
+                Step::User(0, Act::Write(0)),
+                Step::User(1, Act::Write(4)),
+                Step::Crash(1, 3),
+                Step::Meet(1, 0),
+                Step::During(0, ops, Act::Remove(0)),
+                Step::User(0, Act::Write(0)),
+            ],
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 

@@ -224,6 +224,21 @@ fn the_user_may_overwrite_everything_at_any_moment() {
 }
 
 #[test]
+fn the_user_may_remove_everything_at_any_moment() {
+    at_every_step(
+        |world| {
+            let contents = world.contents.clone();
+            Box::new(move |fs, _| {
+                let mut contents = contents.lock().unwrap();
+                files(fs).iter().for_each(|at| contents.remove(fs, at));
+                Ok(())
+            })
+        },
+        false,
+    );
+}
+
+#[test]
 fn the_user_may_move_everything_away_at_any_moment() {
     at_every_step(
         |_| {

@@ -1,5 +1,7 @@
 //! Tests of the folder crate from outside: file systems, scanner, applier, and whole replicas meeting each other.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod apply;
 mod chaos;
 mod every_step;
