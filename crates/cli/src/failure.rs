@@ -74,7 +74,7 @@ impl Failure {
 
     /// With another failure as the reason.
     #[must_use]
-    pub(crate) fn from_failure(mut self, cause: Self) -> Self {
+    pub(crate) fn caused_by(mut self, cause: Self) -> Self {
         self.causes.push(cause.what);
         self.causes.extend(cause.causes);
         self.hint = self.hint.or(cause.hint);
@@ -83,7 +83,7 @@ impl Failure {
 
     /// As another kind.
     #[must_use]
-    pub(crate) fn as_kind(mut self, kind: Kind) -> Self {
+    pub(crate) fn of_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }

@@ -145,22 +145,29 @@ pub(crate) async fn dial(
     if !theirs.member {
         let ticket = thing.ticket(node, "").await?;
         wire.hand_over(&ticket).await?;
-        return settle(node, thing, Part::Asked(wire), direction, control).await;
+        return settle(node, thing, Part::Asked(Box::new(wire)), direction, control).await;
     }
     if !mine.member {
         let mut ticket = wire.take_over().await?;
         ticket.addresses = vec![address.to_string()];
         let thing = thing.become_replica(node, &ticket)?;
-        return settle(node, thing, Part::Joins(wire, ticket), direction, control).await;
+        return settle(
+            node,
+            thing,
+            Part::Joins(Box::new(wire), Box::new(ticket)),
+            direction,
+            control,
+        )
+        .await;
     }
-    settle(node, thing, Part::Member(wire), direction, control).await
+    settle(node, thing, Part::Member(Box::new(wire)), direction, control).await
 }
 
 /// Which part one end plays on the link.
 enum Part {
-    Member(Wire),
-    Joins(Wire, Ticket),
-    Asked(Wire),
+    Member(Box<Wire>),
+    Joins(Box<Wire>, Box<Ticket>),
+    Asked(Box<Wire>),
 }
 
 async fn settle(
@@ -186,12 +193,12 @@ async fn settle(
                 Part::Member(wire) => {
                     let opening =
                         Opening { replica: Arc::clone(&replica), direction, ticket: None };
-                    inner.sync_on(wire, vec![opening], Until::Settled, control).await?
+                    inner.sync_on(*wire, vec![opening], Until::Settled, control).await?
                 }
                 Part::Joins(wire, ticket) => {
-                    inner.join_on(wire, &replica, &ticket, control).await?
+                    inner.join_on(*wire, &replica, &ticket, control).await?
                 }
-                Part::Asked(wire) => inner.answer_on(wire, &replica, control).await?,
+                Part::Asked(wire) => inner.answer_on(*wire, &replica, control).await?,
             };
             Ok(Did::Database(report))
         }
@@ -250,8 +257,14 @@ pub(crate) async fn serve(
         }
         let ticket = wire.take_over().await?;
         let thing = thing.become_replica(node, &ticket)?;
-        settle(node, thing, Part::Joins(wire, ticket), Direction::BOTH, &Control::default())
-            .await?;
+        settle(
+            node,
+            thing,
+            Part::Joins(Box::new(wire), Box::new(ticket)),
+            Direction::BOTH,
+            &Control::default(),
+        )
+        .await?;
         return Ok(());
     }
     if !theirs.member {

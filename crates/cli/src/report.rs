@@ -62,7 +62,7 @@ fn verdict(synced: &[Synced]) -> Result<(), Failure> {
         some => {
             let text = format!("{} of {} could not be synced with", some.len(), all.len());
             let kind = if some.len() == all.len() { Kind::Failed } else { Kind::Partly };
-            Err(Failure::failed(text).as_kind(kind))
+            Err(Failure::failed(text).of_kind(kind))
         }
     }
 }

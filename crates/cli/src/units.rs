@@ -35,7 +35,7 @@ pub(crate) fn number(count: u64) -> String {
     out
 }
 
-/// `0.4 s`, `12 s`, `3 min 20 s`, `5 h 2 min`, `7 d`.
+/// `40 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `5 h 2 min`, `7 d`.
 pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let two = |big: u64, unit: &str, small: u64, lesser: &str| match small {
@@ -43,7 +43,8 @@ pub(crate) fn duration(time: Duration) -> String {
         small => format!("{big} {unit} {small} {lesser}"),
     };
     match seconds {
-        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        0 => format!("{} ms", time.as_millis()),
+        1..10 => format!("{:.1} s", time.as_secs_f64()),
         10..60 => format!("{seconds} s"),
         60..3_600 => two(seconds / 60, "min", seconds % 60, "s"),
         3_600..86_400 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
@@ -118,7 +119,8 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        assert_eq!(duration(Duration::from_millis(430)), "0.4 s");
+        assert_eq!(duration(Duration::from_millis(430)), "430 ms");
+        assert_eq!(duration(Duration::from_millis(2_440)), "2.4 s");
         assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
         assert_eq!(duration(Duration::from_secs(7 * 86_400)), "7 d");
     }

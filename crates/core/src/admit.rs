@@ -77,11 +77,11 @@ impl Ledger<'_> {
     /// restored replica gets back from a peer.
     fn adopt_head(&mut self, run: &VerifiedRun) -> Result<Admitted, Error> {
         let position = run.head().position;
-        if let Some(number) = self.find(&position)? {
-            if self.branch(number)?.head.is_none_or(|head| head.seq < position.seq) {
-                let tip = Tip { seq: position.seq, id: position.id };
-                self.keep_head(number, tip, run.head().signature)?;
-            }
+        if let Some(number) = self.find(&position)?
+            && self.branch(number)?.head.is_none_or(|head| head.seq < position.seq)
+        {
+            let tip = Tip { seq: position.seq, id: position.id };
+            self.keep_head(number, tip, run.head().signature)?;
         }
         Ok(Admitted::Held)
     }

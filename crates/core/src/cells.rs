@@ -195,8 +195,20 @@ impl View<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn cell(&self, store: &StoreId, path: &Path) -> Result<Vec<LiveValue>, StorageError> {
+        match store_number(self.tx, store)? {
+            Some(number) => self.cell_in(number, path),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// As [`Self::cell`], in the store of this number.
+    pub(crate) fn cell_in(
+        &self,
+        store: StoreNo,
+        path: &Path,
+    ) -> Result<Vec<LiveValue>, StorageError> {
         let mut values = Vec::new();
-        self.scan_cells(store, path, None, &mut |cell| {
+        self.scan_cells_in(store, path, None, &mut |cell| {
             if cell.path == *path {
                 values = cell.values;
             }
@@ -217,9 +229,19 @@ impl View<'_> {
         after: Option<&Path>,
         visit: &mut dyn FnMut(Cell) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        let Some(number) = store_number(self.tx, store)? else {
-            return Ok(());
-        };
+        match store_number(self.tx, store)? {
+            Some(number) => self.scan_cells_in(number, prefix, after, visit),
+            None => Ok(()),
+        }
+    }
+
+    fn scan_cells_in(
+        &self,
+        number: StoreNo,
+        prefix: &Path,
+        after: Option<&Path>,
+        visit: &mut dyn FnMut(Cell) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
         let start = cell_prefix(number, prefix.as_bytes());
         let from = match after {
             // `01` follows the `00` that ends this path in a key and precedes nothing else.
@@ -323,7 +345,7 @@ impl View<'_> {
 }
 
 fn ranked(mut cell: Cell) -> Cell {
-    cell.values.sort_by(|a, b| b.rank().cmp(&a.rank()));
+    cell.values.sort_by_key(|value| std::cmp::Reverse(value.rank()));
     cell
 }
 

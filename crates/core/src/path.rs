@@ -159,8 +159,11 @@ impl Path {
     }
 }
 
+/// A segment's tag and its bytes.
+type Tagged = (u8, Vec<u8>);
+
 /// Takes the first segment off: its tag, its unescaped bytes, and what follows.
-fn split_segment(bytes: &[u8]) -> Option<((u8, Vec<u8>), &[u8])> {
+fn split_segment(bytes: &[u8]) -> Option<(Tagged, &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     if tag < TEXT {
         return None;

@@ -19,11 +19,11 @@ pub enum With {
     /// Whoever answers at the first of these addresses that can be reached.
     Addresses(Vec<String>),
     /// As before, and this device is to be let in.
-    Ticket(Ticket),
+    Ticket(Box<Ticket>),
     /// A link that is there already; with a ticket if this device is to be let in.
-    Wire(Wire, Option<Ticket>),
+    Wire(Box<Wire>, Option<Box<Ticket>>),
     /// A link that is there already, on which the other end, which is to be let in, will ask for the folder.
-    Asked(Wire),
+    Asked(Box<Wire>),
 }
 
 /// What a sync did.
@@ -116,10 +116,10 @@ impl Folder {
             With::Addresses(list) => node.sync(opening(None), &list, Until::Settled, control).await,
             With::Ticket(ticket) => node.join(replica, &ticket, control).await,
             With::Wire(wire, None) => {
-                node.sync_on(wire, vec![opening(None)], Until::Settled, control).await
+                node.sync_on(*wire, vec![opening(None)], Until::Settled, control).await
             }
-            With::Wire(wire, Some(ticket)) => node.join_on(wire, replica, &ticket, control).await,
-            With::Asked(wire) => node.answer_on(wire, replica, control).await,
+            With::Wire(wire, Some(ticket)) => node.join_on(*wire, replica, &ticket, control).await,
+            With::Asked(wire) => node.answer_on(*wire, replica, control).await,
         }
     }
 }

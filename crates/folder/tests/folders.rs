@@ -220,7 +220,7 @@ async fn join(
     let other = Node::open(dir.join(format!("home of {}", role.name()))).unwrap();
     let root = dir.join(format!("joined as {}", role.name()));
     let folder = Folder::prepare(&other, &root, ticket.database, Some(&ticket)).unwrap();
-    let with = With::Ticket(ticket.clone());
+    let with = With::Ticket(Box::new(ticket.clone()));
     folder.sync(&other, with, Direction::BOTH, &Control::default()).await.unwrap();
     (other, folder, ticket)
 }

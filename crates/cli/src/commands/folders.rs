@@ -110,7 +110,7 @@ pub(crate) async fn remembered(
             }
             let kind = if some == all { Kind::Failed } else { Kind::Partly };
             Err(Failure::failed(format!("{some} of {all} peers could not be synced with"))
-                .as_kind(kind))
+                .of_kind(kind))
         }
     }
 }
@@ -207,7 +207,7 @@ pub(crate) async fn with_ticket(
     if member {
         job.run(context, node, With::Addresses(ticket.addresses), wish.entries).await
     } else {
-        job.run(context, node, With::Ticket(ticket), Direction::BOTH).await
+        job.run(context, node, With::Ticket(Box::new(ticket)), Direction::BOTH).await
     }
 }
 

@@ -4,6 +4,8 @@
 //! implementation would: from its bytes alone. `ANABRANCH_WRITE_VECTORS=1` rewrites the files; a change in them is a
 //! change of the format.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod blobs;
 mod cells;
 mod encoding;

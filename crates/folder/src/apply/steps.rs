@@ -379,14 +379,13 @@ impl<'a> Applier<'a> {
     }
 
     fn remove_dir(&mut self, path: &RelPath) -> Done {
-        match self.names.remove_dir(path) {
-            Err(error) => match error.kind() {
+        if let Err(error) = self.names.remove_dir(path) {
+            match error.kind() {
                 io::ErrorKind::NotFound => {}
                 io::ErrorKind::DirectoryNotEmpty => return Err(Failed::NotEmpty),
                 io::ErrorKind::NotADirectory => return Err(Failed::ChangedMeanwhile),
                 _ => return Err(error.into()),
-            },
-            Ok(()) => {}
+            }
         }
         self.applied.base.push((path.clone(), None));
         Ok(())

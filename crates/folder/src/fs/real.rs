@@ -124,8 +124,8 @@ fn stat_of(raw: &rustix::fs::Stat) -> Stat {
         mode: raw.st_mode & PERMISSIONS,
         inode: raw.st_ino,
         size: u64::try_from(raw.st_size).unwrap_or(0),
-        mtime_ns: nanoseconds(raw.st_mtime as i64, raw.st_mtime_nsec as i64),
-        ctime_ns: nanoseconds(raw.st_ctime as i64, raw.st_ctime_nsec as i64),
+        mtime_ns: nanoseconds(raw.st_mtime, raw.st_mtime_nsec as i64),
+        ctime_ns: nanoseconds(raw.st_ctime, raw.st_ctime_nsec as i64),
     }
 }
 

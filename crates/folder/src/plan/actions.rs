@@ -274,7 +274,7 @@ fn touch(was: Base, slot: Slot) -> Option<Action> {
         return Some(Action::SetMeta { goal: Goal { path, state, source }, was });
     }
     let right = was.source == source;
-    (!right).then(|| Action::Adopt { path, base: Base { source, ..was } })
+    (!right).then_some(Action::Adopt { path, base: Base { source, ..was } })
 }
 
 fn saying(was: &Base, slot: Option<&Slot>) -> Saying {

@@ -154,7 +154,7 @@ fn what_cannot_be_read_is_reported_and_hides_what_is_below() {
     let base = base_of(&fs);
     let lock = |at: &str| {
         fs::write(dir.path().join("a"), "changed").unwrap();
-        fs::set_permissions(dir.path().join(at), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.path().join(at), fs::Permissions::from_mode(0o0)).unwrap();
     };
     lock("a");
     lock("d");
@@ -221,7 +221,7 @@ fn bits_beyond_permissions_stay_on_directories_and_go_from_files() {
 fn a_mode_can_be_set_on_what_cannot_be_read() {
     let (dir, fs) = folder();
     put(&fs, "f", b"x");
-    fs::set_permissions(dir.path().join("f"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.path().join("f"), fs::Permissions::from_mode(0o0)).unwrap();
     as_nobody_special(|| fs.set_mode(&path("f"), 0o600).unwrap());
     assert_eq!(get(&fs, "f"), b"x");
 }

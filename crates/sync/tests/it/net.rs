@@ -94,10 +94,8 @@ impl Net {
             clock: node.clock,
             served: BTreeMap::from([(self.database, Direction::BOTH)]),
         };
-        let ends = [
-            End::new(a, config(&self.nodes[a], true)),
-            End::new(b, config(&self.nodes[b], false)),
-        ];
+        let ends =
+            [End::new(a, config(&self.nodes[a], true)), End::new(b, config(&self.nodes[b], false))];
         self.lines.push(Line { ends, closed: Vec::new(), opening: (direction, ticket) });
         let line = self.lines.len() - 1;
         self.drain(line);

@@ -45,7 +45,7 @@ pub(super) async fn run(context: &Context, args: &ImportArgs) -> Result<(), Fail
             Failure::failed("the rows could not be stored").because(&e)
         }
     };
-    Err(if loaded.rows > 0 { failure.as_kind(Kind::Partly) } else { failure })
+    Err(if loaded.rows > 0 { failure.of_kind(Kind::Partly) } else { failure })
 }
 
 enum Stopped {
@@ -70,7 +70,7 @@ async fn feed(
         }
         let bad = |failure: Failure| {
             Stopped::Line(
-                Failure::failed(format!("line {} is bad", source.line)).from_failure(failure),
+                Failure::failed(format!("line {} is bad", source.line)).caused_by(failure),
             )
         };
         let row = parse(&text).map_err(bad)?;
@@ -140,7 +140,7 @@ impl Source {
             if about.is_dir() {
                 return Err(Failure::failed(format!("{name} is a directory")));
             }
-            let size = about.is_file().then(|| about.len());
+            let size = about.is_file().then_some(about.len());
             (Box::new(BufReader::with_capacity(256 * 1024, file)), size)
         };
         Ok(Self { reader, size, read: 0, line: 0 })
@@ -152,7 +152,7 @@ impl Source {
             self.line += 1;
             let line = self.line;
             let bad = |what: String| {
-                Failure::failed(format!("line {line} is bad")).from_failure(Failure::failed(what))
+                Failure::failed(format!("line {line} is bad")).caused_by(Failure::failed(what))
             };
             let mut bytes = std::mem::take(text).into_bytes();
             bytes.clear();

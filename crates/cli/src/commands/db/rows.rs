@@ -35,7 +35,7 @@ pub(super) fn get(context: &Context, args: &RowArgs) -> Result<(), Failure> {
 /// Inserts or replaces one row.
 pub(super) async fn put(context: &Context, args: &RowArgs, value: &str) -> Result<(), Failure> {
     let value = if value == "-" { read_stdin()? } else { value.to_owned() };
-    let row = parse(&value).map_err(|e| Failure::usage("the row is no JSON").from_failure(e))?;
+    let row = parse(&value).map_err(|e| Failure::usage("the row is no JSON").caused_by(e))?;
     if !row.0.is_object() {
         return Err(Failure::usage("a row must be a JSON object")
             .hint("for example '{\"text\": \"buy milk\"}'"));

@@ -9,7 +9,7 @@ use crate::json::Json;
 use crate::output::{Lines, Output, plain};
 use crate::signals;
 use crate::units;
-use anabranch::{Change, Written};
+use anabranch::{Change, StoreKind, Written};
 use serde_json::{Value, json};
 
 /// Prints every change from now on.
@@ -54,11 +54,13 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
     lines.text(&head)?;
     for written in &change.writes {
         let place = [&[written.store.name.clone()][..], &parts(&written.path)].concat();
+        let row = written.store.kind == StoreKind::TABLE && written.path.len() == 1;
         let shown = match value(written) {
             None => "deleted".to_owned(),
-            Some(value) => value.to_string(),
+            Some(_) if row => "inserted".to_owned(),
+            Some(value) => format!("= {value}"),
         };
-        lines.text(&plain(&format!("  {} = {shown}", place.join("/"))))?;
+        lines.text(&plain(&format!("  {} {shown}", place.join("/"))))?;
     }
     Ok(())
 }

@@ -1,0 +1,67 @@
+//! What `--help` says, as snapshots: a change to the command line shows in review. Run with `INSTA_UPDATE=always` to
+//! accept new ones.
+
+use crate::world::Home;
+
+const COMMANDS: &[&[&str]] = &[
+    &[],
+    &["sync"],
+    &["share"],
+    &["ticket"],
+    &["join"],
+    &["serve"],
+    &["status"],
+    &["peers"],
+    &["id"],
+    &["init"],
+    &["config"],
+    &["completions"],
+    &["db"],
+    &["db", "new"],
+    &["db", "ls"],
+    &["db", "info"],
+    &["db", "import"],
+    &["db", "export"],
+    &["db", "get"],
+    &["db", "put"],
+    &["db", "rm"],
+    &["db", "rows"],
+    &["db", "watch"],
+    &["db", "log"],
+    &["db", "conflicts"],
+    &["db", "resolve"],
+    &["db", "digest"],
+    &["db", "verify"],
+    &["db", "forget"],
+];
+
+#[test]
+fn help_of_every_command() {
+    let home = Home::new();
+    let mut all = String::new();
+    for command in COMMANDS {
+        let help = home.ok(&[command, &["-h"][..]].concat());
+        let group = command.is_empty() || *command == ["db"];
+        assert!(group || help.contains("Example"), "{command:?} has no example:\n{help}");
+        all.push_str(&format!("$ anabranch {} -h\n{help}\n", command.join(" ")));
+    }
+    insta::assert_snapshot!(all);
+    assert!(!home.state().exists(), "asking for help makes nothing");
+}
+
+#[test]
+fn the_long_help_explains_places_and_exit_codes() {
+    let home = Home::new();
+    let help = home.ok(&["--help"]);
+    for text in ["db:NAME", "@FILE", "Exit codes: 0 done"] {
+        assert!(help.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn completions_name_the_commands() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(home.ok(&["completions", shell]).contains("resolve"), "{shell}");
+    }
+}

@@ -1,0 +1,13 @@
+//! The real binary in homes of its own: every command, wrong usage, two homes that sync, and homes whose processes are
+//! killed on the way.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod commands;
+mod damage;
+mod help;
+mod import;
+mod kill;
+mod sharing;
+mod ssh;
+mod world;
