@@ -422,6 +422,8 @@ impl Channel {
         if !last {
             return;
         }
+        // The peer compares anew and waits for word of the outcome, even if that is the same as before.
+        self.level_told = None;
         let frontier = Frontier::new(std::mem::take(&mut self.tips));
         if self.told_frontier == Told::Nothing {
             let within = (!self.peer_may_read).then(|| frontier.clone());
