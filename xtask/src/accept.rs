@@ -4,7 +4,15 @@
 //! A new one is a file in this directory and a line in [`PROGRAMS`].
 
 mod clean_checkout;
+mod databases;
+mod device;
+mod dpkg;
+mod folders;
+mod kill;
+mod proxy;
+mod random;
 pub(crate) mod readme;
+mod tree;
 
 use std::time::Instant;
 
@@ -19,11 +27,28 @@ struct Program {
     run: fn(&Workspace) -> Result<()>,
 }
 
-const PROGRAMS: &[Program] = &[Program {
-    name: "clean-checkout",
-    about: "the first command of the README does the main job in a fresh clone",
-    run: clean_checkout::run,
-}];
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "clean-checkout",
+        about: "the first command of the README does the main job in a fresh clone",
+        run: clean_checkout::run,
+    },
+    Program {
+        name: "folders",
+        about: "folders become equal, keep every edit, and send little",
+        run: folders::run,
+    },
+    Program {
+        name: "databases",
+        about: "100,000 rows on three devices: bootstrap, conflicts, live push",
+        run: databases::run,
+    },
+    Program {
+        name: "kill",
+        about: "a bootstrap goes on after kill -9 of either side at random bytes",
+        run: kill::run,
+    },
+];
 
 /// Runs the named programs one after the other; without a name, lists them.
 pub(crate) fn run(names: &[String]) -> Result<()> {
@@ -37,11 +62,7 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
         println!("== {}: {}", program.name, program.about);
         let start = Instant::now();
         (program.run)(&workspace)?;
-        println!(
-            "== {} accepted in {:.1} s",
-            program.name,
-            start.elapsed().as_secs_f64()
-        );
+        println!("== {} accepted in {:.1} s", program.name, start.elapsed().as_secs_f64());
     }
     Ok(())
 }
@@ -49,18 +70,12 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
 fn find(name: &str) -> Result<&'static Program> {
     let found = PROGRAMS.iter().find(|program| program.name == name);
     found.ok_or_else(|| {
-        Error::Usage(format!(
-            "no acceptance program {name}; there are:\n{}",
-            listing()
-        ))
+        Error::Usage(format!("no acceptance program {name}; there are:\n{}", listing()))
     })
 }
 
 fn listing() -> String {
-    PROGRAMS
-        .iter()
-        .map(|program| format!("  {:<18}{}\n", program.name, program.about))
-        .collect()
+    PROGRAMS.iter().map(|program| format!("  {:<18}{}\n", program.name, program.about)).collect()
 }
 
 #[cfg(test)]

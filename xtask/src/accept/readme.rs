@@ -5,9 +5,8 @@
 const HEADING: &str = "Quick start";
 
 /// The command starts no shell, so that it means the same to every reader and to us.
-const SHELL_CHARACTERS: &[char] = &[
-    '|', '&', ';', '<', '>', '$', '`', '"', '\'', '*', '?', '(', ')',
-];
+const SHELL_CHARACTERS: &[char] =
+    &['|', '&', ';', '<', '>', '$', '`', '"', '\'', '*', '?', '(', ')'];
 
 /// Why README.md has no first command that can be tried.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,10 +34,7 @@ pub(crate) struct FirstCommand {
 /// Reads the first command out of the text of README.md.
 pub(crate) fn first_command(readme: &str) -> Result<FirstCommand, ReadmeError> {
     let line = first_line(&block(readme)?).ok_or(ReadmeError::NoCommand)?;
-    if let Some(character) = line
-        .chars()
-        .find(|character| SHELL_CHARACTERS.contains(character))
-    {
+    if let Some(character) = line.chars().find(|character| SHELL_CHARACTERS.contains(character)) {
         return Err(ReadmeError::NotPlain(character, line));
     }
     let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -62,10 +58,8 @@ fn block(readme: &str) -> Result<Vec<&str>, ReadmeError> {
     while let Some(line) = lines.next() {
         match line.trim().strip_prefix("```") {
             Some(language) => {
-                let body: Vec<&str> = lines
-                    .by_ref()
-                    .take_while(|line| line.trim() != "```")
-                    .collect();
+                let body: Vec<&str> =
+                    lines.by_ref().take_while(|line| line.trim() != "```").collect();
                 if language.split_whitespace().next() == Some("sh") {
                     return Ok(body);
                 }
@@ -80,10 +74,7 @@ fn block(readme: &str) -> Result<Vec<&str>, ReadmeError> {
 /// The text of a heading line.
 fn title(line: &str) -> Option<&str> {
     let text = line.trim_start_matches('#');
-    (text.len() < line.len())
-        .then_some(text)
-        .and_then(|text| text.strip_prefix(' '))
-        .map(str::trim)
+    (text.len() < line.len()).then_some(text).and_then(|text| text.strip_prefix(' ')).map(str::trim)
 }
 
 /// The first command, with continued lines joined and comments left out.
@@ -139,14 +130,8 @@ nor this one
     #[test]
     fn the_first_command_is_found() {
         let command = first_command(README).unwrap();
-        assert_eq!(
-            command.words.join(" "),
-            "cargo run --release -- sync --json crates ../copy"
-        );
-        assert_eq!(
-            (command.here.as_str(), command.there.as_str()),
-            ("crates", "../copy")
-        );
+        assert_eq!(command.words.join(" "), "cargo run --release -- sync --json crates ../copy");
+        assert_eq!((command.here.as_str(), command.there.as_str()), ("crates", "../copy"));
     }
 
     #[test]
@@ -156,14 +141,8 @@ nor this one
         assert_eq!(first_command("#Quick start\n"), Err(ReadmeError::NoHeading));
         assert_eq!(under("words\n"), Err(ReadmeError::NoBlock));
         assert_eq!(under("```toml\nx\n```\n"), Err(ReadmeError::NoBlock));
-        assert_eq!(
-            under("### Next\n```sh\na sync b c\n```\n"),
-            Err(ReadmeError::NoBlock)
-        );
-        assert_eq!(
-            under("```sh\n\n# nothing\n```\n"),
-            Err(ReadmeError::NoCommand)
-        );
+        assert_eq!(under("### Next\n```sh\na sync b c\n```\n"), Err(ReadmeError::NoBlock));
+        assert_eq!(under("```sh\n\n# nothing\n```\n"), Err(ReadmeError::NoCommand));
         assert_eq!(
             under("```sh\na sync b\n```\n"),
             Err(ReadmeError::NotSync("a sync b".to_owned()))
@@ -187,9 +166,6 @@ nor this one
     #[test]
     fn a_block_without_an_end_ends_with_the_file() {
         assert!(first_command("# Quick start\n```sh\na sync b c \\").is_ok());
-        assert_eq!(
-            first_command("# Quick start\n```sh\n\\"),
-            Err(ReadmeError::NoCommand)
-        );
+        assert_eq!(first_command("# Quick start\n```sh\n\\"), Err(ReadmeError::NoCommand));
     }
 }
