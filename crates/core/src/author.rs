@@ -15,7 +15,7 @@ use crate::ops::{
     CellOp, MemberOp, Role, Subject, TicketTerms, ValueName, encode_cells, encode_members,
 };
 use crate::path::{Path, PathError};
-use crate::rows::{Branch, BranchNo, META_OWN, Own, Row};
+use crate::rows::{Branch, BranchNo, Own};
 use crate::storage::{StorageError, WriteTx};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -96,7 +96,7 @@ impl Ledger<'_> {
         }
         let device = author.key.node_id();
         let needed = if draft.members.is_empty() { Role::Write } else { Role::Admin };
-        let grant = self.view().writing_grant(&device, needed)?;
+        let grant = self.writing_grant(&device, needed)?;
         let grant = grant.ok_or_else(|| not_permitted(&device, needed))?;
         let log = self.own_log(author)?;
         let mut payloads: Vec<(StoreId, Payload)> = ops
@@ -139,7 +139,7 @@ impl Ledger<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn seal(&mut self, author: &Author<'_>) -> Result<(), StorageError> {
-        let Some(own) = self.view().own()? else {
+        let Some(own) = self.own()? else {
             return Ok(());
         };
         for branch in self.branches_of(&own.log)? {
@@ -164,7 +164,7 @@ impl Ledger<'_> {
     /// wrote to it; then a new one.
     fn own_log(&mut self, author: &Author<'_>) -> Result<LogId, StorageError> {
         let device = author.key.node_id();
-        if let Some(own) = self.view().own()? {
+        if let Some(own) = self.own()? {
             let branches = self.branches_of(&own.log)?;
             let untouched = match branches[..] {
                 [] => own.seq == 0,
@@ -182,18 +182,8 @@ impl Ledger<'_> {
             }
         }
         let log = LogId { device, epoch: author.fresh_epoch };
-        self.put_own(author, log, 0, EntryId([0; 32]))?;
+        self.set_own(Own { log, seq: 0, id: EntryId([0; 32]), instance: author.instance });
         Ok(log)
-    }
-
-    fn put_own(
-        &mut self,
-        author: &Author<'_>,
-        log: LogId,
-        seq: u64,
-        id: EntryId,
-    ) -> Result<(), StorageError> {
-        Own { log, seq, id, instance: author.instance }.put(self.tx, META_OWN)
     }
 
     fn write(
@@ -238,7 +228,7 @@ impl Ledger<'_> {
 
     /// The first signed place from which `grant` can be seen.
     fn head_over(&mut self, grant: &GrantRef) -> Result<Option<Parent>, StorageError> {
-        let grant = membership::find(&self.view(), grant)?.ok_or_else(|| corrupt("a grant"))?;
+        let (_, grant) = self.grant(grant)?.ok_or_else(|| corrupt("a grant"))?;
         let Some((seq, _)) = self.view().next_head(grant.branch, grant.seq - 1)? else {
             return Ok(None);
         };
@@ -292,7 +282,8 @@ impl Ledger<'_> {
         }
         let branches: Vec<BranchNo> = parents.iter().map(|p| p.branch).collect();
         self.append(&entry, number, &branches)?;
-        self.put_own(author, log, entry.header().seq, entry.id())?;
+        let (seq, id, instance) = (entry.header().seq, entry.id(), author.instance);
+        self.set_own(Own { log, seq, id, instance });
         Ok(entry)
     }
 
@@ -371,7 +362,11 @@ impl Ledger<'_> {
     }
 
     fn live_names(&self, store: &StoreId, path: &Path) -> Result<Vec<ValueName>, StorageError> {
-        Ok(sorted(self.view().cell(store, path)?.iter().map(|v| v.name).collect()))
+        let values = match self.known_number(store)? {
+            Some(number) => self.view().cell_in(number, path)?,
+            None => Vec::new(),
+        };
+        Ok(sorted(values.iter().map(|v| v.name).collect()))
     }
 }
 
@@ -452,7 +447,7 @@ pub fn create(
     let mut ledger = Ledger::open(tx)?;
     let branch = ledger.branch_after(&log, None)?.ok_or_else(|| corrupt("a log"))?;
     ledger.append(&entry, branch, &[])?;
-    ledger.put_own(author, log, 1, entry.id())?;
+    ledger.set_own(Own { log, seq: 1, id: entry.id(), instance: author.instance });
     ledger.seal(author)?;
     ledger.finish()?;
     Ok(database)

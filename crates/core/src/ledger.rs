@@ -10,17 +10,17 @@ use crate::frontier::tip_element;
 use crate::head::Head;
 use crate::id::{DatabaseId, LogId, Position, Seq};
 use crate::key::Signature;
+use crate::known::Known;
 use crate::limits;
 use crate::lthash::LtHash;
 use crate::membership;
 use crate::rows::{
     Branch, BranchNo, Counters, EntryRow, HeadRow, META_COUNTERS, META_DATABASE, META_FRONTIER,
-    Row, StoreNo, StoreRow, Tip, branch_key, grant_id_key, key32, last4, log_key,
+    Row, StoreNo, StoreRow, Tip, branch_key, key32, log_key,
 };
-use crate::storage::{Order, ReadTx, StorageError, Table, WriteTx};
+use crate::storage::{ReadTx, StorageError, Table, WriteTx};
 use crate::view::View;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 
 /// One write transaction on a replica. What changes often is kept here and written once by [`Self::finish`].
 pub struct Ledger<'t> {
@@ -32,6 +32,7 @@ pub struct Ledger<'t> {
     by_log: BTreeMap<LogId, Vec<BranchNo>>,
     stores: BTreeMap<StoreNo, StoreRow>,
     store_numbers: BTreeMap<StoreId, StoreNo>,
+    pub(crate) known: Known,
     changed: Changes,
 }
 
@@ -94,6 +95,7 @@ impl<'t> Ledger<'t> {
             by_log: BTreeMap::new(),
             stores: BTreeMap::new(),
             store_numbers: BTreeMap::new(),
+            known: Known::default(),
             changed: Changes::default(),
         })
     }
@@ -115,8 +117,12 @@ impl<'t> Ledger<'t> {
         for (number, store) in &self.stores {
             store.put(self.tx, &key32(*number))?;
         }
+        self.flush_own()?;
         self.counters.put(self.tx, META_COUNTERS)?;
-        self.tx.put(Table::Meta, META_FRONTIER, &self.frontier.to_bytes())
+        if self.changed.frontier {
+            self.tx.put(Table::Meta, META_FRONTIER, &self.frontier.to_bytes())?;
+        }
+        Ok(())
     }
 
     /// The database.
@@ -214,10 +220,7 @@ impl<'t> Ledger<'t> {
     }
 
     pub(crate) fn store_number(&mut self, id: &StoreId) -> Result<StoreNo, StorageError> {
-        if let Some(&number) = self.store_numbers.get(id) {
-            return Ok(number);
-        }
-        let number = match cells::store_number(as_read(self.tx), id)? {
+        let number = match self.known_number(id)? {
             Some(number) => number,
             None => {
                 self.counters.stores += 1;
@@ -233,8 +236,18 @@ impl<'t> Ledger<'t> {
                 number
             }
         };
-        self.store_numbers.insert(id.clone(), number);
+        if !self.store_numbers.contains_key(id) {
+            self.store_numbers.insert(id.clone(), number);
+        }
         Ok(number)
+    }
+
+    /// The number of a store that something was written to.
+    pub(crate) fn known_number(&self, id: &StoreId) -> Result<Option<StoreNo>, StorageError> {
+        match self.store_numbers.get(id) {
+            Some(&number) => Ok(Some(number)),
+            None => cells::store_number(&*self.tx, id),
+        }
     }
 
     pub(crate) fn store(&mut self, number: StoreNo) -> Result<&mut StoreRow, StorageError> {
@@ -266,7 +279,9 @@ impl<'t> Ledger<'t> {
         self.changed.entries += 1;
         for (store, payload) in entry.payloads() {
             let number = self.store_number(store)?;
-            self.changed.stores.insert(store.clone());
+            if !self.changed.stores.contains(store) {
+                self.changed.stores.insert(store.clone());
+            }
             let Some(bytes) = payload.bytes() else {
                 continue;
             };
@@ -293,9 +308,7 @@ impl<'t> Ledger<'t> {
         let grant = if header.salt.is_some() {
             0
         } else {
-            let key = grant_id_key(&header.grant.entry, header.grant.index);
-            let number = self.tx.get(Table::GrantById, &key)?.ok_or_else(|| corrupt("a grant"))?;
-            last4(&number)?
+            self.grant(&header.grant)?.ok_or_else(|| corrupt("a grant"))?.0
         };
         let payloads = entry
             .payloads()
@@ -329,10 +342,10 @@ impl<'t> Ledger<'t> {
     ) -> Result<(), StorageError> {
         for (parent, &number) in header.parents.iter().zip(parents) {
             if self.branch(number)?.tip.seq == parent.seq {
-                self.tx.delete(Table::Uncovered, &key32(number))?;
+                self.set_uncovered(number, false)?;
             }
         }
-        self.tx.put(Table::Uncovered, &key32(branch), &[])
+        self.set_uncovered(branch, true)
     }
 
     fn advance(&mut self, entry: &Entry, branch: BranchNo) -> Result<(), StorageError> {
@@ -344,16 +357,6 @@ impl<'t> Ledger<'t> {
         row.timestamp = header.timestamp;
         row.unsigned = (row.unsigned.0 + count, row.unsigned.1.saturating_add(bytes));
         Ok(())
-    }
-
-    /// Branches whose tip nothing builds on, ascending.
-    pub(crate) fn uncovered(&self) -> Result<Vec<BranchNo>, StorageError> {
-        let mut found = Vec::new();
-        self.tx.scan(Table::Uncovered, &[], None, Order::Ascending, &mut |key, _| {
-            found.push(last4(key));
-            ControlFlow::Continue(())
-        })?;
-        found.into_iter().collect()
     }
 
     /// Keeps the head over `at`, in `branch` above its last one, and drops that if no run then exceeds the limits (nothing

@@ -18,6 +18,7 @@ pub mod frontier;
 pub mod head;
 pub mod id;
 pub mod key;
+mod known;
 pub mod ledger;
 pub mod limits;
 pub mod lthash;

@@ -4,7 +4,7 @@
 use crate::entry::{Entry, GrantRef, Header, StoreKind, Timestamp};
 use crate::error::{Error, Refusal};
 use crate::id::{NodeId, Seq};
-use crate::ledger::{Ledger, as_read};
+use crate::ledger::Ledger;
 use crate::ops::{
     Decoded, MemberOp, Role, Subject, TicketTerms, decode_members, encode_members, members_of,
     redemption_holds,
@@ -52,7 +52,7 @@ pub(crate) fn apply(
     let used_number = if genesis {
         1
     } else {
-        number_of(as_read(ledger.tx), &entry.header().grant)?.unwrap_or(0)
+        ledger.grant(&entry.header().grant)?.map_or(0, |(number, _)| number)
     };
     let used = if genesis { None } else { Some(ledger.view().grant(used_number)?) };
     for (index, op) in ops.into_iter().enumerate() {
@@ -90,6 +90,7 @@ pub(crate) fn apply(
 }
 
 fn record(ledger: &mut Ledger<'_>, row: &GrantRow) -> Result<(), StorageError> {
+    ledger.forget_strongest();
     ledger.counters.grants += 1;
     let number = key32(ledger.counters.grants);
     row.put(ledger.tx, &number)?;
@@ -116,15 +117,13 @@ fn sum(
     Ok(())
 }
 
-fn number_of(tx: &dyn ReadTx, grant: &GrantRef) -> Result<Option<GrantNo>, StorageError> {
+pub(crate) fn number_of(
+    tx: &dyn ReadTx,
+    grant: &GrantRef,
+) -> Result<Option<GrantNo>, StorageError> {
     tx.get(Table::GrantById, &grant_id_key(&grant.entry, grant.index))?
         .map(|number| last4(&number))
         .transpose()
-}
-
-/// The grant of that name, if it is held.
-pub(crate) fn find(view: &View<'_>, grant: &GrantRef) -> Result<Option<GrantRow>, StorageError> {
-    number_of(view.tx, grant)?.map(|number| view.grant(number)).transpose()
 }
 
 /// What an entry needs its grant to allow.
@@ -157,7 +156,7 @@ pub(crate) fn check(
 ) -> Result<(), Error> {
     let header = entry.header();
     let (log, seq) = (header.log, header.seq);
-    let grant = find(&ledger.view(), &header.grant)?.ok_or(Refusal::Grant { log, seq })?;
+    let (_, grant) = ledger.grant(&header.grant)?.ok_or(Refusal::Grant { log, seq })?;
     if prev_grant != Some(header.grant) && !in_past(ledger, below, &grant)? {
         return Err(Refusal::Grant { log, seq }.into());
     }
@@ -167,7 +166,7 @@ pub(crate) fn check(
 /// As [`check`] for an entry made here, whose grant was looked up among those in its past.
 pub(crate) fn check_right(ledger: &mut Ledger<'_>, entry: &Entry) -> Result<(), Error> {
     let Header { log, seq, grant, .. } = *entry.header();
-    let grant = find(&ledger.view(), &grant)?.ok_or(Refusal::Grant { log, seq })?;
+    let (_, grant) = ledger.grant(&grant)?.ok_or(Refusal::Grant { log, seq })?;
     Ok(check_use(entry, &grant)?)
 }
 
@@ -275,7 +274,7 @@ impl View<'_> {
         numbers.into_iter().map(|n| self.grant(n?)).collect()
     }
 
-    fn strongest(&self, device: &NodeId) -> Result<Option<GrantRow>, StorageError> {
+    pub(crate) fn strongest(&self, device: &NodeId) -> Result<Option<GrantRow>, StorageError> {
         let mut grants = self.grants_of(&Subject::Device(*device))?;
         grants.extend(self.grants_of(&Subject::Anyone)?);
         // Highest role, then highest rank: low priority number, small depth, low id.
@@ -290,15 +289,6 @@ impl View<'_> {
     /// [`StorageError`].
     pub fn role_of(&self, device: &NodeId) -> Result<Option<Role>, StorageError> {
         Ok(self.strongest(device)?.map(|g| g.role))
-    }
-
-    /// The grant that `device` writes with.
-    pub(crate) fn writing_grant(
-        &self,
-        device: &NodeId,
-        needed: Role,
-    ) -> Result<Option<GrantRow>, StorageError> {
-        Ok(self.strongest(device)?.filter(|g| g.role >= needed))
     }
 
     /// The grant of the ticket with this public key.

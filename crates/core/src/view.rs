@@ -122,6 +122,16 @@ impl<'t> View<'t> {
         found.into_iter().collect()
     }
 
+    /// Branches whose tip nothing builds on, ascending.
+    pub(crate) fn uncovered(&self) -> Result<Vec<BranchNo>, StorageError> {
+        let mut found = Vec::new();
+        self.tx.scan(Table::Uncovered, &[], None, Order::Ascending, &mut |key, _| {
+            found.push(last4(key));
+            ControlFlow::Continue(())
+        })?;
+        found.into_iter().collect()
+    }
+
     /// Arrival number of the entry that `branch` itself owns at `seq`.
     pub(crate) fn arrival(&self, branch: BranchNo, seq: Seq) -> Result<u64, StorageError> {
         let (from, to) = (branch_key(branch, 0), branch_key(branch, seq + 1));
