@@ -212,7 +212,8 @@ impl Channel {
             level_told: None,
             their_level: false,
             busy: false,
-            their_busy: false,
+            // Until it says otherwise: equal digests at the opening say nothing of what it works on.
+            their_busy: true,
             recompares: 0,
             wanted: BTreeSet::new(),
             asked: VecDeque::new(),
