@@ -200,6 +200,17 @@ impl Running {
         self.complaints.try_iter().map(|(_, line)| line).collect::<Vec<_>>().join("\n")
     }
 
+    /// Asks it to end in good order, and returns what it complained of until it did.
+    pub(crate) fn end(mut self) -> Result<String> {
+        process::read(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
+        let start = Instant::now();
+        while self.ended()?.is_none() && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let said = self.complaints.iter();
+        Ok(said.map(|(_, line)| line).collect::<Vec<_>>().join("\n"))
+    }
+
     /// How it ended, if it did.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().map_err(|source| Error::Start { command: self.line.clone(), source })

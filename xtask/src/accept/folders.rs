@@ -81,7 +81,7 @@ struct Pair {
     in_b: PathBuf,
     proxy: Proxy,
     random: Random,
-    _sharing: Running,
+    sharing: Running,
 }
 
 impl Pair {
@@ -98,10 +98,19 @@ impl Pair {
         print!("{}", b.run(&["join", &ticket, &text(&in_b)])?);
         println!("ok  joined in {}: {} through the proxy", since(start), bytes(proxy.total()));
         let random = Random::from_environment();
-        Ok(Self { a, b, in_a, in_b, proxy, random, _sharing: sharing })
+        Ok(Self { a, b, in_a, in_b, proxy, random, sharing })
     }
 
     fn try_everything(mut self) -> Result<()> {
+        let result = self.try_all();
+        let said = self.sharing.end()?;
+        if result.is_err() {
+            println!("the sharing side said:\n{said}");
+        }
+        result
+    }
+
+    fn try_all(&mut self) -> Result<()> {
         tree::compare(&self.in_a, &self.in_b)?;
         self.idle()?;
         self.edited_on_both_sides()?;
