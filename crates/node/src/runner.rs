@@ -294,6 +294,12 @@ impl Runner {
     }
 
     fn on_event(&mut self, channel: ChannelNo, event: Event) {
+        if let Event::Closed { code, text, .. } = event {
+            // The channel is gone already, and one that was refused never opened.
+            self.on_closed(channel, code, text);
+            self.task.progress.send_replace(self.progress);
+            return;
+        }
         let database = self.session.channel(channel).map(|c| c.database);
         let replica = database
             .or_else(|| self.joined.get(&channel).copied())
@@ -333,8 +339,7 @@ impl Runner {
                 self.attend(channel, &replica);
             }
             Event::BlobSent { bytes } => self.progress.bytes_sent += bytes,
-            Event::Progress => {}
-            Event::Closed { code, text, .. } => self.on_closed(channel, code, text),
+            Event::Progress | Event::Closed { .. } => {}
         }
         self.task.progress.send_replace(self.progress);
     }
