@@ -48,6 +48,8 @@ pub(crate) struct Joined {
     /// From connecting until both sides were settled.
     pub(crate) seconds: f64,
     pub(crate) entries: u64,
+    /// Entries held afterwards, as `db info` counts them.
+    pub(crate) held: u64,
     /// Of entries, as they were on the wire.
     pub(crate) bytes: u64,
     pub(crate) peak: u64,
@@ -131,6 +133,7 @@ pub(crate) fn join(home: &Path, ticket: &str) -> Result<()> {
     say(&Joined {
         seconds: start.elapsed().as_secs_f64(),
         entries: report.progress.entries_received,
+        held: replica.read(|view| view.totals())?.entries,
         bytes: report.progress.bytes_received,
         peak: peak::resident()?,
         digest: digest(&replica)?,

@@ -45,6 +45,8 @@ struct Bootstrap {
     ratio: Option<f64>,
     /// Entries that moved in each run, those about members included.
     moved: u64,
+    /// Entries held on the joining side afterwards.
+    held: u64,
     wire_bytes: u64,
     peak_serving: u64,
     peak_joining: u64,
@@ -100,7 +102,7 @@ fn bootstrap(plan: &Plan, keys: Keys, full: &Path, dir: &Path) -> Result<(Bootst
     let made = filled(full, plan.entries, keys)?;
     let (mut rates, mut seconds, mut raws) = (Vec::new(), Vec::new(), Vec::new());
     let (mut serving, mut joining, mut equal) = (0, 0, true);
-    let (mut moved, mut wire, mut digest) = (0, 0, String::new());
+    let (mut moved, mut held, mut wire, mut digest) = (0, 0, 0, String::new());
     for run in 1..=plan.runs {
         let there = dir.join("joining");
         let (here, got) = joined(full, &there)?;
@@ -110,7 +112,7 @@ fn bootstrap(plan: &Plan, keys: Keys, full: &Path, dir: &Path) -> Result<(Bootst
         serving = here.peak.max(serving);
         joining = got.peak.max(joining);
         equal &= here.digest == got.digest && got.entries >= made.held;
-        (moved, wire, digest) = (got.entries, got.bytes, got.digest);
+        (moved, held, wire, digest) = (got.entries, got.held, got.bytes, got.digest);
         let mut line =
             format!("bootstrap run {run}: {:.0} entries/s", got.entries as f64 / got.seconds);
         if plan.commits.is_some() {
@@ -128,6 +130,7 @@ fn bootstrap(plan: &Plan, keys: Keys, full: &Path, dir: &Path) -> Result<(Bootst
         seconds: Spread::of(seconds),
         raw_entries_per_second: raw,
         moved,
+        held,
         wire_bytes: wire,
         peak_serving: serving,
         peak_joining: joining,

@@ -9,6 +9,7 @@ mod device;
 mod dpkg;
 mod folders;
 mod kill;
+mod million;
 mod proxy;
 mod random;
 pub(crate) mod readme;
@@ -47,6 +48,11 @@ const PROGRAMS: &[Program] = &[
         name: "kill",
         about: "a bootstrap goes on after kill -9 of either side at random bytes",
         run: kill::run,
+    },
+    Program {
+        name: "million",
+        about: "a million entries over loopback HTTP, below 200 MB on both sides",
+        run: million::run,
     },
 ];
 
