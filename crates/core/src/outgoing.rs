@@ -366,6 +366,19 @@ impl View<'_> {
         Ok(samples)
     }
 
+    /// The signed tips of a log's branches here.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn tips_of(&self, log: &LogId) -> Result<Vec<Position>, StorageError> {
+        let mut tips = Vec::new();
+        for number in self.branches_of(log)? {
+            let head = self.branch(number)?.head;
+            tips.extend(head.map(|head| Position { log: *log, seq: head.seq, id: head.id }));
+        }
+        Ok(tips)
+    }
+
     /// Tips here in logs of which the peer has a tip that is not held here although the place is: the logs are forked.
     ///
     /// # Errors

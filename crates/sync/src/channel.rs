@@ -1,9 +1,9 @@
 //! One database on a session: compare, plan, stream, apply, stay level. Both sides run the same machine; only who opened
 //! it differs. A sender never exceeds the credit it was given, so a slow receiver bounds it (I7).
 
-use crate::frame::{
-    ChannelNo, Code, DATA_BYTES, Frame, SAMPLES, TIPS_PER_FRAME, Terms, TicketProof,
-};
+use crate::forks::Forks;
+use crate::frame::{ChannelNo, Code, DATA_BYTES, Frame, TIPS_PER_FRAME, Terms, TicketProof};
+use crate::wanted::{self, Wanted};
 use crate::work::{Answer, Work};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
@@ -11,14 +11,16 @@ use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position};
 use anabranch_core::ledger::Changes;
 use anabranch_core::outgoing::Outgoing;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 /// Bytes of data that may be under way in one direction of one channel. Part of the protocol.
 pub const CREDIT: u32 = 1024 * 1024;
 /// Tips of a peer's frontier that are accepted.
 pub const FRONTIER_TIPS: usize = 200_000;
-/// Blobs that a peer may have asked for and not been answered yet.
-const WANTED: usize = 4 * crate::frame::HASHES;
+/// Bytes that a batch has at least: a run brings a signature, and that does not shrink.
+const BATCH_LEAST: usize = 64;
+/// Heads of received runs that are noted for the next batch; what is not noted is at worst sent back.
+const HELD: usize = 8_192;
 /// How often two peers that are level but not equal compare anew before they give up.
 const RECOMPARES: u32 = 3;
 
@@ -140,7 +142,8 @@ pub struct Channel {
     replan: Option<Frontier>,
     /// Found out while the plan was lent.
     held: Vec<Position>,
-    forks: Vec<(LogId, Option<Position>)>,
+    parted: Vec<(LogId, Option<Position>)>,
+    forks: Forks,
     dirty: bool,
     /// Bytes that may be sent; a last blob may overdraw it.
     credit: i64,
@@ -153,7 +156,7 @@ pub struct Channel {
     busy: bool,
     their_busy: bool,
     recompares: u32,
-    wanted: BTreeSet<ChunkHash>,
+    wanted: Wanted,
     asked: VecDeque<ChunkHash>,
     reading: bool,
     pub(crate) closed: bool,
@@ -202,7 +205,8 @@ impl Channel {
             plan: Plan::None,
             replan: None,
             held: Vec::new(),
-            forks: Vec::new(),
+            parted: Vec::new(),
+            forks: Forks::default(),
             dirty: false,
             credit: i64::from(CREDIT),
             unacknowledged: 0,
@@ -215,12 +219,16 @@ impl Channel {
             // Until it says otherwise: equal digests at the opening say nothing of what it works on.
             their_busy: true,
             recompares: 0,
-            wanted: BTreeSet::new(),
+            wanted: Wanted::default(),
             asked: VecDeque::new(),
             reading: false,
             closed: false,
             out: vec![Emit::Work(Work::Open)],
         }
+    }
+
+    pub(crate) fn is_opener(&self) -> bool {
+        self.opener
     }
 
     pub(crate) fn drain(&mut self) -> Vec<Emit> {
@@ -363,14 +371,16 @@ impl Channel {
             Frame::Tips { tips, last, .. } => self.on_tips(tips, last),
             Frame::Fork { samples, .. } => self.on_fork(samples),
             Frame::ForkPoint { log, held, .. } => {
-                self.forks.push((log, held));
-                self.dirty = true;
+                for held in self.forks.answered(log, held).into_iter().flatten() {
+                    self.parted.push((log, held));
+                    self.dirty = true;
+                }
             }
             Frame::Batch { raw, bytes, .. } => {
                 self.take(bytes.len(), Incoming::Batch { raw, bytes });
             }
             Frame::Blob { hash, bytes, .. } => {
-                if self.wanted.contains(&hash) {
+                if self.wanted.done(&hash) {
                     self.take(bytes.len(), Incoming::Blob { hash, bytes });
                 } else {
                     self.refuse(Code::Protocol, "a blob came that nobody asked for");
@@ -384,16 +394,14 @@ impl Channel {
                 self.event(Event::Progress);
             }
             Frame::Want { hashes, .. } => {
-                if self.asked.len() + hashes.len() > WANTED {
+                if self.asked.len() + hashes.len() > wanted::OPEN {
                     return self.refuse(Code::Limit, "too many blobs were asked for at once");
                 }
                 self.level_told = None;
                 self.asked.extend(hashes);
             }
             Frame::NoBlob { hashes, .. } => {
-                for hash in &hashes {
-                    self.wanted.remove(hash);
-                }
+                let hashes = hashes.into_iter().filter(|hash| self.wanted.done(hash)).collect();
                 self.event(Event::NoBlobs(hashes));
             }
             _ => self.refuse(Code::Protocol, "a frame came that does not belong to a channel"),
@@ -406,8 +414,13 @@ impl Channel {
         if self.taken > CREDIT + DATA_BYTES as u32 {
             return self.refuse(Code::Limit, "more data came than was allowed");
         }
-        if matches!(incoming, Incoming::Batch { .. }) && !self.mine.receive {
-            return self.refuse(Code::Protocol, "entries came that were not asked for");
+        if matches!(incoming, Incoming::Batch { .. }) {
+            if !self.mine.receive {
+                return self.refuse(Code::Protocol, "entries came that were not asked for");
+            }
+            if bytes < BATCH_LEAST {
+                return self.refuse(Code::Protocol, "a batch came that is too short to hold a run");
+            }
         }
         // What comes must be answered with a fresh word on where we stand, and the peer will say anew where it does.
         self.level_told = None;
@@ -436,7 +449,12 @@ impl Channel {
     fn on_fork(&mut self, samples: Vec<Position>) {
         match samples.first() {
             Some(first) if samples.iter().all(|p| p.log == first.log) => {
-                self.work(Work::Fork { samples });
+                match self.forks.asked(&first.log) {
+                    Some(show) => self.work(Work::Fork { samples, show }),
+                    None => {
+                        self.refuse(Code::Limit, "too many branches of logs were shown at once")
+                    }
+                }
             }
             _ => self.refuse(Code::Protocol, "the places along a log are not of one log"),
         }
@@ -457,7 +475,12 @@ impl Channel {
         }
         match answer {
             Answer::Open { digest, readable, ticket } => self.on_open(digest, readable, ticket),
-            Answer::Frontier { frontier, whole } => self.tell_frontier(&frontier, whole),
+            Answer::Frontier { frontier, whole } => {
+                self.tell_frontier(&frontier, whole);
+                if !whole && self.peer_may_read {
+                    self.ask_frontier(None);
+                }
+            }
             Answer::Moved => {
                 // Something was committed since the digests were compared, so they say nothing.
                 self.plan = Plan::None;
@@ -468,33 +491,29 @@ impl Channel {
                 self.plan = Plan::Here(out);
                 self.dirty = true;
                 self.event(Event::Planned { due, lacking });
-                for mut samples in forks {
-                    samples.truncate(SAMPLES);
-                    self.frame(Frame::Fork { channel: self.number, samples });
-                }
+                self.forks.plan(forks);
             }
             Answer::Next { out, batch, digest, readable } => {
                 self.on_next(out, batch, digest, readable);
             }
-            Answer::Fork { log, held } => {
-                self.forks.push((log, held));
-                self.dirty = true;
+            Answer::Fork { log, held, ours } => {
+                self.forks.answer(&log, ours);
                 self.frame(Frame::ForkPoint { channel: self.number, log, held });
             }
             Answer::Applied { entries, changes, heads, digest, readable, waiting } => {
-                self.held.extend(heads);
+                self.note_held(heads);
                 self.digest = digest;
                 let bytes = self.acknowledge();
                 self.event(Event::Applied { entries, bytes, changes });
                 self.on_readable(readable);
-                if waiting && self.incoming.is_empty() && self.recompares < RECOMPARES {
+                let lost = waiting && self.incoming.is_empty();
+                if lost && self.peer_may_read && self.recompares < RECOMPARES {
                     self.recompares += 1;
                     self.ask_frontier(None);
                 }
             }
             Answer::Blobs { found, missing, later } => self.on_blobs(found, missing, later),
             Answer::Stored { hash } => {
-                self.wanted.remove(&hash);
                 let bytes = self.acknowledge();
                 self.event(Event::Blob { hash, bytes });
             }
@@ -538,6 +557,15 @@ impl Channel {
         self.tell_level();
         self.frame(Frame::Credit { channel: self.number, bytes });
         u64::from(bytes)
+    }
+
+    fn note_held(&mut self, heads: Vec<Position>) {
+        if !self.sends() {
+            return;
+        }
+        self.held.extend(heads);
+        self.held.truncate(HELD);
+        self.dirty |= self.held.len() == HELD;
     }
 
     /// What came may have made the peer a member, whom we may now tell more.
@@ -597,10 +625,8 @@ impl Channel {
 
     /// Asks the peer for blobs.
     pub(crate) fn want(&mut self, hashes: &[ChunkHash]) {
-        let new: Vec<_> = hashes.iter().copied().filter(|h| self.wanted.insert(*h)).collect();
-        for part in new.chunks(crate::frame::HASHES) {
-            self.frame(Frame::Want { channel: self.number, hashes: part.to_vec() });
-        }
+        self.wanted.add(hashes);
+        self.go_on();
     }
 
     /// Starts whatever can be started now.
@@ -610,6 +636,7 @@ impl Channel {
         }
         self.apply_next();
         self.plan_next();
+        self.ask_next();
         self.send_next();
         self.tell_level();
         self.recompare();
@@ -642,9 +669,23 @@ impl Channel {
         }
     }
 
+    /// Asks for blobs, and where branches of forked logs part.
+    fn ask_next(&mut self) {
+        while let Some(hashes) = self.wanted.next() {
+            self.frame(Frame::Want { channel: self.number, hashes });
+        }
+        while self.peer_may_read
+            && let Some(samples) = self.forks.next()
+        {
+            self.frame(Frame::Fork { channel: self.number, samples });
+        }
+    }
+
     fn send_next(&mut self) {
         let room = self.credit >= DATA_BYTES as i64;
-        if room && !self.reading && !self.asked.is_empty() {
+        // Not while a batch is being put together: both would spend the same credit.
+        let away = matches!(self.plan, Plan::Away);
+        if room && !away && !self.reading && !self.asked.is_empty() {
             self.reading = true;
             let hashes = self.asked.drain(..self.asked.len().min(8)).collect();
             self.work(Work::ReadBlobs { hashes });
@@ -657,7 +698,7 @@ impl Channel {
             && let Plan::Here(out) = std::mem::replace(&mut self.plan, Plan::Away)
         {
             self.dirty = false;
-            let (held, forks) = (std::mem::take(&mut self.held), std::mem::take(&mut self.forks));
+            let (held, forks) = (std::mem::take(&mut self.held), std::mem::take(&mut self.parted));
             self.work(Work::Next { out, held, forks, budget: self.credit.max(0) as usize });
         }
     }
@@ -668,7 +709,8 @@ impl Channel {
             Plan::Here(_) => !self.dirty || !self.sends(),
             Plan::None | Plan::Away => false,
         };
-        compared && self.replan.is_none() && self.is_idle()
+        let parted = !self.peer_may_read || self.forks.is_settled();
+        compared && parted && self.replan.is_none() && self.is_idle()
     }
 
     fn is_idle(&self) -> bool {

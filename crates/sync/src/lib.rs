@@ -6,7 +6,9 @@
 //! [`anabranch_core::storage::Storage`] wherever the caller wants it done.
 
 pub mod channel;
+mod forks;
 pub mod frame;
 pub mod pending;
 pub mod session;
+mod wanted;
 pub mod work;

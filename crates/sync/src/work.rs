@@ -88,6 +88,8 @@ pub enum Work {
     Fork {
         /// All of one log, from the tip downwards.
         samples: Vec<Position>,
+        /// Whether the peer is to be shown our branches of that log.
+        show: bool,
     },
     /// Verify and apply a batch.
     Apply {
@@ -159,6 +161,8 @@ pub enum Answer {
         log: LogId,
         /// The highest place held.
         held: Option<Position>,
+        /// Places along our branches, if they were asked for.
+        ours: Vec<Vec<Position>>,
     },
     /// To [`Work::Apply`].
     Applied {
@@ -218,7 +222,7 @@ impl Access<'_> {
             Work::Level { digest } => self.level(&digest),
             Work::Plan { peer } => self.plan(&peer),
             Work::Next { out, held, forks, budget } => self.next(out, &held, &forks, budget),
-            Work::Fork { samples } => self.fork(&samples),
+            Work::Fork { samples, show } => self.fork(&samples, show),
             Work::Apply { raw, bytes } => self.apply(raw, &bytes),
             Work::ReadBlobs { hashes } => self.read_blobs(hashes),
             Work::PutBlob { hash, bytes } => self.put_blob(hash, bytes),
@@ -322,7 +326,7 @@ impl Access<'_> {
         Ok(Answer::Next { out, batch, digest, readable: true })
     }
 
-    fn fork(&self, samples: &[Position]) -> Result<Answer, Error> {
+    fn fork(&self, samples: &[Position], show: bool) -> Result<Answer, Error> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
         let log = samples.first().map(|p| p.log).ok_or(Error::Empty)?;
@@ -333,7 +337,10 @@ impl Access<'_> {
                 break;
             }
         }
-        Ok(Answer::Fork { log, held })
+        let tips = if show { view.tips_of(&log)? } else { Vec::new() };
+        let ours = tips.iter().filter(|tip| Some(**tip) != held).map(|tip| view.samples(tip));
+        let ours = ours.collect::<Result<_, StorageError>>()?;
+        Ok(Answer::Fork { log, held, ours })
     }
 
     fn apply(&self, raw: u32, bytes: &[u8]) -> Result<Answer, Error> {
