@@ -304,6 +304,15 @@ impl Session {
             });
             return;
         }
+        if self.channels.values().any(|open| open.database == database && !open.is_opener()) {
+            let text = "the database is open on this session already";
+            self.send(&Frame::Refused {
+                channel: number,
+                code: Code::Limit,
+                text: text.to_owned(),
+            });
+            return;
+        }
         let mut channel =
             Channel::new(number, database, self.config.binding, false, direction, None);
         channel.ticket = self.valid_ticket(&database, ticket);
