@@ -57,6 +57,18 @@ impl Node {
         }
     }
 
+    /// The same storage, for writing while a session borrows the node.
+    pub(crate) fn same(&self) -> Self {
+        let (storage, pending) = (self.storage.clone(), Mutex::default());
+        let (clock, epoch, instance) = (self.clock, self.epoch, self.instance);
+        Self { key: self.key.clone(), storage, pending, clock, epoch, instance }
+    }
+
+    /// Another node with the same key and a copy of what is held.
+    pub(crate) fn copy(&self) -> Self {
+        Self { storage: Arc::new(self.storage.fork(self.instance)), ..self.same() }
+    }
+
     fn author(&mut self) -> Author<'_> {
         self.clock += 10;
         self.epoch += 1;
@@ -95,7 +107,7 @@ impl Node {
     }
 
     pub(crate) fn put(&mut self, key: &str, value: &str) -> Option<Entry> {
-        let draft = Draft { writes: vec![put(key, value)], members: vec![] };
+        let draft = draft(&[(key, value)]);
         self.with(|ledger, author| ledger.commit(author, &draft).unwrap())
     }
 
@@ -132,6 +144,10 @@ impl Node {
     }
 }
 
+pub(crate) fn draft(values: &[(&str, &str)]) -> Draft {
+    Draft { writes: values.iter().map(|(key, value)| put(key, value)).collect(), members: vec![] }
+}
+
 pub(crate) fn put(key: &str, value: &str) -> Write {
     Write {
         store: StoreId::table("t"),
@@ -156,6 +172,9 @@ pub(crate) struct Outcome {
     pub(crate) closed: Vec<(usize, Code, String)>,
     pub(crate) settled: bool,
     pub(crate) largest: usize,
+    /// Blobs that were stored, and those that were not to be had.
+    pub(crate) blobs: u64,
+    pub(crate) missing: Vec<ChunkHash>,
 }
 
 pub(crate) struct Run<'a> {
@@ -250,6 +269,8 @@ impl<'a> Run<'a> {
                 self.outcome.applied += 1;
                 self.outcome.new[side] += entries;
             }
+            Output::Event(_, Event::Blob { .. }) => self.outcome.blobs += 1,
+            Output::Event(_, Event::NoBlobs(hashes)) => self.outcome.missing.extend(hashes),
             Output::Event(_, Event::Closed { code, text, by_peer: false }) => {
                 self.outcome.closed.push((side, code, text));
             }

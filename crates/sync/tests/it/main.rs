@@ -5,8 +5,13 @@
 
 mod harness;
 mod net;
+mod rogue;
 
+mod blobs;
+mod credit;
+mod forks;
 mod random;
+mod rights;
 mod sessions;
 
 use proptest::test_runner::{Config, RngSeed};

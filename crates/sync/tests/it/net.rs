@@ -2,6 +2,7 @@
 //! storage work is done and its answers come back one at a time, as on threads and networks of any speed.
 
 use crate::harness::{Node, TableBlobs};
+use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::Timestamp;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::key::DeviceKey;
@@ -112,6 +113,12 @@ impl Net {
         for end in self.lines.iter_mut().flat_map(|line| &mut line.ends) {
             end.stale |= end.node == node;
         }
+    }
+
+    /// One end of a link asks for blobs.
+    pub(crate) fn want(&mut self, line: usize, side: usize, hashes: &[ChunkHash]) {
+        self.lines[line].ends[side].session.want(0, hashes);
+        self.drain(line);
     }
 
     fn moves(&self) -> Vec<(usize, usize, Move)> {

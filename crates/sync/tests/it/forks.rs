@@ -1,0 +1,139 @@
+//! Forked logs: both sides get each other's branches, and little that they have.
+
+use crate::harness::{Node, join, sync};
+use crate::rogue::{OPEN, Rogue};
+use anabranch_core::id::{DatabaseId, EntryId, LogId, Position};
+use anabranch_core::ops::Role;
+use anabranch_sync::frame::{Code, Frame};
+
+/// Writes many entries in one transaction.
+fn grow(node: &mut Node, name: &str, count: usize) {
+    node.with(|ledger, author| {
+        for n in 0..count {
+            let draft = crate::harness::draft(&[(&format!("{name} {}", n % 50), "v")]);
+            ledger.commit(author, &draft).unwrap();
+        }
+    });
+}
+
+/// A host, and a device whose state directory was copied after `common` entries; the copies then went their own ways.
+fn forked(common: usize, first: usize, second: usize) -> (Node, Node, Node, DatabaseId) {
+    let mut host = Node::new(1);
+    let database = host.create();
+    let mut a = join(&mut host, 2, database, Role::Write);
+    grow(&mut a, "common", common);
+    let mut b = a.copy();
+    b.epoch += 1 << 40;
+    grow(&mut a, "a", first);
+    grow(&mut b, "b", second);
+    (host, a, b, database)
+}
+
+/// Both get the other's branch; returns how many entries were sent although they were held.
+fn meet(a: &Node, b: &Node, database: DatabaseId) -> u64 {
+    let outcome = sync(a, b, database);
+    assert!(outcome.settled, "{outcome:?}");
+    assert_eq!(a.frontier(), b.frontier());
+    assert_eq!(a.digest(), b.digest());
+    outcome.sent - outcome.new.iter().sum::<u64>()
+}
+
+#[test]
+fn deep_forks_cost_little_more_than_what_differs() {
+    for (common, first, second) in [
+        (5_000, 5_000, 3),
+        (5_000, 3, 5_000),
+        (9_990, 10, 10),
+        (10, 1_000, 1_000),
+        (1, 300, 1),
+        (2_000, 1_500, 700),
+    ] {
+        let (_, a, b, database) = forked(common, first, second);
+        let duplicates = meet(&a, &b, database);
+        let differs = (first + second) as u64;
+        assert!(duplicates <= differs, "{common} {first} {second}: {duplicates} sent for nothing");
+    }
+}
+
+#[test]
+fn several_branches_of_one_log_find_each_other() {
+    let (host, mut a, mut b, database) = forked(1_000, 0, 0);
+    let mut copies: Vec<Node> = (0..4u64)
+        .map(|n| {
+            let mut copy = a.copy();
+            copy.epoch += (n + 2) << 40;
+            copy
+        })
+        .collect();
+    for (n, copy) in copies.iter_mut().enumerate() {
+        grow(copy, &format!("copy {n}"), 20 + 10 * n);
+    }
+    grow(&mut a, "a", 15);
+    grow(&mut b, "b", 5);
+    for (x, y) in [(&a, &copies[0]), (&b, &copies[1]), (&copies[2], &copies[3])] {
+        meet(x, y, database);
+    }
+    let mut duplicates = meet(&a, &b, database);
+    duplicates += meet(&copies[2], &a, database);
+    assert!(duplicates < 600, "{duplicates}");
+    meet(&host, &copies[3], database);
+    for copy in copies.iter().chain([&b]) {
+        meet(copy, &a, database);
+        meet(copy, &host, database);
+        assert_eq!(copy.frontier(), a.frontier());
+    }
+    meet(&host, &a, database);
+    assert_eq!(host.frontier(), a.frontier());
+}
+
+#[test]
+fn a_log_forked_at_its_very_first_place() {
+    let mut host = Node::new(1);
+    let database = host.create();
+    let template = join(&mut host, 2, database, Role::Write);
+    let (mut a, mut b) = (template.copy(), template.copy());
+    // The same new epoch drawn twice: as bad as a random source can be.
+    a.instance = [70; 32];
+    b.instance = [71; 32];
+    a.epoch = 99;
+    b.epoch = 99;
+    a.put("a", "1");
+    b.put("b", "2");
+    a.put("a", "3");
+    meet(&a, &b, database);
+    meet(&host, &a, database);
+    assert_eq!(host.frontier(), b.frontier());
+    assert_eq!(host.values("a"), ["3"]);
+    assert_eq!(host.values("b"), ["2"]);
+}
+
+#[test]
+fn answers_that_nobody_asked_for_take_no_memory() {
+    let (host, a, _, database) = forked(1, 0, 0);
+    let mut rogue = Rogue::greet(&host, a.key.clone(), database);
+    rogue.open(OPEN, None);
+    let frontier = a.view(|v| v.frontier().unwrap());
+    rogue.frontier(&frontier);
+    // No credit is left, so nothing is taken up.
+    let usual = format!("{:?}", rogue.session.channel(0)).len();
+    for n in 0..2_000u64 {
+        let log = LogId { device: a.key.node_id(), epoch: n };
+        let held = Some(Position { log, seq: n, id: EntryId([7; 32]) });
+        rogue.session.receive(&Frame::ForkPoint { channel: 0, log, held }.encode());
+    }
+    let now = format!("{:?}", rogue.session.channel(0)).len();
+    assert!(now < usual + 1_000, "{usual} to {now}");
+}
+
+#[test]
+fn a_peer_that_shows_forks_without_end_is_refused() {
+    let (host, a, _, database) = forked(1, 0, 0);
+    let mut rogue = Rogue::greet(&host, a.key.clone(), database);
+    rogue.open(OPEN, None);
+    let log = LogId { device: a.key.node_id(), epoch: 3 };
+    let samples = vec![Position { log, seq: 3, id: EntryId([7; 32]) }; 70];
+    let frame = Frame::Fork { channel: 0, samples }.encode();
+    (0..2_000).for_each(|_| rogue.session.receive(&frame));
+    rogue.pump();
+    assert!(matches!(&rogue.closed[..], [(Code::Limit, _)]), "{:?}", rogue.closed);
+}
