@@ -64,12 +64,7 @@ impl Notice {
 }
 
 /// Looks after each change of the log, until the watcher or the replica is gone.
-fn follow(
-    changed: &Receiver<()>,
-    replica: &Weak<Replica>,
-    storage: &SqliteStorage,
-    mut seen: u64,
-) {
+fn follow(changed: &Receiver<()>, replica: &Weak<Replica>, storage: &SqliteStorage, mut seen: u64) {
     let mut looks = LOOKS.iter();
     loop {
         let next = match looks.next() {

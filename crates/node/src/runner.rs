@@ -294,6 +294,15 @@ impl Runner {
     }
 
     fn on_event(&mut self, channel: ChannelNo, event: Event) {
+        // A channel that is refused at its opening belongs to no replica any more, and whoever opened it waits for this.
+        let event = match event {
+            Event::Closed { code, text, .. } => {
+                self.on_closed(channel, code, text);
+                self.task.progress.send_replace(self.progress);
+                return;
+            }
+            event => event,
+        };
         if let Event::Closed { code, text, .. } = event {
             // The channel is gone already, and one that was refused never opened.
             self.on_closed(channel, code, text);
