@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod limits;
 pub mod lthash;
 pub mod membership;
+mod names;
 pub mod ops;
 pub mod outgoing;
 pub mod path;

@@ -6,7 +6,8 @@ use crate::error::corrupt;
 use crate::frontier::Frontier;
 use crate::id::{LogId, Position, Seq};
 use crate::key::Signature;
-use crate::rows::{BranchNo, HeadRow};
+use crate::names::Names;
+use crate::rows::{BranchNo, EntryRow, HeadRow};
 use crate::run::Run;
 use crate::storage::StorageError;
 use crate::view::View;
@@ -275,7 +276,7 @@ impl View<'_> {
         seq: Seq,
         head: &HeadRow,
     ) -> Result<Run, StorageError> {
-        let database = self.database()?.ok_or_else(|| corrupt("the database id"))?;
+        let mut names = Names::new(*self)?;
         let row = self.branch(branch)?;
         let mut prev = match after {
             0 => None,
@@ -283,16 +284,16 @@ impl View<'_> {
         };
         let mut entries: Vec<Entry> = Vec::with_capacity((seq - after) as usize);
         let mut signatures = Vec::new();
-        for at in after + 1..=seq {
-            let stored = self.entry_row(branch, at)?;
+        for stored in self.entry_rows(branch, after + 1, seq)? {
             for parent in &stored.body.parents {
                 signatures.push(self.signature(parent.log, parent.seq)?);
             }
-            let entry = self.rebuild(stored.body, stored.id, row.log, at, prev, database)?;
+            let EntryRow { body, id, seq, .. } = stored;
+            let entry = self.rebuild(&mut names, body, id, row.log, seq, prev)?;
             prev = Some(entry.id());
             entries.push(entry);
         }
-        Ok(Run::new(database, entries, head.signature, signatures))
+        Ok(Run::new(names.database, entries, head.signature, signatures))
     }
 
     fn signature(&self, branch: BranchNo, seq: Seq) -> Result<Signature, StorageError> {

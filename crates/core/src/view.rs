@@ -8,6 +8,7 @@ use crate::frontier::{Frontier, FrontierTip};
 use crate::head::Head;
 use crate::id::{DatabaseId, EntryId, LogId, Position, Seq};
 use crate::lthash::LtHash;
+use crate::names::Names;
 use crate::rows::{
     Branch, BranchNo, Counters, EntryRow, GrantRow, HeadRow, META_COUNTERS, META_DATABASE,
     META_FRONTIER, META_OWN, Own, Row, StoreRow, branch_key, key32, last4, log_key,
@@ -162,6 +163,45 @@ impl<'t> View<'t> {
         if (row.branch, row.seq) == (branch, seq) { Ok(row) } else { Err(corrupt("an entry")) }
     }
 
+    /// The entries that `branch` itself owns from `first` to `last`, with one look-up for each stretch that arrived together.
+    pub(crate) fn entry_rows(
+        &self,
+        branch: BranchNo,
+        first: Seq,
+        last: Seq,
+    ) -> Result<Vec<EntryRow>, StorageError> {
+        let mut rows = Vec::new();
+        let mut at = first;
+        while at <= last {
+            let (arrival, start) = (self.arrival(branch, at)?, at);
+            let end = arrival + (last - at) + 1;
+            let mut failed = None;
+            let (from, to) = (arrival.to_be_bytes(), end.to_be_bytes());
+            self.tx.scan(Table::Entry, &from, Some(&to), Order::Ascending, &mut |_, value| {
+                match EntryRow::place_of(value) {
+                    Ok(place) if place == (branch, at) => {}
+                    _ => return ControlFlow::Break(()),
+                }
+                match EntryRow::from_bytes(value) {
+                    Ok(row) => rows.push(row),
+                    Err(e) => {
+                        failed = Some(e);
+                        return ControlFlow::Break(());
+                    }
+                }
+                at += 1;
+                ControlFlow::Continue(())
+            })?;
+            if let Some(e) = failed {
+                return Err(e);
+            }
+            if at == start {
+                return Err(corrupt("an entry"));
+            }
+        }
+        Ok(rows)
+    }
+
     pub(crate) fn entry_id(&self, branch: BranchNo, seq: Seq) -> Result<EntryId, StorageError> {
         EntryRow::id_of(&self.entry_bytes(branch, seq)?)
     }
@@ -268,38 +308,32 @@ impl<'t> View<'t> {
             let owner = self.owner(branch, row.seq - 1)?;
             Some(self.entry_id(owner, row.seq - 1)?)
         };
-        let database = self.database()?.ok_or_else(|| corrupt("the database id"))?;
-        self.rebuild(row.body, row.id, log, row.seq, prev, database)
+        self.rebuild(&mut Names::new(*self)?, row.body, row.id, log, row.seq, prev)
     }
 
     pub(crate) fn rebuild(
         &self,
+        names: &mut Names<'_>,
         body: Body,
         id: EntryId,
         log: LogId,
         seq: Seq,
         prev: Option<EntryId>,
-        database: DatabaseId,
     ) -> Result<Entry, StorageError> {
         let parents: Vec<Position> = body
             .parents
             .iter()
-            .map(|p| Ok(Position { log: self.branch(p.log)?.log, seq: p.seq, id: p.id }))
+            .map(|p| Ok(Position { log: names.log(p.log)?, seq: p.seq, id: p.id }))
             .collect::<Result<_, StorageError>>()?;
         let genesis = body.salt.is_some();
-        let grant = if genesis {
-            GrantRef::OWN
-        } else {
-            let grant = self.grant(body.grant)?;
-            GrantRef { entry: grant.entry, index: grant.index }
-        };
+        let grant = if genesis { GrantRef::OWN } else { names.grant(body.grant)? };
         let payloads = body
             .payloads
             .into_iter()
-            .map(|(store, payload)| Ok((self.store_row(store)?.id, payload)))
+            .map(|(store, payload)| Ok((names.store(store)?, payload)))
             .collect::<Result<Vec<_>, StorageError>>()?;
         let header = Header {
-            database: (!genesis).then_some(database),
+            database: (!genesis).then_some(names.database),
             log,
             seq,
             prev,
