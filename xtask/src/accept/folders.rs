@@ -38,7 +38,7 @@ fn side_by_side(lab: &Lab, original: &Path) -> Result<()> {
     let device = lab.device("local");
     let here = lab.path("here");
     tree::copy(original, &here)?;
-    let (here, there) = (text(&here), text(&lab.path("there")));
+    let (here, there) = (text(&here), text(lab.path("there")));
     print!("{}", device.run(&["sync", &here, &there])?);
     tree::compare(Path::new(&here), Path::new(&there))?;
     nothing_moved(&device.json(&["sync", &here, &there])?)

@@ -55,7 +55,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let undisturbed = lab.device("undisturbed");
     let start = Instant::now();
     undisturbed.run(&["join", &ticket])?;
-    let plain = Plain { total: proxy.total(), down: proxy.from_target() };
+    let plain = Plain { total: proxy.total(), down: proxy.received() };
     println!("ok  a bootstrap without a kill: {} in {}", bytes(plain.total), since(start));
 
     println!("-- the joining side is killed");
@@ -136,13 +136,13 @@ impl Plain {
 
 /// Joins until so many more bytes came; everything is held back then.
 fn join_until(device: &Device, ticket: &str, proxy: &Proxy, more: u64) -> Result<Running> {
-    let from = proxy.from_target();
+    let from = proxy.received();
     proxy.hold_at(from + more);
     let start = Instant::now();
     let mut child = device.start(&["join", ticket])?;
     while !proxy.is_holding() {
         if let Some(status) = child.ended()? {
-            let got = proxy.from_target() - from;
+            let got = proxy.received() - from;
             println!("    finished ({status}) after {} of {}", bytes(got), bytes(more));
             if status.success() {
                 return Ok(child);

@@ -65,7 +65,7 @@ impl Proxy {
     }
 
     /// The bytes that came from the target since the start.
-    pub(crate) fn from_target(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         lock(&self.shared.state).from_target
     }
 
@@ -210,7 +210,7 @@ mod tests {
         let proxy = Proxy::start(sender(100_000)).unwrap();
         let mut got = Vec::new();
         TcpStream::connect(proxy.address).unwrap().read_to_end(&mut got).unwrap();
-        assert_eq!((got.len(), proxy.from_target(), proxy.total()), (100_000, 100_000, 100_000));
+        assert_eq!((got.len(), proxy.received(), proxy.total()), (100_000, 100_000, 100_000));
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         assert!(stream.read(&mut got).is_err(), "something passed the hold");
         assert!(proxy.is_holding());
-        assert_eq!(proxy.from_target(), 123_456);
+        assert_eq!(proxy.received(), 123_456);
         proxy.cut_and_go_on();
         assert!(matches!(stream.read(&mut got), Ok(0) | Err(_)));
         let mut all = Vec::new();
