@@ -12,6 +12,7 @@ use anabranch_core::ledger::Ledger;
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{JoinHandle, current};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -30,8 +31,12 @@ pub(crate) struct Job {
     pub(crate) reply: oneshot::Sender<Reply>,
 }
 
-/// The way to the thread. It ends when this is dropped, after what waits is committed.
-pub(crate) struct Writer(Mutex<Sender<Job>>);
+/// The way to the thread. Dropping this waits for its end: what waits is committed and signed then, and the storage is
+/// closed in good order even if the process ends right after.
+pub(crate) struct Writer {
+    jobs: Mutex<Option<Sender<Job>>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Writer {
     pub(crate) fn start(
@@ -43,15 +48,26 @@ impl Writer {
         let (jobs, queue) = channel();
         let thread = Thread { storage, key, durability, replica };
         // Without the thread every commit reports that the database is closed.
-        let _ = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("anabranch-writer".into())
             .spawn(move || thread.run(&queue));
-        Self(Mutex::new(jobs))
+        Self { jobs: Mutex::new(Some(jobs)), thread: thread.ok() }
     }
 
     pub(crate) fn send(&self, job: Job) -> Result<(), NodeError> {
-        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = jobs.as_ref().ok_or(NodeError::Closed)?;
         jobs.send(job).map_err(|_| NodeError::Closed)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // The thread itself may hold the last handle for a moment, and cannot wait for itself.
+        if let Some(thread) = self.thread.take().filter(|t| t.thread().id() != current().id()) {
+            let _ = thread.join();
+        }
     }
 }
 

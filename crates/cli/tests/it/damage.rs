@@ -1,10 +1,11 @@
 //! Files that are not what they should be: each is named, and the other databases go on.
 
-use crate::world::{Done, Home};
+use crate::world::{Done, Home, eventually};
 use std::fs;
+use std::path::PathBuf;
 
 /// A home with the databases `good` and `bad`; the file of `bad`.
-fn two() -> (Home, std::path::PathBuf) {
+fn two() -> (Home, PathBuf) {
     let home = Home::new();
     for name in ["good", "bad"] {
         home.ok(&["db", "new", name]);
@@ -12,7 +13,13 @@ fn two() -> (Home, std::path::PathBuf) {
             (0..200).map(|i| format!("{{\"k\":{i},\"v\":\"marked-{i}-{i}\"}}\n")).collect();
         home.fed(rows.as_bytes(), &["db", "import", name, "t", "-", "--key", "k"]);
     }
-    let file = home.json(&["db", "info", "bad"])["file"].as_str().unwrap().into();
+    let file = PathBuf::from(home.json(&["db", "info", "bad"])["file"].as_str().unwrap());
+    // Whoever closes it last moves the write-ahead log into it.
+    let log = file.with_extension("db-wal");
+    eventually("the log is moved into the file", || {
+        home.ok(&["db", "digest", "bad"]);
+        !log.exists()
+    });
     (home, file)
 }
 
@@ -65,15 +72,23 @@ fn a_file_of_a_later_version_is_told() {
 fn a_flipped_byte_is_found_by_verifying() {
     let (home, file) = two();
     let clean = fs::read(&file).unwrap();
-    let places: Vec<usize> =
-        clean.windows(8).enumerate().filter(|(_, w)| w == b"marked-7").map(|(at, _)| at).collect();
-    assert!(places.len() >= 2, "in an entry and in a cell");
-    for at in places {
+    let rows = home.ok(&["db", "export", "bad", "t"]);
+    let marked = clean.windows(8).enumerate().filter(|(_, w)| w == b"marked-7");
+    let mut found = 0;
+    for at in marked.map(|(at, _)| at) {
         let mut bytes = clean.clone();
         bytes[at] ^= 1;
         fs::write(&file, bytes).unwrap();
-        home.run(&["db", "verify", "bad"]).fails(1, "damaged");
+        let done = home.run(&["db", "verify", "bad"]);
+        if done.code == 0 {
+            // A page may hold leftovers that nothing reads.
+            assert_eq!(home.ok(&["db", "export", "bad", "t"]), rows);
+        } else {
+            done.fails(1, "damaged");
+            found += 1;
+        }
     }
+    assert!(found >= 2, "in the entry and in the cell");
     fs::write(&file, clean).unwrap();
     home.ok(&["db", "verify", "bad"]);
 }

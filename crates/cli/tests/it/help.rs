@@ -33,6 +33,13 @@ const COMMANDS: &[&[&str]] = &[
     &["db", "digest"],
     &["db", "verify"],
     &["db", "forget"],
+    &["folder"],
+    &["folder", "log"],
+    &["folder", "conflicts"],
+    &["folder", "resolve"],
+    &["folder", "digest"],
+    &["folder", "verify"],
+    &["folder", "forget"],
 ];
 
 #[test]
@@ -41,7 +48,7 @@ fn help_of_every_command() {
     let mut all = String::new();
     for command in COMMANDS {
         let help = home.ok(&[command, &["-h"][..]].concat());
-        let group = command.is_empty() || *command == ["db"];
+        let group = command.is_empty() || [&["db"][..], &["folder"]].contains(command);
         assert!(group || help.contains("Example"), "{command:?} has no example:\n{help}");
         all.push_str(&format!("$ anabranch {} -h\n{help}\n", command.join(" ")));
     }

@@ -75,6 +75,7 @@ fn a_bootstrap_survives_kills_of_either_side() {
     let most = whole + kills.len() as u64 * (UNDER_WAY + OVERHEAD);
     assert!(sent <= most, "{sent} bytes were sent, at most {most} may be");
     assert_eq!(a.digest("big"), b.digest("big"));
+    unharmed.ok(&["sync"]);
     assert_eq!(a.digest("big"), unharmed.digest("big"));
     b.ok(&["db", "verify", "big"]);
     assert_eq!(

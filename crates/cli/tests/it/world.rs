@@ -69,7 +69,8 @@ impl Home {
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Done {
-        self.command(args).output().unwrap().into()
+        let mut command = self.command(args);
+        within(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// Runs a command that must succeed; what it printed.
@@ -94,7 +95,7 @@ impl Home {
         let mut child = command.spawn().unwrap();
         // A command that fails early does not read all of it.
         let _ = child.stdin.take().unwrap().write_all(input);
-        child.wait_with_output().unwrap().into()
+        within(child)
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
@@ -133,6 +134,22 @@ impl Home {
         assert_eq!(files.len(), 1, "{files:?}");
         files.remove(0)
     }
+}
+
+/// The end of a process, which is killed when it does not come.
+fn within(child: Child) -> Done {
+    let pid = child.id().to_string();
+    let (ended, waits) = std::sync::mpsc::channel();
+    let output = thread::spawn(move || {
+        let output = child.wait_with_output().unwrap();
+        let _ = ended.send(());
+        output
+    });
+    if waits.recv_timeout(PATIENCE).is_err() {
+        let _ = Command::new("kill").args(["-9", &pid]).status();
+        panic!("it does not end: {:?}", output.join().unwrap());
+    }
+    output.join().unwrap().into()
 }
 
 /// Two homes: `a` has the database `notes` and serves it, `b` joined it.
@@ -175,6 +192,10 @@ impl Said {
         self.0.0.lock().unwrap()
     }
 
+    fn all(&self) -> Vec<String> {
+        self.lock().lines.iter().cloned().collect()
+    }
+
     fn next(&self) -> Option<String> {
         let end = Instant::now() + PATIENCE;
         let mut lines = self.lock();
@@ -204,7 +225,7 @@ impl Running {
     pub(crate) fn line(&mut self) -> String {
         self.out
             .next()
-            .unwrap_or_else(|| panic!("it printed nothing; errors: {:?}", self.err.lock().lines))
+            .unwrap_or_else(|| panic!("it printed nothing; errors: {:?}", self.err.all()))
     }
 
     /// Waits for a line on standard error that contains `text`.
