@@ -18,34 +18,13 @@ struct Step {
 }
 
 const STEPS: &[Step] = &[
-    Step {
-        name: "alone",
-        run: alone::check,
-    },
-    Step {
-        name: "lockfile",
-        run: lockfile::check,
-    },
-    Step {
-        name: "fmt",
-        run: fmt,
-    },
-    Step {
-        name: "clippy",
-        run: clippy,
-    },
-    Step {
-        name: "doc",
-        run: doc,
-    },
-    Step {
-        name: "test",
-        run: test::run,
-    },
-    Step {
-        name: "deny",
-        run: deny::check,
-    },
+    Step { name: "alone", run: alone::check },
+    Step { name: "lockfile", run: lockfile::check },
+    Step { name: "fmt", run: fmt },
+    Step { name: "clippy", run: clippy },
+    Step { name: "doc", run: doc },
+    Step { name: "test", run: test::run },
+    Step { name: "deny", run: deny::check },
 ];
 
 /// Runs the named steps, or all.
@@ -65,15 +44,9 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
 
 /// The steps with these names, in the order of the list.
 fn select(names: &[String]) -> Result<Vec<&'static Step>> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| STEPS.iter().all(|step| step.name != **name))
-    {
+    if let Some(unknown) = names.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
         let known: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
-        return Err(Error::Usage(format!(
-            "no step {unknown}; there are: {}",
-            known.join(", ")
-        )));
+        return Err(Error::Usage(format!("no step {unknown}; there are: {}", known.join(", "))));
     }
     Ok(STEPS
         .iter()
@@ -93,15 +66,7 @@ fn fmt(workspace: &Workspace) -> Result<()> {
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {
-    let arguments = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     process::run(&mut workspace.cargo(&arguments))
 }
 
@@ -126,10 +91,7 @@ mod tests {
     #[test]
     fn named_steps_run_in_the_order_of_the_list() {
         let chosen = select(&names(&["deny", "fmt"])).unwrap();
-        assert_eq!(
-            chosen.iter().map(|step| step.name).collect::<Vec<_>>(),
-            ["fmt", "deny"]
-        );
+        assert_eq!(chosen.iter().map(|step| step.name).collect::<Vec<_>>(), ["fmt", "deny"]);
     }
 
     #[test]
@@ -137,9 +99,6 @@ mod tests {
         let Err(Error::Usage(text)) = select(&names(&["fmt", "fnt"])) else {
             panic!("an unknown step was accepted");
         };
-        assert!(
-            text.contains("no step fnt") && text.contains("clippy"),
-            "{text}"
-        );
+        assert!(text.contains("no step fnt") && text.contains("clippy"), "{text}");
     }
 }

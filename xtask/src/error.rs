@@ -31,10 +31,7 @@ pub(crate) enum Error {
 
     /// A check found something; each finding names its place.
     #[error("{check}: {} found\n  {}", findings.len(), findings.join("\n  "))]
-    Findings {
-        check: &'static str,
-        findings: Vec<String>,
-    },
+    Findings { check: &'static str, findings: Vec<String> },
 
     #[error("README.md: {0}")]
     Readme(#[from] crate::accept::readme::ReadmeError),

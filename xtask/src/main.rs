@@ -51,9 +51,6 @@ fn dispatch(arguments: &[String]) -> Result<()> {
             print!("{USAGE}");
             Ok(())
         }
-        _ => Err(Error::Usage(format!(
-            "unknown task: {}\n\n{USAGE}",
-            arguments.join(" ")
-        ))),
+        _ => Err(Error::Usage(format!("unknown task: {}\n\n{USAGE}", arguments.join(" ")))),
     }
 }

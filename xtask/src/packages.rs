@@ -14,37 +14,25 @@ struct Needed {
 }
 
 const NEEDED: &[Needed] = &[
-    Needed {
-        program: "rsync",
-        package: "rsync",
-    },
-    Needed {
-        program: "sqlite3",
-        package: "sqlite3",
-    },
+    Needed { program: "rsync", package: "rsync" },
+    Needed { program: "sqlite3", package: "sqlite3" },
 ];
 
 /// Installs what is missing. When nothing is, the network is not touched.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing: Vec<&Needed> = NEEDED
-        .iter()
-        .filter(|needed| process::find(needed.program).is_none())
-        .collect();
+    let missing: Vec<&Needed> =
+        NEEDED.iter().filter(|needed| process::find(needed.program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
     if process::find("apt-get").is_none() {
-        return Err(Error::MissingPrograms {
-            programs: packages.join(", "),
-        });
+        return Err(Error::MissingPrograms { programs: packages.join(", ") });
     }
     println!("The tests need {}: installing.", packages.join(", "));
     process::run(apt_get()?.args(["update", "--quiet"]))?;
     process::run(
-        apt_get()?
-            .args(["install", "--yes", "--quiet", "--no-install-recommends"])
-            .args(&packages),
+        apt_get()?.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(&packages),
     )
 }
 

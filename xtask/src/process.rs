@@ -10,30 +10,16 @@ use crate::error::{Error, Result};
 /// Runs the command with our own input and output.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     announce(command);
-    let status = command
-        .status()
-        .map_err(|source| start_error(command, source))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::Failed {
-            command: line(command),
-            status,
-        })
-    }
+    let status = command.status().map_err(|source| start_error(command, source))?;
+    if status.success() { Ok(()) } else { Err(Error::Failed { command: line(command), status }) }
 }
 
 /// Runs the command quietly and returns what it wrote to its standard output.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|source| start_error(command, source))?;
+    let output =
+        command.stderr(Stdio::inherit()).output().map_err(|source| start_error(command, source))?;
     if !output.status.success() {
-        return Err(Error::Failed {
-            command: line(command),
-            status: output.status,
-        });
+        return Err(Error::Failed { command: line(command), status: output.status });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -41,17 +27,13 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
 /// Runs the command, shows its standard output as it comes, and returns it as well.
 pub(crate) fn tee(command: &mut Command) -> Result<String> {
     announce(command);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|source| start_error(command, source))?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().map_err(|source| start_error(command, source))?;
     let mut seen = String::new();
     if let Some(stdout) = child.stdout.take() {
         let mut reader = BufReader::new(stdout);
         let mut bytes = Vec::new();
-        while reader
-            .read_until(b'\n', &mut bytes)
-            .map_err(|source| start_error(command, source))?
+        while reader.read_until(b'\n', &mut bytes).map_err(|source| start_error(command, source))?
             > 0
         {
             let text = String::from_utf8_lossy(&bytes);
@@ -60,17 +42,8 @@ pub(crate) fn tee(command: &mut Command) -> Result<String> {
             bytes.clear();
         }
     }
-    let status = child
-        .wait()
-        .map_err(|source| start_error(command, source))?;
-    if status.success() {
-        Ok(seen)
-    } else {
-        Err(Error::Failed {
-            command: line(command),
-            status,
-        })
-    }
+    let status = child.wait().map_err(|source| start_error(command, source))?;
+    if status.success() { Ok(seen) } else { Err(Error::Failed { command: line(command), status }) }
 }
 
 /// Where `program` is on the PATH, if it is.
@@ -84,8 +57,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 #[cfg(unix)]
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(not(unix))]
@@ -104,27 +76,15 @@ pub(crate) fn line(command: &Command) -> String {
         .filter_map(|(name, value)| Some(format!("{}={}", show(name), quoted(value?))));
     let program = Path::new(command.get_program());
     // Of cargo we are told the whole path, which says nothing.
-    let shown = if program.is_absolute() {
-        program.file_name()
-    } else {
-        None
-    };
+    let shown = if program.is_absolute() { program.file_name() } else { None };
     let program = show(shown.unwrap_or(program.as_os_str()));
     let arguments = command.get_args().map(quoted);
-    changed
-        .chain(std::iter::once(program))
-        .chain(arguments)
-        .collect::<Vec<_>>()
-        .join(" ")
+    changed.chain(std::iter::once(program)).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &OsStr) -> String {
     let word = show(word);
-    if word.is_empty() || word.contains(char::is_whitespace) {
-        format!("'{word}'")
-    } else {
-        word
-    }
+    if word.is_empty() || word.contains(char::is_whitespace) { format!("'{word}'") } else { word }
 }
 
 fn show(word: &OsStr) -> String {
@@ -132,10 +92,7 @@ fn show(word: &OsStr) -> String {
 }
 
 fn start_error(command: &Command, source: std::io::Error) -> Error {
-    Error::Start {
-        command: line(command),
-        source,
-    }
+    Error::Start { command: line(command), source }
 }
 
 #[cfg(test)]
@@ -151,14 +108,8 @@ mod tests {
 
     #[test]
     fn output_is_returned_and_a_failure_is_an_error() {
-        assert_eq!(
-            read(Command::new("sh").args(["-c", "echo out"])).unwrap(),
-            "out\n"
-        );
-        assert_eq!(
-            tee(Command::new("sh").args(["-c", "printf 'a\\nb'"])).unwrap(),
-            "a\nb"
-        );
+        assert_eq!(read(Command::new("sh").args(["-c", "echo out"])).unwrap(), "out\n");
+        assert_eq!(tee(Command::new("sh").args(["-c", "printf 'a\\nb'"])).unwrap(), "a\nb");
         for outcome in [
             run(Command::new("sh").args(["-c", "exit 3"])),
             read(Command::new("sh").args(["-c", "exit 3"])).map(drop),

@@ -34,10 +34,7 @@ fn run_with_nextest(workspace: &Workspace) -> Result<()> {
 
 fn run_with_cargo(workspace: &Workspace) -> Result<()> {
     println!("cargo-nextest is not installed; using `cargo test`, which is slower.");
-    run_counting(
-        workspace,
-        &["test", "--workspace", "--locked", "--no-fail-fast"],
-    )
+    run_counting(workspace, &["test", "--workspace", "--locked", "--no-fail-fast"])
 }
 
 fn run_counting(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
@@ -46,22 +43,14 @@ fn run_counting(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
 }
 
 fn refuse_ignored(ignored: Vec<String>) -> Result<()> {
-    if ignored.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::IgnoredTests(ignored.join(", ")))
-    }
+    if ignored.is_empty() { Ok(()) } else { Err(Error::IgnoredTests(ignored.join(", "))) }
 }
 
 /// The ignored tests in the output of `cargo test`; also those that only its counts show.
 fn ignored_tests(output: &str) -> Vec<String> {
     let named: Vec<String> = output.lines().filter_map(ignored_name).collect();
     let counted: usize = output.lines().filter_map(ignored_count).sum();
-    if named.is_empty() && counted > 0 {
-        vec![format!("{counted} without a name")]
-    } else {
-        named
-    }
+    if named.is_empty() && counted > 0 { vec![format!("{counted} without a name")] } else { named }
 }
 
 /// Of `test NAME ... ignored`, or `test NAME ... ignored, REASON`, the name.
@@ -73,9 +62,7 @@ fn ignored_name(line: &str) -> Option<String> {
 /// Of `test result: ok. 3 passed; 0 failed; 1 ignored; …`, the number before "ignored".
 fn ignored_count(line: &str) -> Option<usize> {
     let fields = line.strip_prefix("test result:")?;
-    let count = fields
-        .split(';')
-        .find_map(|field| field.trim().strip_suffix(" ignored"))?;
+    let count = fields.split(';').find_map(|field| field.trim().strip_suffix(" ignored"))?;
     count.parse().ok()
 }
 
@@ -92,10 +79,7 @@ test src/lib.rs - Node (line 12) ... ignored
 test slow ... ignored, takes an hour
 test result: ok. 1 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s
 ";
-        assert_eq!(
-            ignored_tests(output),
-            ["src/lib.rs - Node (line 12)", "slow"]
-        );
+        assert_eq!(ignored_tests(output), ["src/lib.rs - Node (line 12)", "slow"]);
         assert!(refuse_ignored(ignored_tests(output)).is_err());
     }
 

@@ -38,19 +38,14 @@ impl Workspace {
 
     /// Whether `cargo NAME` is installed.
     pub(crate) fn has_cargo(&self, name: &str) -> bool {
-        self.cargo(&[name, "--version"])
-            .output()
-            .is_ok_and(|output| output.status.success())
+        self.cargo(&[name, "--version"]).output().is_ok_and(|output| output.status.success())
     }
 
     /// A git command that runs at the root. It works also where the checkout belongs to another user, as it
     /// does in many containers.
     pub(crate) fn git(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("git");
-        command
-            .current_dir(&self.root)
-            .args(["-c", "safe.directory=*"])
-            .args(arguments);
+        command.current_dir(&self.root).args(["-c", "safe.directory=*"]).args(arguments);
         command
     }
 
@@ -78,15 +73,7 @@ mod tests {
     #[test]
     fn the_root_is_where_the_lock_file_is() {
         let workspace = Workspace::find().unwrap();
-        assert!(
-            workspace
-                .text("Cargo.lock")
-                .unwrap()
-                .contains("name = \"xtask\"")
-        );
-        assert!(matches!(
-            workspace.text("no-such-file"),
-            Err(Error::File { .. })
-        ));
+        assert!(workspace.text("Cargo.lock").unwrap().contains("name = \"xtask\""));
+        assert!(matches!(workspace.text("no-such-file"), Err(Error::File { .. })));
     }
 }

@@ -344,17 +344,23 @@ impl Folder {
         unsettled: &mut watch::Receiver<BTreeSet<u64>>,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), FolderError> {
+        let mut last = Ok(());
         loop {
             tokio::select! {
-                changed = versions.changed() => if changed.is_err() { return Ok(()) },
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                changed = versions.changed() => if changed.is_err() { return last },
+                _ = stop.wait_for(|stop| *stop) => return last,
             }
             // Entries that are under way come first: half a tree is not worth looking at.
             tokio::select! {
                 _ = unsettled.wait_for(BTreeSet::is_empty) => {}
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                _ = stop.wait_for(|stop| *stop) => return last,
             }
-            self.settle(versions).await?;
+            // A failure may pass (a full disk, say), so the next change is tried again; the last word counts.
+            last = self.settle(versions).await;
+            if let Err(e) = &last {
+                tracing::warn!(folder = %self.root.display(), "bringing the folder up to date failed: {e}");
+                self.replica.worked(*versions.borrow());
+            }
         }
     }
 

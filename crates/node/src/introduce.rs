@@ -53,7 +53,10 @@ impl Wire {
     /// [`NodeError::Link`].
     pub async fn introduce(&mut self, mine: &Introduction) -> Result<(), NodeError> {
         let mut w = Writer::new();
-        w.array(6).u64(INTRODUCTION).u64(VERSION).bytes(mine.database.as_ref().map_or(&[][..], |d| &d.0));
+        w.array(6)
+            .u64(INTRODUCTION)
+            .u64(VERSION)
+            .bytes(mine.database.as_ref().map_or(&[][..], |d| &d.0));
         w.bool(mine.member).bool(mine.folder);
         let mut refusal = mine.refusal.clone();
         refusal.truncate(refusal.floor_char_boundary(TEXT_BYTES));

@@ -8,11 +8,8 @@ use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 
 /// Roots of paths that exist on somebody's machine only. Written in two parts, so that this file passes.
-const MACHINE_PATHS: [&str; 3] = [
-    concat!("/", "work/"),
-    concat!("/", "root/"),
-    concat!("/", "home/"),
-];
+const MACHINE_PATHS: [&str; 3] =
+    [concat!("/", "work/"), concat!("/", "root/"), concat!("/", "home/")];
 
 /// Left-over marks of unfinished work, in any file.
 const UNFINISHED: [&str; 1] = [concat!("FIX", "ME")];
@@ -36,10 +33,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     if findings.is_empty() {
         return Ok(());
     }
-    Err(Error::Findings {
-        check: "things that must not be in the repository",
-        findings,
-    })
+    Err(Error::Findings { check: "things that must not be in the repository", findings })
 }
 
 /// What is wrong with one file, as `FILE:LINE: WHAT`.
@@ -49,9 +43,7 @@ fn scan(file: &Path, text: &str) -> Vec<String> {
     lines
         .flat_map(|(index, line)| {
             let place = format!("{}:{}", file.display(), index + 1);
-            faults(line, is_rust)
-                .into_iter()
-                .map(move |fault| format!("{place}: {fault}"))
+            faults(line, is_rust).into_iter().map(move |fault| format!("{place}: {fault}"))
         })
         .collect()
 }
@@ -65,10 +57,7 @@ fn faults(line: &str, is_rust: bool) -> Vec<String> {
         faults.push(format!("unfinished: {mark}"));
     }
     if is_rust {
-        for placeholder in PLACEHOLDERS
-            .iter()
-            .filter(|placeholder| has_word(line, placeholder))
-        {
+        for placeholder in PLACEHOLDERS.iter().filter(|placeholder| has_word(line, placeholder)) {
             faults.push(format!("a placeholder: {placeholder}"));
         }
         if has_unsafe(line) {
@@ -89,8 +78,7 @@ fn is_path_character(character: char) -> bool {
 }
 
 fn has_word(line: &str, word: &str) -> bool {
-    line.match_indices(word)
-        .any(|(at, _)| !line[..at].ends_with(is_name_character))
+    line.match_indices(word).any(|(at, _)| !line[..at].ends_with(is_name_character))
 }
 
 fn has_unsafe(line: &str) -> bool {
@@ -100,10 +88,7 @@ fn has_unsafe(line: &str) -> bool {
         let after = &code[at + KEYWORD.len()..];
         let starts =
             !code[..at].ends_with(is_name_character) && !after.starts_with(is_name_character);
-        starts
-            && AFTER_UNSAFE
-                .iter()
-                .any(|next| after.trim_start().starts_with(next))
+        starts && AFTER_UNSAFE.iter().any(|next| after.trim_start().starts_with(next))
     })
 }
 
@@ -122,18 +107,12 @@ mod tests {
     #[test]
     fn paths_on_one_machine_are_found() {
         for root in MACHINE_PATHS {
-            for line in [
-                format!("cd {root}main"),
-                format!("(\"{root}x\")"),
-                format!("{root}x"),
-            ] {
+            for line in [format!("cd {root}main"), format!("(\"{root}x\")"), format!("{root}x")] {
                 assert_eq!(found(&line), 1, "{line}");
             }
-            for line in [
-                format!("https://example.org{root}x"),
-                format!("a{root}x"),
-                format!("~{root}x"),
-            ] {
+            for line in
+                [format!("https://example.org{root}x"), format!("a{root}x"), format!("~{root}x")]
+            {
                 assert_eq!(found(&line), 0, "{line}");
             }
         }
@@ -145,32 +124,20 @@ mod tests {
             assert_eq!(found(&format!("    {word}(\"later\")")), 1, "{word}");
         }
         assert_eq!(found(&format!("my_{}()", PLACEHOLDERS[0])), 0);
-        assert!(
-            faults(PLACEHOLDERS[0], false).is_empty(),
-            "prose may name a macro"
-        );
+        assert!(faults(PLACEHOLDERS[0], false).is_empty(), "prose may name a macro");
         assert_eq!(faults(UNFINISHED[0], false).len(), 1);
     }
 
     #[test]
     fn code_without_the_compilers_checks_is_found() {
         let keyword = concat!("un", "safe");
-        for rest in [
-            " {",
-            "{",
-            " fn f()",
-            " impl Send for X {}",
-            " extern \"C\" {",
-            "(no_mangle)",
-        ] {
+        for rest in [" {", "{", " fn f()", " impl Send for X {}", " extern \"C\" {", "(no_mangle)"]
+        {
             assert_eq!(found(&format!("{keyword}{rest}")), 1, "{rest}");
         }
-        for line in [
-            "unsafe_code = \"forbid\"",
-            "// an unsafe { block",
-            "an unsafe name",
-            "not_unsafe {",
-        ] {
+        for line in
+            ["unsafe_code = \"forbid\"", "// an unsafe { block", "an unsafe name", "not_unsafe {"]
+        {
             assert_eq!(found(line), 0, "{line}");
         }
     }

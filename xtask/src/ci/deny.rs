@@ -20,11 +20,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         return process::run(workspace.cargo(&["deny"]).args(CHECK));
     }
     let program = installed(workspace)?;
-    process::run(
-        Command::new(program)
-            .current_dir(workspace.root())
-            .args(CHECK),
-    )
+    process::run(Command::new(program).current_dir(workspace.root()).args(CHECK))
 }
 
 /// Our own copy of cargo-deny, below `target`, so that nobody's installation changes.

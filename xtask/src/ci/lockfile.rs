@@ -26,10 +26,7 @@ fn refuse_above(packages: usize, most: usize) -> Result<()> {
         "Cargo.lock holds {packages} packages and the ceiling is {most}; drop some, or raise MAX_PACKAGES \
          in xtask and say what for"
     );
-    Err(Error::Findings {
-        check: "packages over the ceiling",
-        findings: vec![finding],
-    })
+    Err(Error::Findings { check: "packages over the ceiling", findings: vec![finding] })
 }
 
 /// Every later step says `--locked`; said here first, so that the reason is plain.
@@ -39,9 +36,7 @@ fn in_step_with_manifests(workspace: &Workspace) -> Result<()> {
 }
 
 fn count(lock: &str) -> usize {
-    lock.lines()
-        .filter(|line| line.trim_end() == "[[package]]")
-        .count()
+    lock.lines().filter(|line| line.trim_end() == "[[package]]").count()
 }
 
 #[cfg(test)]
