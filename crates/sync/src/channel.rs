@@ -253,7 +253,9 @@ impl Channel {
             return;
         }
         self.closed = true;
-        self.frame(Frame::Refused { channel: self.number, code, text: text.to_owned() });
+        // What failed inside is for the user here: it may name files.
+        let told = if code == Code::Internal { "the other side could not do it" } else { text };
+        self.frame(Frame::Refused { channel: self.number, code, text: told.to_owned() });
         self.event(Event::Closed { code, text: text.to_owned(), by_peer: false });
     }
 

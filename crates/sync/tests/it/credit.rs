@@ -1,6 +1,6 @@
 //! A slow or hostile receiver bounds the sender, a hostile sender is stopped by the receiver (I7).
 
-use crate::harness::{Node, join};
+use crate::harness::{Node, join, noise};
 use crate::rogue::{OPEN, Rogue};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::frontier::Frontier;
@@ -14,18 +14,6 @@ use anabranch_sync::frame::{Code, DATA_BYTES, Frame};
 
 const MOST: u64 = CREDIT as u64 + DATA_BYTES as u64;
 
-/// Bytes that do not shrink when they are packed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 33) as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
-
 /// A host with megabytes of entries, and a member.
 fn loaded() -> (Node, Node, DatabaseId) {
     let mut host = Node::new(1);
@@ -34,7 +22,7 @@ fn loaded() -> (Node, Node, DatabaseId) {
     for n in 0..40 {
         let mut write = crate::harness::put(&format!("{n}"), "");
         // Two neighbours do not fit into one run, and both fit into one batch.
-        write.value = Some(noise(n, if n % 2 == 0 { 100_000 } else { 180_000 }));
+        write.value = Some(noise(n, if n % 2 == 0 { 100_000 } else { 180_000 }).into_bytes());
         let draft = anabranch_core::author::Draft { writes: vec![write], members: vec![] };
         host.with(|ledger, author| ledger.commit(author, &draft).unwrap());
     }
@@ -44,7 +32,7 @@ fn loaded() -> (Node, Node, DatabaseId) {
 fn blobs(node: &Node, count: u64, len: usize) -> Vec<ChunkHash> {
     let mut tx = node.storage.write(Durability::Normal).unwrap();
     let hashes = (0..count).map(|n| {
-        let bytes = noise(1_000 + n, len);
+        let bytes = noise(1_000 + n, len).into_bytes();
         let hash = ChunkHash::of(&bytes);
         tx.put(Table::Blob, &hash.0, &bytes).unwrap();
         hash

@@ -12,7 +12,7 @@ use anabranch_core::storage::{Durability, Storage, StorageError, Table};
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::{Direction, Event};
-use anabranch_sync::frame::Code;
+use anabranch_sync::frame::{Code, Frame};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::work::{Access, Blobs};
@@ -144,6 +144,16 @@ impl Node {
     }
 }
 
+/// Text that does not shrink much when it is packed.
+pub(crate) fn noise(seed: u64, len: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'!' + (state >> 33) as u8 % 90)
+    };
+    (0..len).map(next).collect()
+}
+
 pub(crate) fn draft(values: &[(&str, &str)]) -> Draft {
     Draft { writes: values.iter().map(|(key, value)| put(key, value)).collect(), members: vec![] }
 }
@@ -175,23 +185,40 @@ pub(crate) struct Outcome {
     /// Blobs that were stored, and those that were not to be had.
     pub(crate) blobs: u64,
     pub(crate) missing: Vec<ChunkHash>,
+    /// Every frame, with the side that sent it.
+    pub(crate) log: Vec<(usize, Frame)>,
 }
 
 pub(crate) struct Run<'a> {
+    database: DatabaseId,
     pub(crate) nodes: [&'a Node; 2],
     pub(crate) sessions: [Session; 2],
     wires: [VecDeque<Vec<u8>>; 2],
     pub(crate) outcome: Outcome,
+    /// What the first side does once it is greeted.
+    opening: Option<(Direction, Option<DeviceKey>)>,
 }
 
 impl<'a> Run<'a> {
-    /// `a` opens `database` on a link to `b`.
+    /// `a` opens `database` on a link to `b`, and both go on until nothing moves.
     pub(crate) fn new(
         a: &'a Node,
         b: &'a Node,
         database: DatabaseId,
         direction: Direction,
         ticket: Option<&DeviceKey>,
+    ) -> Self {
+        Self::cut(a, b, database, direction, ticket, usize::MAX)
+    }
+
+    /// The same, with no more than this many frames handed over: so the link breaks when it is dropped.
+    pub(crate) fn cut(
+        a: &'a Node,
+        b: &'a Node,
+        database: DatabaseId,
+        direction: Direction,
+        ticket: Option<&DeviceKey>,
+        frames: usize,
     ) -> Self {
         let session = |node: &Node, initiator| {
             Session::new(Config {
@@ -203,16 +230,14 @@ impl<'a> Run<'a> {
             })
         };
         let mut run = Self {
+            database,
             nodes: [a, b],
             sessions: [session(a, true), session(b, false)],
             wires: Default::default(),
             outcome: Outcome::default(),
+            opening: Some((direction, ticket.cloned())),
         };
-        run.pump();
-        if run.sessions[0].peer().is_some() {
-            run.sessions[0].open(database, direction, ticket);
-            run.pump();
-        }
+        run.pump_at_most(frames);
         run
     }
 
@@ -248,6 +273,7 @@ impl<'a> Run<'a> {
                 self.outcome.bytes[side] += bytes.len() as u64;
                 self.outcome.frames += 1;
                 self.outcome.largest = self.outcome.largest.max(bytes.len());
+                self.outcome.log.push((side, Frame::decode(&bytes).unwrap()));
                 self.wires[1 - side].push_back(bytes);
             }
             Output::Work(channel, work) => {
@@ -263,6 +289,11 @@ impl<'a> Run<'a> {
                 };
                 let answer = access.perform(work);
                 self.sessions[side].answer(channel, answer);
+            }
+            Output::Greeted { .. } if side == 0 => {
+                if let Some((direction, ticket)) = self.opening.take() {
+                    self.sessions[0].open(self.database, direction, ticket.as_ref());
+                }
             }
             Output::Event(_, Event::Sent { entries, .. }) => self.outcome.sent += entries,
             Output::Event(_, Event::Applied { entries, .. }) => {

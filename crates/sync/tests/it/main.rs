@@ -10,9 +10,12 @@ mod rogue;
 mod blobs;
 mod credit;
 mod forks;
+mod garbage;
 mod random;
+mod resume;
 mod rights;
 mod sessions;
+mod tickets;
 
 use proptest::test_runner::{Config, RngSeed};
 
