@@ -4,11 +4,12 @@
 
 use crate::failure::Failure;
 use crate::place::{self, Place};
+use crate::replicas::Opened;
 use anabranch::engine::core::ticket::Ticket;
 use anabranch::engine::node::{Control, Introduction, Offer, Opening, Replica, Until, Wire};
 use anabranch::engine::sync::channel::Direction;
 use anabranch::engine::transport::{Address, pipe};
-use anabranch::{Node, Role};
+use anabranch::{DatabaseId, Node, Role};
 use anabranch_folder::{Folder, Outcome, With};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -136,6 +137,13 @@ pub(crate) async fn dial(
         thing = Thing::Folder(Folder::adopt(node.inner(), path)?);
     }
     let mut mine = thing.introduction(node)?;
+    if let (Thing::NewFolder(path), Some(database)) = (&thing, theirs.database)
+        && is_member(node, database)?
+    {
+        // This device is known there by another replica it has, so nobody needs to let it in.
+        thing = Thing::Folder(Folder::prepare(node.inner(), path, database, None)?);
+        mine = Introduction { member: true, ..thing.introduction(node)? };
+    }
     if let Some(text) = mismatch(&mine, &theirs) {
         mine.refusal.clone_from(&text);
         wire.introduce(&mine).await?;
@@ -161,6 +169,17 @@ pub(crate) async fn dial(
         .await;
     }
     settle(node, thing, Part::Member(Box::new(wire)), direction, control).await
+}
+
+/// Whether this device is a member of `database`, as some replica here knows.
+fn is_member(node: &Node, database: DatabaseId) -> Result<bool, Failure> {
+    for record in node.inner().records()?.into_iter().filter(|r| r.database == database) {
+        let replica = Arc::clone(Opened::new(node, &record)?.replica());
+        if replica.read(|view| view.role_of(&node.id()))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Which part one end plays on the link.

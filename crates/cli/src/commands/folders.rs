@@ -2,11 +2,12 @@
 
 use super::sync::Wish;
 use crate::context::Context;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::introduce::{self, Did, Thing};
 use crate::output::plain;
 use crate::place::Place;
 use crate::progress::Meter;
+use crate::report::Syncs;
 use crate::signals;
 use crate::units;
 use anabranch::engine::sync::channel::Direction;
@@ -87,32 +88,18 @@ pub(crate) async fn remembered(
         };
         return with_ticket(context, node, here, ticket, wish).await;
     }
-    let mut failed = Vec::new();
+    let mut syncs = Syncs::default();
     for address in &record.addresses {
-        let parsed = Address::parse(address);
-        let result = match parsed {
+        let synced = match Address::parse(address) {
             Ok(Address::Http(_)) => {
                 with_addresses(context, node, here, address, vec![address.clone()], wish).await
             }
             Ok(other) => through_pipe(context, node, here, &other, wish).await,
             Err(e) => Err(Failure::from(e)),
         };
-        if let Err(failure) = result {
-            failed.push((address, failure));
-        }
+        syncs.add(&format!("{} with {address}", here.display()), synced);
     }
-    match (failed.len(), record.addresses.len()) {
-        (0, _) => Ok(()),
-        (1, 1) => Err(failed.remove(0).1),
-        (some, all) => {
-            for (address, failure) in &failed {
-                context.output.warn(&format!("{address}: {}", failure.line()));
-            }
-            let kind = if some == all { Kind::Failed } else { Kind::Partly };
-            Err(Failure::failed(format!("{some} of {all} peers could not be synced with"))
-                .of_kind(kind))
-        }
-    }
+    syncs.verdict()
 }
 
 async fn local(

@@ -85,7 +85,13 @@ async fn keep_all(hosting: Arc<Hosting>, mut stop: watch::Receiver<bool>, output
         let named = |(database, address): &(DatabaseId, String)| {
             records.iter().any(|r| r.database == *database && r.addresses.contains(address))
         };
-        kept.retain(|key, keeping| named(key) || keeping.stop.send_replace(true));
+        kept.retain(|key, keeping| {
+            let stays = named(key);
+            if !stays {
+                keeping.stop.send_replace(true);
+            }
+            stays
+        });
         for record in &records {
             for address in &record.addresses {
                 let key = (record.database, address.clone());

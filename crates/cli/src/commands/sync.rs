@@ -7,13 +7,14 @@ use crate::failure::Failure;
 use crate::introduce::{self, Did, Thing};
 use crate::place::{Place, resolve};
 use crate::progress;
-use crate::report::{Exchange, Synced, tell};
+use crate::report::{Exchange, Syncs};
 use crate::signals;
 use anabranch::engine::core::key::DeviceKey;
 use anabranch::engine::node::{Opening, Record, Replica, Until};
 use anabranch::engine::sync::channel::Direction;
 use anabranch::engine::transport::Address;
 use anabranch::{Control, Database, DatabaseId, Node, NodeError, Report, Ticket};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -22,57 +23,39 @@ use tokio::sync::watch;
 pub(crate) async fn run(context: &Context, args: &SyncArgs) -> Result<(), Failure> {
     let node = context.node()?;
     let wish = Wish::new(args);
-    let jobs = match (&args.here, &args.there) {
-        (None, _) => {
-            folders(context, &node, wish).await?;
-            remembered(node.inner().records()?)
-        }
-        (Some(here), None) => match resolve(&node, here)? {
-            Place::Database(record) => remembered(vec![record]),
-            Place::Folder(path) => {
-                return super::folders::remembered(context, &node, &path, wish).await;
-            }
-            other => return Err(not_here(&other, here)),
-        },
-        (Some(here), Some(there)) => match (resolve(&node, here)?, resolve(&node, there)?) {
-            (Place::Database(record), there) => vec![with(record, there)?],
-            (Place::New(name), Place::Ticket(ticket)) if !ticket.folder && !wish.dry_run => {
-                return join::database(context, &node, &ticket, Some(&name)).await;
-            }
-            (Place::Folder(path), there) => {
-                return super::folders::sync(context, &node, &path, there, wish).await;
-            }
-            (
-                Place::New(path),
-                there @ (Place::Folder(_)
-                | Place::New(_)
-                | Place::Ticket(_)
-                | Place::Remote(Address::Ssh(_))),
-            ) => {
-                let path = std::path::PathBuf::from(path);
-                return super::folders::sync(context, &node, &path, there, wish).await;
-            }
-            (other, _) => return Err(not_here(&other, here)),
-        },
+    let Some(here) = &args.here else {
+        return all(context, &node, wish).await;
     };
-    if let ([job], None) = (&jobs[..], &args.there)
-        && job.addresses.is_empty()
-        && args.here.is_some()
-    {
-        return Err(no_address(&job.record.name));
-    }
-    let mut stop = signals::stopping()?;
-    let mut synced = Vec::new();
-    for job in &jobs {
-        synced.push(database(context, &node, job, wish, &mut stop).await?);
-    }
-    if jobs.is_empty() && args.here.is_none() {
-        if node.inner().records()?.iter().any(|r| r.folder) {
-            return Ok(());
+    let place = resolve(&node, here)?;
+    let Some(there) = &args.there else {
+        return match place {
+            Place::Database(record) if record.addresses.is_empty() => Err(no_address(&record.name)),
+            Place::Database(record) => {
+                database(context, &node, Job::remembered(record), wish).await
+            }
+            Place::Folder(path) => super::folders::remembered(context, &node, &path, wish).await,
+            other => Err(not_here(&other, here)),
+        };
+    };
+    match (place, resolve(&node, there)?) {
+        (Place::Database(record), there) => {
+            database(context, &node, Job::with(record, there)?, wish).await
         }
-        context.output.note("there is no replica here yet; 'anabranch join' gets one");
+        (Place::New(name), Place::Ticket(ticket)) if !ticket.folder && !wish.dry_run => {
+            join::database(context, &node, &ticket, Some(&name)).await
+        }
+        (Place::Folder(path), there) => {
+            super::folders::sync(context, &node, &path, there, wish).await
+        }
+        (
+            Place::New(path),
+            there @ (Place::Folder(_)
+            | Place::New(_)
+            | Place::Ticket(_)
+            | Place::Remote(Address::Ssh(_))),
+        ) => super::folders::sync(context, &node, Path::new(&path), there, wish).await,
+        (other, _) => Err(not_here(&other, here)),
     }
-    tell(context.output, &synced, wish.dry_run)
 }
 
 fn no_address(name: &str) -> Failure {
@@ -81,22 +64,33 @@ fn no_address(name: &str) -> Failure {
     ))
 }
 
-/// Syncs every folder that has an address to sync with; one that fails keeps no other waiting.
-async fn folders(context: &Context, node: &Node, wish: Wish) -> Result<(), Failure> {
-    let mut failed = None;
-    for record in node.inner().records()? {
-        if !record.folder || record.addresses.is_empty() {
-            continue;
-        }
-        if let Err(failure) = super::folders::remembered(context, node, &record.path, wish).await {
-            context.output.warn(&format!("{}: {}", record.path.display(), failure.line()));
-            failed = Some(failure);
+/// Syncs every replica that has an address; one that fails keeps no other waiting.
+async fn all(context: &Context, node: &Node, wish: Wish) -> Result<(), Failure> {
+    let records = node.inner().records()?;
+    if records.is_empty() {
+        context.output.note("there is no replica here yet; 'anabranch join' gets one");
+    }
+    let mut syncs = Syncs::default();
+    let mut stop = signals::stopping()?;
+    for record in records {
+        if record.addresses.is_empty() {
+            context.output.note(&format!("{}  no address is known to sync it with", record.name));
+        } else if record.folder {
+            let name = record.path.display().to_string();
+            let synced = super::folders::remembered(context, node, &record.path, wish).await;
+            syncs.add(&name, synced);
+        } else {
+            Job::remembered(record).run(context, node, wish, &mut syncs, &mut stop).await?;
         }
     }
-    match failed {
-        None => Ok(()),
-        Some(_) => Err(Failure::partly("not every folder could be synced")),
-    }
+    syncs.verdict()
+}
+
+async fn database(context: &Context, node: &Node, job: Job, wish: Wish) -> Result<(), Failure> {
+    let mut syncs = Syncs::default();
+    let mut stop = signals::stopping()?;
+    job.run(context, node, wish, &mut syncs, &mut stop).await?;
+    syncs.verdict()
 }
 
 fn not_here(place: &Place, text: &str) -> Failure {
@@ -151,137 +145,141 @@ struct Job {
     remember: bool,
 }
 
-fn remembered(records: Vec<Record>) -> Vec<Job> {
-    let job = |record: Record| Job {
-        addresses: record.addresses.clone(),
-        ticket: None,
-        any: false,
-        remember: false,
-        record,
-    };
-    records.into_iter().filter(|r| !r.folder).map(job).collect()
-}
+impl Job {
+    /// `record` with all its addresses.
+    fn remembered(record: Record) -> Self {
+        let addresses = record.addresses.clone();
+        Self { addresses, ticket: None, any: false, remember: false, record }
+    }
 
-/// `record` with what stands after it on the command line.
-fn with(record: Record, there: Place) -> Result<Job, Failure> {
-    match there {
-        Place::Ticket(ticket) => {
-            if ticket.database != record.database {
-                return Err(another(&record.name));
+    /// `record` with what stands after it on the command line.
+    fn with(record: Record, there: Place) -> Result<Self, Failure> {
+        match there {
+            Place::Ticket(ticket) => {
+                if ticket.database != record.database {
+                    return Err(another(&record.name));
+                }
+                Ok(Self {
+                    addresses: ticket.addresses.clone(),
+                    ticket: Some(ticket.key.clone()),
+                    any: true,
+                    remember: true,
+                    record,
+                })
             }
-            Ok(Job {
-                addresses: ticket.addresses.clone(),
-                ticket: Some(ticket.key.clone()),
-                any: true,
-                remember: true,
-                record,
-            })
-        }
-        Place::Remote(address) => {
-            // A name there may be another than here; an id is the same everywhere.
-            if let Address::Http(url) = &address
-                && let Some(Ok(id)) = url.replica().map(str::parse::<DatabaseId>)
-                && id != record.database
-            {
-                return Err(another(&record.name));
+            Place::Remote(address) => {
+                // A name there may be another than here; an id is the same everywhere.
+                if let Address::Http(url) = &address
+                    && let Some(Ok(id)) = url.replica().map(str::parse::<DatabaseId>)
+                    && id != record.database
+                {
+                    return Err(another(&record.name));
+                }
+                let addresses = vec![address.to_string()];
+                Ok(Self { addresses, ticket: None, any: false, remember: true, record })
             }
-            let addresses = vec![address.to_string()];
-            Ok(Job { addresses, ticket: None, any: false, remember: true, record })
+            Place::Database(other) => Err(Failure::usage(format!(
+                "{} and {} are different databases of this device",
+                record.name, other.name
+            ))),
+            Place::Folder(path) => Err(Failure::usage(format!(
+                "{} is a database and {} a folder",
+                record.name,
+                path.display()
+            ))),
+            Place::New(text) => {
+                Err(Failure::usage(format!("'{text}' is neither an address nor a ticket"))
+                    .hint("write http://HOST:PORT, host:NAME for ssh, or a ticket"))
+            }
         }
-        Place::Database(other) => Err(Failure::usage(format!(
-            "{} and {} are different databases of this device",
-            record.name, other.name
-        ))),
-        Place::Folder(path) => Err(Failure::usage(format!(
-            "{} is a database and {} a folder",
-            record.name,
-            path.display()
-        ))),
-        Place::New(text) => {
-            Err(Failure::usage(format!("'{text}' is neither an address nor a ticket"))
-                .hint("write http://HOST:PORT, host:NAME for ssh, or a ticket"))
+    }
+
+    /// Syncs with each address, or with the first that can be reached where one is enough. The error is that it was
+    /// interrupted; others are told to `syncs`.
+    async fn run(
+        &self,
+        context: &Context,
+        node: &Node,
+        wish: Wish,
+        syncs: &mut Syncs,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        let name = &self.record.name;
+        let replica = match node.inner().open_record(&self.record) {
+            Ok(replica) => replica,
+            Err(e) => {
+                syncs.add(name, Err(e.into()));
+                return Ok(());
+            }
+        };
+        let mut unreached = Syncs::default();
+        for address in &self.addresses {
+            let done = self.exchange(context, node, &replica, address, wish, stop).await;
+            if *stop.borrow() {
+                return done;
+            }
+            let what = format!("{name} with {address}");
+            match done {
+                Ok(()) if self.any => {
+                    syncs.add(&what, Ok(()));
+                    return Ok(());
+                }
+                done if self.any => unreached.add(&what, done),
+                done => syncs.add(&what, done),
+            }
+        }
+        if self.any {
+            syncs.add(name, unreached.verdict());
+        }
+        Ok(())
+    }
+
+    async fn exchange(
+        &self,
+        context: &Context,
+        node: &Node,
+        replica: &Arc<Replica>,
+        address: &str,
+        wish: Wish,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        let started = Instant::now();
+        let control = Control::default();
+        let drawing = progress::session(context.output, &self.record.name, &control);
+        let session = session(node, self, replica, address, wish, &control);
+        let report = interruptible(session, &control, stop).await?;
+        drop(drawing);
+        if self.remember && !wish.dry_run {
+            self.remember(node, address)?;
+        }
+        let db = Database::new(Arc::clone(node.inner()), Arc::clone(replica));
+        let conflicts = match report.progress.entries_received {
+            0 => None,
+            _ => Some(db.conflicts()?.len() as u64),
+        };
+        let exchange = Exchange {
+            name: self.record.name.clone(),
+            database: self.record.database.to_string(),
+            address: address.to_owned(),
+            report,
+            time: started.elapsed(),
+            conflicts,
+            dry_run: wish.dry_run,
+        };
+        exchange.tell(context.output)
+    }
+
+    fn remember(&self, node: &Node, address: &str) -> Result<(), NodeError> {
+        // Looked up anew: joining changes what is remembered.
+        match node.inner().record_of(self.record.database)? {
+            Some(record) => node.inner().remember_address(&record, address),
+            None => Ok(()),
         }
     }
 }
 
 fn another(name: &str) -> Failure {
     Failure::usage(format!("what is named there is another database than {name}"))
-}
-
-async fn database(
-    context: &Context,
-    node: &Node,
-    job: &Job,
-    wish: Wish,
-    stop: &mut watch::Receiver<bool>,
-) -> Result<Synced, Failure> {
-    let record = &job.record;
-    let mut exchanges = Vec::new();
-    let mut conflicts = None;
-    match node.inner().open_record(record) {
-        Err(e) => exchanges.push(Exchange {
-            address: record.path.display().to_string(),
-            time: std::time::Duration::ZERO,
-            result: Err(e.into()),
-        }),
-        Ok(replica) => {
-            for address in &job.addresses {
-                let exchange = exchange(context, node, job, &replica, address, wish, stop).await;
-                let done = exchange.result.is_ok();
-                exchanges.push(exchange);
-                if done && job.any {
-                    exchanges.retain(|e| e.result.is_ok());
-                    break;
-                }
-            }
-            let received =
-                |e: &Exchange| e.result.as_ref().is_ok_and(|r| r.progress.entries_received > 0);
-            if exchanges.iter().any(received) {
-                let db = Database::new(Arc::clone(node.inner()), replica);
-                conflicts = Some(db.conflicts()?.len() as u64);
-            }
-        }
-    }
-    Ok(Synced {
-        name: record.name.clone(),
-        kind: "database",
-        database: record.database.to_string(),
-        exchanges,
-        conflicts,
-    })
-}
-
-async fn exchange(
-    context: &Context,
-    node: &Node,
-    job: &Job,
-    replica: &Arc<Replica>,
-    address: &str,
-    wish: Wish,
-    stop: &mut watch::Receiver<bool>,
-) -> Exchange {
-    let started = Instant::now();
-    let control = Control::default();
-    let drawing = progress::session(context.output, &job.record.name, &control);
-    let session = session(node, job, replica, address, wish, &control);
-    let result = interruptible(session, &control, stop).await;
-    drop(drawing);
-    if result.is_ok()
-        && job.remember
-        && !wish.dry_run
-        && let Err(e) = remember(node, job, address)
-    {
-        context.output.warn(&format!("the address could not be remembered: {}", e.chain()));
-    }
-    Exchange { address: address.to_owned(), time: started.elapsed(), result }
-}
-
-fn remember(node: &Node, job: &Job, address: &str) -> Result<(), NodeError> {
-    // Looked up anew: joining changes what is remembered.
-    match node.inner().record_of(job.record.database)? {
-        Some(record) => node.inner().remember_address(&record, address),
-        None => Ok(()),
-    }
 }
 
 async fn session(
