@@ -408,7 +408,11 @@ fn sorted(mut names: Vec<ValueName>) -> Vec<ValueName> {
 }
 
 fn not_permitted(device: &NodeId, role: Role) -> Error {
-    Error::NotPermitted { device: device.short(), role: role.name() }
+    let role = match role {
+        Role::Admin => "let others in",
+        Role::Write | Role::Read => role.name(),
+    };
+    Error::NotPermitted { device: device.short(), role }
 }
 
 /// Founds a database on empty storage: its genesis entry names the author's device as the first admin.

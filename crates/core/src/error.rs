@@ -32,7 +32,7 @@ pub enum Error {
     NoCells(StoreId),
     /// The device may not write what it tried to.
     #[error(
-        "this device ({device}) may not {role} here; ask an admin of the database for a ticket with that role"
+        "this device ({device}) may not {role} here; ask an admin of the database for a ticket that allows it"
     )]
     NotPermitted {
         /// The device.

@@ -5,6 +5,7 @@
 
 mod commands;
 mod damage;
+mod folders;
 mod help;
 mod import;
 mod kill;
