@@ -153,9 +153,12 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// One above each limit on a count or size, by rule, because they are long.
+/// A frame with so many items.
+type Make = fn(usize) -> Frame;
+
 #[test]
 fn limits() {
-    let lists: [(usize, fn(usize) -> Frame); 4] = [
+    let lists: [(usize, Make); 4] = [
         (TIPS_PER_FRAME, |n| Frame::Tips { channel: 0, tips: vec![tip(1); n], last: true }),
         (SAMPLES, |n| Frame::Fork { channel: 0, samples: vec![position(1); n] }),
         (HASHES, |n| Frame::Want { channel: 0, hashes: vec![ChunkHash([1; 32]); n] }),
