@@ -71,7 +71,7 @@ impl Exchange {
             "here": self.name,
             "there": self.address,
             "database": self.database,
-            "node": self.report.peer.to_string(),
+            "peer": self.report.peer.to_string(),
             "entries_sent": progress.entries_sent,
             "entries_received": progress.entries_received,
             "bytes_sent": progress.bytes_sent,

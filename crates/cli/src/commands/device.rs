@@ -10,7 +10,7 @@ use serde_json::json;
 /// Prints this device's id.
 pub(crate) fn id(context: &Context) -> Result<(), Failure> {
     let node = context.home()?.key().node_id().to_string();
-    context.output.answer(&node, &json!({ "node": node }))
+    context.output.answer(&node, &json!({ "device": node }))
 }
 
 /// Makes the home.
@@ -18,7 +18,7 @@ pub(crate) fn init(context: &Context) -> Result<(), Failure> {
     let home = context.home()?;
     let (dir, node) = (home.dir().display().to_string(), home.key().node_id().to_string());
     let text = format!("home    {dir}\ndevice  {node}");
-    context.output.summary(&text, &json!({ "home": dir, "node": node }))
+    context.output.summary(&text, &json!({ "home": dir, "device": node }))
 }
 
 /// Lists devices that were talked to.
@@ -32,7 +32,7 @@ pub(crate) fn peers(context: &Context) -> Result<(), Failure> {
         .iter()
         .map(|p| {
             json!({
-                "node": p.device.to_string(),
+                "device": p.device.to_string(),
                 "seen": units::date(Timestamp(p.seen)),
                 "address": p.address,
             })

@@ -89,7 +89,7 @@ pub(crate) async fn database(
         "name": name,
         "kind": "database",
         "database": ticket.database.to_string(),
-        "node": report.peer.to_string(),
+        "peer": report.peer.to_string(),
         "role": role,
         "received": { "entries": moved.entries_received, "bytes": moved.bytes_received },
         "seconds": started.elapsed().as_secs_f64(),

@@ -42,7 +42,7 @@ pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failu
         Some(address) => format!("serving {replicas} at {address}"),
         None => format!("keeping {replicas} in step; nothing listens"),
     };
-    let object = json!({ "node": node.id().to_string(), "address": address, "replicas": served });
+    let object = json!({ "device": node.id().to_string(), "address": address, "replicas": served });
     context.output.answer(&text, &object)?;
     let keeping = tokio::spawn(keep_all(Arc::clone(&hosting), stop.clone(), context.output));
     if let Some(listener) = listener {

@@ -46,7 +46,7 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
         text.extend(details(standing, &peers).iter().map(|line| plain(&format!("    {line}"))));
     }
     let objects: Vec<Value> = standings.iter().map(|s| object(s, &peers)).collect();
-    let document = json!({ "node": node.id().to_string(), "replicas": objects });
+    let document = json!({ "device": node.id().to_string(), "replicas": objects });
     context.output.answer(&text.join("\n"), &document)?;
     let broken = standings.iter().filter(|s| s.state.is_err()).count() as u64;
     if broken > 0 {
@@ -125,7 +125,7 @@ fn object(standing: &Standing, peers: &[PeerRecord]) -> Value {
             let peer = peers.iter().find(|p| p.address == *address);
             json!({
                 "address": address,
-                "node": peer.map(|p| p.device.to_string()),
+                "device": peer.map(|p| p.device.to_string()),
                 "seen": peer.map(|p| units::date(Timestamp(p.seen))),
             })
         })

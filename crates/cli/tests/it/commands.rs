@@ -48,8 +48,8 @@ fn a_home_is_made_once_and_is_private() {
     let home = Home::new();
     let made = home.json(&["init"]);
     let id = home.ok(&["id"]);
-    assert_eq!(made["node"], id.trim());
-    assert_eq!(home.json(&["init"])["node"], id.trim());
+    assert_eq!(made["device"], id.trim());
+    assert_eq!(home.json(&["init"])["device"], id.trim());
     home.ok(&["db", "new", "notes"]);
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&home.state()), 0o700);

@@ -5,6 +5,7 @@
 
 mod commands;
 mod damage;
+mod documents;
 mod folders;
 mod help;
 mod import;

@@ -24,7 +24,7 @@ fn a_share_is_joined_and_changes_arrive_live() {
     let change: Value = serde_json::from_str(&watch.line()).unwrap();
     assert_eq!(change["local"], false);
     assert_eq!(change["writes"][0]["path"], serde_json::json!(["live"]));
-    assert_eq!(change["node"].as_str().unwrap(), b.ok(&["id"]).trim());
+    assert_eq!(change["device"].as_str().unwrap(), b.ok(&["id"]).trim());
     a.ok(&["db", "put", "notes", "tasks", "back", r#"{"n":3}"#]);
     let change: Value = serde_json::from_str(&watch.line()).unwrap();
     assert_eq!(change["local"], true);

@@ -62,7 +62,7 @@ fn conflict_object(conflict: &Conflict) -> Value {
         .iter()
         .map(|version| {
             json!({
-                "node": version.device.to_string(),
+                "device": version.device.to_string(),
                 "time": units::date(version.timestamp),
                 "deleted": version.value.is_none(),
                 "value": value(version),

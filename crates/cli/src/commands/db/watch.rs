@@ -88,7 +88,7 @@ fn object(change: &Change) -> Value {
         .collect();
     json!({
         "entry": change.entry.to_string(),
-        "node": change.device.to_string(),
+        "device": change.device.to_string(),
         "local": change.local,
         "time": units::date(change.timestamp),
         "writes": writes,
