@@ -98,7 +98,7 @@ impl Folder {
     }
 
     fn outcome(&self, recorded: Vec<RelPath>) -> Result<Preview, FolderError> {
-        let plan = plan(self.replica(), &crate::hold::Hold::new())?;
+        let (plan, _) = plan(self.replica(), &crate::hold::Hold::new())?;
         let bytes = plan.bytes();
         let unique: BTreeSet<RelPath> = recorded.into_iter().collect();
         let actions = plan.actions.iter().filter_map(describe).collect();

@@ -3,6 +3,7 @@
 
 use crate::apply::{ChunkIndex, ChunkPlace};
 use crate::base::{Base, Value, ValueId};
+use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::state::State;
 use anabranch_core::blob::{ChunkHash, ChunkSpan, ContentRef, Step, Walker};
@@ -70,7 +71,6 @@ pub fn author(device: &NodeId) -> String {
 }
 
 fn value(live: LiveValue) -> Option<Value> {
-    // What cannot be read was written by a later version or a liar: it is kept, and not shown.
     let state = State::decode(&live.value).ok()?;
     Some(Value {
         id: value_id(&live.name),
@@ -80,12 +80,18 @@ fn value(live: LiveValue) -> Option<Value> {
     })
 }
 
-/// The path and values of a cell; `None` for a name that no folder may have.
-pub(crate) fn values(cell: Cell) -> Option<(RelPath, Vec<Value>)> {
+/// The path and values of a cell; `None` for a name that no folder may have. A path with a value that cannot be read (a
+/// later version wrote it, or a liar) goes to `unread`: what is there is not known, so it must be left alone.
+pub(crate) fn values(cell: Cell, unread: &mut Hold) -> Option<(RelPath, Vec<Value>)> {
     let segments = cell.path.segments();
     let [Segment::Bytes(bytes)] = &segments[..] else { return None };
     let path = RelPath::shared(bytes.clone()).ok()?;
-    Some((path, cell.values.into_iter().filter_map(value).collect()))
+    let live = cell.values.len();
+    let values: Vec<Value> = cell.values.into_iter().filter_map(value).collect();
+    if values.len() < live {
+        unread.add(path.clone());
+    }
+    Some((path, values))
 }
 
 /// The live values of every path, in order: a page at a time.
@@ -94,20 +100,26 @@ pub(crate) struct There<'t> {
     after: Option<Path>,
     page: VecDeque<(RelPath, Vec<Value>)>,
     over: bool,
+    unread: Hold,
 }
 
 impl<'t> There<'t> {
     pub(crate) fn new(view: View<'t>) -> Self {
-        Self { view, after: None, page: VecDeque::new(), over: false }
+        Self { view, after: None, page: VecDeque::new(), over: false, unread: Hold::new() }
+    }
+
+    /// Paths passed so far whose values cannot all be read.
+    pub(crate) fn unread(self) -> Hold {
+        self.unread
     }
 
     fn fill(&mut self) -> Result<(), StorageError> {
         let mut read = 0;
-        let (page, last) = (&mut self.page, &mut self.after);
+        let (page, last, unread) = (&mut self.page, &mut self.after, &mut self.unread);
         let after = last.clone();
         self.view.scan_cells(&store(), &Path::default(), after.as_ref(), &mut |cell| {
             *last = Some(cell.path.clone());
-            page.extend(values(cell));
+            page.extend(values(cell, unread));
             read += 1;
             if read < PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;

@@ -43,6 +43,8 @@ pub struct Updated {
     pub problems: Vec<Problem>,
     /// What could not be written.
     pub failed: Vec<Failure>,
+    /// Paths left alone because a later version of the program wrote them.
+    pub unread: Vec<RelPath>,
     /// Paths that wait for something.
     pub put_off: Vec<PutOff>,
     /// How far the last scan came.
@@ -56,7 +58,8 @@ impl Updated {
         !(self.failed.is_empty()
             && self.put_off.is_empty()
             && self.problems.is_empty()
-            && self.refused.is_empty())
+            && self.refused.is_empty()
+            && self.unread.is_empty())
     }
 
     fn merge(&mut self, later: Self) {
@@ -66,6 +69,7 @@ impl Updated {
         // Of what went wrong only the last word counts.
         self.refused = later.refused;
         self.problems = later.problems;
+        self.unread = later.unread;
         self.failed = later.failed;
         self.put_off = later.put_off;
         self.scanned = later.scanned;
@@ -114,7 +118,8 @@ impl Site<'_> {
             scanned: recorded.progress,
             ..Updated::default()
         };
-        let plan = plan(self.replica, &recorded.hidden)?;
+        let (plan, unread) = plan(self.replica, &recorded.hidden)?;
+        updated.unread = unread.paths().cloned().collect();
         updated.put_off = plan.put_off;
         let mut rest = &plan.actions[..];
         while !rest.is_empty() {
@@ -166,13 +171,19 @@ impl Site<'_> {
     }
 }
 
-/// What would be done to the disk, which is as the base says.
-pub(crate) fn plan(replica: &Replica, hidden: &Hold) -> Result<Plan, FolderError> {
+/// What would be done to the disk, which is as the base says; and the paths that are left alone because what is known of
+/// them cannot be read here.
+pub(crate) fn plan(replica: &Replica, hidden: &Hold) -> Result<(Plan, Hold), FolderError> {
     let tx = replica.storage().read()?;
     let view = View::new(&*tx);
     let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
-    let targets = Targets::new(Shape::gather(There::new(view))?, There::new(view));
-    Ok(plan_actions(BaseRows::new(&*tx), targets, &copies, hidden)?)
+    let mut there = There::new(view);
+    let shape = Shape::gather(there.by_ref())?;
+    let unread = there.unread();
+    let mut hold = hidden.clone();
+    unread.paths().for_each(|path| hold.add(path.clone()));
+    let targets = Targets::new(shape, There::new(view));
+    Ok((plan_actions(BaseRows::new(&*tx), targets, &copies, &hold)?, unread))
 }
 
 fn slice_len(actions: &[Action]) -> usize {

@@ -257,3 +257,32 @@ async fn a_reader_receives_and_keeps_its_own_changes_to_itself() {
     assert_eq!(tree(pair.here.root())["file"], "1");
     work.end().await.unwrap();
 }
+
+/// What a later version writes is not understood here, which is no reason to take a file for deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_a_later_version_leaves_the_file_alone() {
+    let pair = Pair::new(|a, _| {
+        fs::write(a.join("kept"), "old").unwrap();
+        fs::write(a.join("other"), "1").unwrap();
+    });
+    pair.sync().await;
+    let cell = anabranch_core::path::Path::default().join_bytes(b"kept").unwrap();
+    let write = anabranch_core::author::Write {
+        store: anabranch_folder::store(),
+        path: cell,
+        value: Some(vec![0x82, 0x18, 0x63, 0x00]),
+        seen: anabranch_core::author::Seen::AtCommit,
+        below: false,
+        above: false,
+    };
+    let draft = anabranch_core::author::Draft { writes: vec![write], members: Vec::new() };
+    pair.here.replica().commit(vec![draft]).await.unwrap();
+    Pair::write(&pair.here, "other", "2");
+    let with = With::Local(Arc::clone(&pair.there));
+    let outcome =
+        pair.here.sync(&pair.node, with, Direction::BOTH, &Control::default()).await.unwrap();
+    let (a, b) = pair.trees();
+    assert_eq!(a, b);
+    assert_eq!((a["kept"].as_str(), a["other"].as_str()), ("old", "2"));
+    assert_eq!(outcome.here.unread.len(), 1);
+}

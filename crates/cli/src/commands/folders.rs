@@ -411,6 +411,10 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
         let refused = updated.refused.iter().map(|p| {
             format!("{p}: changed here, but this device may only read; the change stays here")
         });
+        let unread = updated
+            .unread
+            .iter()
+            .map(|p| format!("{p}: was written by a later version; update anabranch to get it"));
         let waiting = updated
             .put_off
             .iter()

@@ -278,7 +278,7 @@ fn what_failed_inside_is_not_told_to_the_peer() {
     let case = Case::new();
     let mut rogue = case.rogue();
     rogue.hold = true;
-    let text = "storage failed: /home/alice/secret.db is not readable".to_owned();
+    let text = "storage failed: /srv/alice/secret.db is not readable".to_owned();
     rogue.session.answer(0, Answer::Failed { code: Code::Internal, text: text.clone() });
     rogue.pump();
     assert_eq!(rogue.closed, [(Code::Internal, text)], "but to the user");
