@@ -150,6 +150,9 @@ pub struct Channel {
     unacknowledged: u32,
     incoming: VecDeque<Incoming>,
     applying: Option<u32>,
+    /// A batch is being put together. Not while one is applied: what that brings would go back to where it came from.
+    sending: bool,
+    applied_last: bool,
     taken: u32,
     level_told: Option<(Option<[u8; 32]>, bool)>,
     their_level: bool,
@@ -212,6 +215,8 @@ impl Channel {
             unacknowledged: 0,
             incoming: VecDeque::new(),
             applying: None,
+            sending: false,
+            applied_last: false,
             taken: 0,
             level_told: None,
             their_level: false,
@@ -532,6 +537,7 @@ impl Channel {
         readable: bool,
     ) {
         self.plan = Plan::Here(out);
+        self.sending = false;
         self.digest = digest;
         if !readable {
             return self.refuse(Code::NotServed, "this device may no longer read the database");
@@ -554,6 +560,7 @@ impl Channel {
     /// What was applied is durable, so as much more may come.
     fn acknowledge(&mut self) -> u64 {
         let Some(bytes) = self.applying.take() else { return 0 };
+        self.applied_last = true;
         self.taken = self.taken.saturating_sub(bytes);
         // Where we stand goes first, so that the peer never sees all its data taken and an old word on the outcome.
         self.tell_level();
@@ -636,16 +643,22 @@ impl Channel {
         if self.closed || !self.started {
             return;
         }
-        self.apply_next();
         self.plan_next();
         self.ask_next();
-        self.send_next();
+        // By turns, so that neither direction waits for the other to end.
+        if self.applied_last {
+            self.send_next();
+            self.apply_next();
+        } else {
+            self.apply_next();
+            self.send_next();
+        }
         self.tell_level();
         self.recompare();
     }
 
     fn apply_next(&mut self) {
-        if self.applying.is_some() {
+        if self.applying.is_some() || self.sending {
             return;
         }
         match self.incoming.pop_front() {
@@ -693,13 +706,15 @@ impl Channel {
             self.work(Work::ReadBlobs { hashes });
             return;
         }
-        if !self.sends() || !self.dirty || !room || self.reading {
+        if !self.sends() || !self.dirty || !room || self.reading || self.applying.is_some() {
             return;
         }
         if let Plan::Here(_) = self.plan
             && let Plan::Here(out) = std::mem::replace(&mut self.plan, Plan::Away)
         {
             self.dirty = false;
+            self.sending = true;
+            self.applied_last = false;
             let (held, forks) = (std::mem::take(&mut self.held), std::mem::take(&mut self.parted));
             self.work(Work::Next { out, held, forks, budget: self.credit.max(0) as usize });
         }
