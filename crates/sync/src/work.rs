@@ -9,7 +9,7 @@ use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::entry::Timestamp;
 use anabranch_core::error::Error;
 use anabranch_core::frontier::Frontier;
-use anabranch_core::id::{LogId, NodeId, Position};
+use anabranch_core::id::{LogId, NodeId, Position, Seq};
 use anabranch_core::ledger::Changes;
 use anabranch_core::limits;
 use anabranch_core::membership::TicketState;
@@ -17,7 +17,7 @@ use anabranch_core::outgoing::Outgoing;
 use anabranch_core::run::{Run, RunError, VerifiedRun};
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where the blobs of a database are kept.
 pub trait Blobs: Send + Sync {
@@ -354,22 +354,20 @@ impl Access<'_> {
             .map(|_| Run::decode(&mut r, database)?.verify())
             .collect::<Result<_, RunError>>()?;
         r.finish()?;
-        let heads = runs.iter().map(|run| run.head().position).collect();
+        let heads: Vec<Position> = runs.iter().map(|run| run.head().position).collect();
         let mut tx = self.storage.write(self.durability)?;
         let batch = admit_all(&mut *tx, &runs)?;
-        let early: Vec<VerifiedRun> =
-            batch.waiting.iter().map(|(run, ..)| (*run).clone()).collect();
         let (mut entries, mut changes) = (batch.entries, batch.changes);
+        let early = batch.waiting.into_iter().map(|(run, log, seq)| (run.clone(), log, seq));
+        let early: Vec<_> = early.collect();
         tx.commit()?;
-        if entries > 0 {
-            let (more, also) = self.retry_pending()?;
+        let mut arrived: Vec<(LogId, Seq)> =
+            heads.iter().map(|head| (head.log, head.seq)).collect();
+        arrived.extend(self.keep_early(&early)?);
+        while !arrived.is_empty() {
+            let (more, also) = self.retry(&mut arrived)?;
             entries += more;
             changes.merge(also);
-        }
-        let waits = !early.is_empty();
-        {
-            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            early.into_iter().for_each(|run| pending.push(run));
         }
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
@@ -379,40 +377,82 @@ impl Access<'_> {
             heads,
             digest: view.frontier_digest()?,
             readable: self.readable(view)?,
-            waiting: waits,
+            waiting: !early.is_empty(),
         })
     }
 
-    /// What waited may be admissible now that its ground is there. Other peers sent it, so one that turns out to be bad is
-    /// dropped and is nobody's fault here (I5).
-    fn retry_pending(&self) -> Result<(u64, Changes), Error> {
-        let waited = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (mut entries, mut changes) = (0, Changes::default());
-        let mut open = waited;
-        loop {
-            let before = open.len();
-            let mut still = Vec::new();
-            for run in open {
-                let mut tx = self.storage.write(self.durability)?;
-                match admit_all(&mut *tx, [&run]) {
-                    Ok(batch) if batch.waiting.is_empty() => {
-                        entries += batch.entries;
-                        changes.merge(batch.changes);
-                        tx.commit()?;
-                    }
-                    Ok(_) => still.push(run),
-                    Err(Error::Storage(e)) => return Err(e.into()),
-                    Err(_) => {}
-                }
-            }
-            open = still;
-            if open.is_empty() || open.len() == before {
-                break;
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps runs that came too early; returns what they wait for as far as another session has brought it meanwhile.
+    fn keep_early(
+        &self,
+        early: &[(VerifiedRun, LogId, Seq)],
+    ) -> Result<Vec<(LogId, Seq)>, StorageError> {
+        for (run, log, seq) in early {
+            self.pending().push(run.clone(), *log, *seq);
+        }
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        let mut here = Vec::new();
+        for (_, log, seq) in early {
+            if view.tips_of(log)?.iter().any(|tip| tip.seq >= *seq) {
+                here.push((*log, *seq));
             }
         }
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        open.into_iter().for_each(|run| pending.push(run));
-        Ok((entries, changes))
+        Ok(here)
+    }
+
+    /// Tries again what waited for the places that arrived, and leaves there what that brought in turn.
+    fn retry(&self, arrived: &mut Vec<(LogId, Seq)>) -> Result<(u64, Changes), Error> {
+        let ready: Vec<VerifiedRun> = {
+            let mut pending = self.pending();
+            arrived.drain(..).flat_map(|(log, seq)| pending.take_ready(&log, seq)).collect()
+        };
+        match self.admit_apart(&ready, arrived) {
+            Err(Error::Storage(e)) => Err(e.into()),
+            Ok(done) => Ok(done),
+            // Other peers sent them, so a bad one is dropped and is nobody's fault here (I5).
+            Err(_) => {
+                let (mut entries, mut changes) = (0, Changes::default());
+                for run in &ready {
+                    match self.admit_apart(std::slice::from_ref(run), arrived) {
+                        Ok((more, also)) => {
+                            entries += more;
+                            changes.merge(also);
+                        }
+                        Err(Error::Storage(e)) => return Err(e.into()),
+                        Err(_) => {}
+                    }
+                }
+                Ok((entries, changes))
+            }
+        }
+    }
+
+    fn admit_apart(
+        &self,
+        runs: &[VerifiedRun],
+        arrived: &mut Vec<(LogId, Seq)>,
+    ) -> Result<(u64, Changes), Error> {
+        if runs.is_empty() {
+            return Ok((0, Changes::default()));
+        }
+        let mut tx = self.storage.write(self.durability)?;
+        let batch = admit_all(&mut *tx, runs)?;
+        let mut pending = self.pending();
+        for (run, log, seq) in &batch.waiting {
+            pending.push((*run).clone(), *log, *seq);
+        }
+        drop(pending);
+        let waits = |run: &VerifiedRun| batch.waiting.iter().any(|(w, ..)| std::ptr::eq(*w, run));
+        let heads = runs.iter().filter(|run| !waits(run)).map(|run| run.head().position);
+        arrived.extend(heads.map(|head| (head.log, head.seq)));
+        if batch.entries > 0 {
+            tx.commit()?;
+        }
+        Ok((batch.entries, batch.changes))
     }
 
     fn read_blobs(&self, hashes: Vec<ChunkHash>) -> Result<Answer, Error> {
