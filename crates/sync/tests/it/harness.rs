@@ -106,6 +106,16 @@ impl Node {
         result
     }
 
+    /// Commits without signing.
+    pub(crate) fn unsigned(&mut self, draft: &Draft) {
+        let storage = self.storage.clone();
+        let mut tx = storage.write(Durability::Full).unwrap();
+        let mut ledger = Ledger::open(&mut *tx).unwrap();
+        ledger.commit(&self.author(), draft).unwrap();
+        ledger.finish().unwrap();
+        tx.commit().unwrap();
+    }
+
     pub(crate) fn put(&mut self, key: &str, value: &str) -> Option<Entry> {
         let draft = draft(&[(key, value)]);
         self.with(|ledger, author| ledger.commit(author, &draft).unwrap())

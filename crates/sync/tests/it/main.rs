@@ -11,6 +11,7 @@ mod blobs;
 mod credit;
 mod forks;
 mod garbage;
+mod live;
 mod random;
 mod resume;
 mod rights;

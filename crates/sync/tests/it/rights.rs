@@ -11,7 +11,7 @@ use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::head::Head;
 use anabranch_core::id::{DatabaseId, EntryId, LogId, Position};
 use anabranch_core::key::{DeviceKey, Signature};
-use anabranch_core::ops::{Role, TicketTerms};
+use anabranch_core::ops::{Role, Subject, TicketTerms};
 use anabranch_core::run::Run as Entries;
 use anabranch_core::storage::{Durability, Storage, Table};
 use anabranch_sync::channel::{Channel, Direction};
@@ -192,6 +192,24 @@ fn a_device_must_prove_who_it_is() {
     assert!(matches!(&rogue.closed[..], [(Code::Protocol, _)]), "{:?}", rogue.closed);
 }
 
+/// An entry of `key` on top of everything that `node` holds, with the first grant there is: not its own.
+pub(crate) fn forged(node: &Node, key: &DeviceKey, database: DatabaseId) -> Entries {
+    let tips = node.view(|v| v.frontier().unwrap());
+    let grants = node.view(|v| v.grants().unwrap());
+    let own = grants.iter().rfind(|g| g.subject == Subject::Device(key.node_id()));
+    let parents: Vec<Position> = tips.positions().copied().collect();
+    let generation = |p: &Position| node.view(|v| v.entry(p).unwrap().unwrap().header().generation);
+    let generation = 1 + parents.iter().map(generation).max().unwrap();
+    let mut header = entry(key, database, 1, None, parents, generation).header().clone();
+    header.log.epoch = 666;
+    // A reader's own grant does not let it write; a writer takes the admin's.
+    header.grant = own.filter(|g| g.role == Role::Read).unwrap_or(&grants[0]).id;
+    let forged = Entry::new(header, vec![]).unwrap();
+    let signature = Head::sign(key, &database, forged.position()).signature;
+    let heads = tips.tips().iter().map(|t| t.head.signature).collect();
+    Entries::new(database, vec![forged], signature, heads)
+}
+
 #[test]
 fn a_reader_gets_everything_and_changes_nothing() {
     let (mut host, database) = host();
@@ -201,22 +219,14 @@ fn a_reader_gets_everything_and_changes_nothing() {
         .with(|ledger, author| ledger.commit(author, &crate::harness::draft(&[("k1", "mine")])));
     assert!(matches!(refused, Err(Error::NotPermitted { .. })));
     // Even if its program lets it: the node refuses, says why, and goes on with others.
-    let grant = reader.view(|v| v.grants().unwrap().pop().unwrap().id);
     let tips = reader.view(|v| v.frontier().unwrap());
-    let parents: Vec<Position> = tips.positions().copied().collect();
+    let forged = forged(&host, &reader.key, database);
     let key = reader.key.clone();
-    let mut header = entry(&key, database, 1, None, parents.clone(), 0).header().clone();
-    let generation = |p: &Position| host.view(|v| v.entry(p).unwrap().unwrap().header().generation);
-    header.generation = 1 + parents.iter().map(generation).max().unwrap();
-    header.grant = grant;
-    let forged = Entry::new(header, vec![]).unwrap();
-    let signature = Head::sign(&key, &database, forged.position()).signature;
-    let heads = tips.tips().iter().map(|t| t.head.signature).collect();
     let before = (host.digest(), host.frontier());
     let mut rogue = Rogue::greet(&host, key, database);
     rogue.open(OPEN, None);
     rogue.frontier(&tips);
-    rogue.batch(&[Entries::new(database, vec![forged], signature, heads)]);
+    rogue.batch(&[forged]);
     let [(Code::Protocol, text)] = &rogue.closed[..] else { panic!("{:?}", rogue.closed) };
     assert!(text.contains("right to write"), "{text}");
     assert_eq!((host.digest(), host.frontier()), before);
