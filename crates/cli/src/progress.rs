@@ -30,10 +30,6 @@ impl Meter {
         if !self.allowed || self.since.elapsed() < PATIENCE {
             return;
         }
-        if !self.shown {
-            self.shown = true;
-            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        }
         let template = match total {
             Some(_) => "{prefix}  {bar:20} {percent:>3} %  {msg}",
             None => "{prefix}  {spinner} {msg}",
@@ -47,6 +43,10 @@ impl Meter {
         }
         self.bar.set_message(text);
         self.bar.set_position(done);
+        if !self.shown {
+            self.shown = true;
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        }
     }
 }
 
