@@ -420,7 +420,7 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
             .iter()
             .filter(|p| !p.hidden)
             .map(|p| format!("{}: waits for another path; run the command again", p.path));
-        problems.chain(failed).chain(refused).chain(waiting).collect::<Vec<_>>()
+        problems.chain(failed).chain(refused).chain(unread).chain(waiting).collect::<Vec<_>>()
     };
     let mut list = of(&outcome.here);
     list.extend(outcome.there.iter().flat_map(of));
