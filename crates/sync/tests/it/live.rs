@@ -253,7 +253,7 @@ fn one_of_two_links_drops_what_the_other_needs() {
 
 #[test]
 fn waiting_runs_are_tried_again_only_when_something_they_need_came() {
-    let (mut nodes, database) = three();
+    let (mut nodes, _) = three();
     for n in 0..3 {
         nodes[1].put(&format!("{n}"), "v");
     }
