@@ -94,6 +94,7 @@ impl Node {
         tx.commit().unwrap();
     }
 
+    /// Acts in one transaction and signs.
     pub(crate) fn with<T>(&mut self, act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> T) -> T {
         let storage = self.storage.clone();
         let mut tx = storage.write(Durability::Full).unwrap();
