@@ -26,6 +26,7 @@ pub mod membership;
 mod names;
 pub mod ops;
 pub mod outgoing;
+mod past;
 pub mod path;
 mod rows;
 pub mod run;

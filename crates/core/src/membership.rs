@@ -9,12 +9,12 @@ use crate::ops::{
     Decoded, MemberOp, Role, Subject, TicketTerms, decode_members, encode_members, members_of,
     redemption_holds,
 };
+use crate::past;
 use crate::rows::{
     BranchNo, GrantNo, GrantRow, Row, StoreNo, grant_id_key, key32, last4, subject_key,
 };
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use crate::view::View;
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// A grant, as shown to people and used by writers.
@@ -156,11 +156,13 @@ pub(crate) fn check(
 ) -> Result<(), Error> {
     let header = entry.header();
     let (log, seq) = (header.log, header.seq);
-    let (_, grant) = ledger.grant(&header.grant)?.ok_or(Refusal::Grant { log, seq })?;
-    if prev_grant != Some(header.grant) && !in_past(ledger, below, &grant)? {
+    let (number, grant) = ledger.grant(&header.grant)?.ok_or(Refusal::Grant { log, seq })?;
+    // First what needs no search, so that nobody can have one made with a grant that is of no use to him.
+    check_use(entry, &grant)?;
+    if prev_grant != Some(header.grant) && !past::sees(ledger, below, number, &grant)? {
         return Err(Refusal::Grant { log, seq }.into());
     }
-    Ok(check_use(entry, &grant)?)
+    Ok(())
 }
 
 /// As [`check`] for an entry made here, whose grant was looked up among those in its past.
@@ -212,49 +214,6 @@ fn check_ops(entry: &Entry, grant: &GrantRow) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// Whether the entry that made `grant` is at or below one of `below`. Nearly always answered by the first look; else the
-/// past is searched downwards, each place once, no lower than the grant's generation.
-fn in_past(
-    ledger: &mut Ledger<'_>,
-    below: &[(BranchNo, Seq)],
-    grant: &GrantRow,
-) -> Result<bool, StorageError> {
-    ledger.flush()?;
-    let view = ledger.view();
-    let mut searched: BTreeMap<BranchNo, Seq> = BTreeMap::new();
-    let mut open = below.to_vec();
-    while let Some((branch, seq)) = open.pop() {
-        // Walks down the line of the log, from branch to base.
-        let (mut number, mut top) = (branch, seq);
-        loop {
-            let row = view.branch(number)?;
-            if number == grant.branch && grant.seq <= top {
-                return Ok(true);
-            }
-            let floor = searched.get(&number).copied().unwrap_or(0).max(row.base_seq());
-            let mut at = top;
-            let mut ended = false;
-            while at > floor {
-                let entry = view.entry_row(number, at)?;
-                if entry.body.generation <= grant.generation {
-                    ended = true;
-                    break;
-                }
-                open.extend(entry.body.parents.iter().map(|p| (p.log, p.seq)));
-                at -= 1;
-            }
-            let seen = searched.entry(number).or_insert(0);
-            let met = *seen > 0;
-            *seen = (*seen).max(top);
-            match row.base {
-                Some((base, base_seq)) if !ended && !met => (number, top) = (base, base_seq),
-                _ => break,
-            }
-        }
-    }
-    Ok(false)
 }
 
 impl View<'_> {

@@ -36,7 +36,7 @@ pub enum Table {
     Grant = 10,
     /// (entry id, index) → grant number.
     GrantById = 11,
-    /// (subject, grant number) → nothing.
+    /// (subject, grant number) → nothing; (grant number, branch number) → first place known to have the grant in its past.
     GrantBySubject = 12,
     /// Content hash → chunk or manifest node.
     Blob = 13,
