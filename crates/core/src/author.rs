@@ -346,19 +346,28 @@ impl Ledger<'_> {
         Ok(ops)
     }
 
-    fn clear_below(
-        &self,
-        store: &mut BTreeMap<Path, CellOp>,
-        write: &Write,
-    ) -> Result<(), StorageError> {
+    fn clear_below(&self, store: &mut BTreeMap<Path, CellOp>, write: &Write) -> Result<(), Error> {
+        // At least so many bytes each, so that no more is read than an entry could name.
+        const NAME: usize = 20;
+        let mut bytes = 0;
         self.view().scan_cells(&write.store, &write.path, None, &mut |cell| {
             if cell.path != write.path {
                 let replaces = sorted(cell.values.iter().map(|v| v.name).collect());
                 let path = cell.path;
+                bytes += path.as_bytes().len() + NAME * replaces.len();
                 store.insert(path.clone(), CellOp { path, value: None, replaces });
             }
+            if bytes > limits::ENTRY_BYTES {
+                return ControlFlow::Break(());
+            }
             ControlFlow::Continue(())
-        })
+        })?;
+        let (found, limit) = (bytes as u64, limits::ENTRY_BYTES as u64);
+        if found > limit {
+            let what = "an entry's size";
+            return Err(DecodeError::TooLarge { what, found, limit }.into());
+        }
+        Ok(())
     }
 
     fn live_names(&self, store: &StoreId, path: &Path) -> Result<Vec<ValueName>, StorageError> {
