@@ -3,6 +3,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod counting;
 mod reference;
 mod replica;
 mod world;
@@ -10,8 +11,10 @@ mod world;
 mod admission;
 mod authoring;
 mod convergence;
+mod cost;
 mod heads;
 mod histories;
+mod membership;
 
 use proptest::test_runner::{Config, RngSeed};
 

@@ -119,7 +119,14 @@ pub(crate) fn judge(
     if entry.id() == database.genesis() {
         return Ok(());
     }
-    let (subject, role, priority) = grant(&past, &header.grant).ok_or(Fault::Grant)?;
+    let (subject, role, priority) = grant(entries, &header.grant).ok_or(Fault::Grant)?;
+    judge_use(entry, subject, role, priority)?;
+    if past.contains_key(&header.grant.entry) { Ok(()) } else { Err(Fault::Grant) }
+}
+
+/// Whether a grant lets its user do this, wherever it was made.
+fn judge_use(entry: &Entry, subject: Subject, role: Role, priority: u32) -> Result<(), Fault> {
+    let header = entry.header();
     let ops: Vec<MemberOp> =
         members_of(entry).map(|d| d.ops).unwrap_or_default().into_iter().flatten().collect();
     match subject {
@@ -152,13 +159,13 @@ pub(crate) fn judge(
     Ok(())
 }
 
-/// Subject, role and rank of a grant made within `past`.
-fn grant(past: &BTreeMap<EntryId, &Entry>, grant: &GrantRef) -> Option<(Subject, Role, u32)> {
-    let entry = past.get(&grant.entry)?;
+/// Subject, role and rank of a grant.
+fn grant(entries: &BTreeMap<EntryId, &Entry>, grant: &GrantRef) -> Option<(Subject, Role, u32)> {
+    let entry = entries.get(&grant.entry)?;
     match members_of(entry)?.ops.into_iter().nth(grant.index as usize)?? {
         MemberOp::Grant { subject, role, priority, .. } => Some((subject, role, priority)),
         MemberOp::Redeem { .. } => {
-            let (_, role, priority) = self::grant(past, &entry.header().grant)?;
+            let (_, role, priority) = self::grant(entries, &entry.header().grant)?;
             Some((Subject::Device(entry.header().log.device), role, priority))
         }
     }
