@@ -183,9 +183,9 @@ fn strangers_and_readers_write_nothing() {
     for device in [&mut reader, &mut stranger] {
         let before = device.replica.digests();
         let refused = device.commit(&draft(vec![write(&["a"], Some("1"))]));
-        assert!(matches!(refused, Err(Error::NotPermitted { role: "write", .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::NotPermitted { .. })), "{refused:?}");
         let refused = device.grant(&[grant(Subject::Anyone, Role::Admin, 0)]);
-        assert!(matches!(refused, Err(Error::NotPermitted { role: "admin", .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::NotPermitted { .. })), "{refused:?}");
         assert_eq!(device.replica.digests(), before);
     }
     let ticket = DeviceKey::from_seed(&[8; 32]);

@@ -98,8 +98,10 @@ fn comparing_with_a_peer_that_has_other_logs_costs_as_much_as_there_are() {
         let (ours, theirs) = (Replica::empty(world.database), Replica::empty(world.database));
         let genesis = world.run(0, 1).verify().unwrap();
         let (first, second) = runs.split_at(runs.len() / 2);
-        admit(&ours, &[&[genesis.clone()], first].concat());
-        admit(&theirs, &[&[genesis], second].concat());
+        for (replica, runs) in [(&ours, first), (&theirs, second)] {
+            admit(replica, std::slice::from_ref(&genesis));
+            admit(replica, runs);
+        }
         let frontier = theirs.view(|v| v.frontier().unwrap());
         let counting = Counting::new(&*ours.storage);
         let tx = counting.read().unwrap();
