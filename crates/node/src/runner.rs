@@ -141,6 +141,7 @@ pub async fn run(task: Task, wire: Wire) -> Result<Report, NodeError> {
         peer: None,
         clock_ahead: 0,
         outcome: None,
+        even: false,
     };
     let result = runner.go(&mut receiver, answers).await;
     runner.leave();
@@ -183,6 +184,8 @@ struct Runner {
     peer: Option<NodeId>,
     clock_ahead: i64,
     outcome: Option<Result<(), NodeError>>,
+    /// Whether the peer would leave nothing undone if it left now: each side may find out first that all is done.
+    even: bool,
 }
 
 impl Runner {
@@ -251,7 +254,11 @@ impl Runner {
                 Output::Event(channel, event) => self.on_event(channel, event),
                 Output::Closed { code, text, by_peer } => {
                     self.outcome = Some(match code {
-                        Code::Done if by_peer && self.task.until == Until::Closed => Ok(()),
+                        Code::Done
+                            if by_peer && (self.even || self.task.until == Until::Closed) =>
+                        {
+                            Ok(())
+                        }
                         Code::Done if by_peer => self.ended(),
                         code => Err(NodeError::Session { code, text }),
                     });
@@ -401,6 +408,7 @@ impl Runner {
         if self.outcome.is_some() {
             return;
         }
+        self.even = self.each_open(Channel::is_even);
         let settled = self.each_open(Channel::entries_settled);
         if settled != self.progress.settled {
             self.progress.settled = settled;

@@ -777,6 +777,15 @@ impl Channel {
         self.agree() && equal && !self.busy && !self.their_busy && self.wanted.is_empty()
     }
 
+    /// As [`Self::is_settled`], except that this side may just be looking up whether there is something new to send. A peer
+    /// that leaves then leaves nothing undone.
+    #[must_use]
+    pub fn is_even(&self) -> bool {
+        let equal = !(self.sends() && self.receives()) || self.is_equal();
+        let agreed = self.their_level && self.unacknowledged == 0 && self.is_idle();
+        agreed && equal && !self.busy && !self.their_busy && self.wanted.is_empty()
+    }
+
     /// Whether entries have settled, whatever is still being done with them.
     #[must_use]
     pub fn entries_settled(&self) -> bool {
