@@ -6,6 +6,7 @@ use crate::error::corrupt;
 use crate::frontier::Frontier;
 use crate::id::{LogId, Position, Seq};
 use crate::key::Signature;
+use crate::limits;
 use crate::names::Names;
 use crate::rows::{BranchNo, EntryRow, HeadRow};
 use crate::run::Run;
@@ -276,13 +277,16 @@ impl View<'_> {
         seq: Seq,
         head: &HeadRow,
     ) -> Result<Run, StorageError> {
+        if seq.saturating_sub(after) > limits::RUN_ENTRIES as u64 {
+            return Err(corrupt("a head"));
+        }
         let mut names = Names::new(*self)?;
         let row = self.branch(branch)?;
         let mut prev = match after {
             0 => None,
             after => Some(self.entry_id(self.owner(branch, after)?, after)?),
         };
-        let mut entries: Vec<Entry> = Vec::with_capacity((seq - after) as usize);
+        let mut entries: Vec<Entry> = Vec::new();
         let mut signatures = Vec::new();
         for stored in self.entry_rows(branch, after + 1, seq)? {
             for parent in &stored.body.parents {
