@@ -10,6 +10,7 @@ mod world;
 
 mod admission;
 mod authoring;
+mod bytes;
 mod convergence;
 mod cost;
 mod heads;

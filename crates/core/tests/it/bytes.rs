@@ -1,0 +1,283 @@
+//! Bytes that nobody made on purpose: on the wire, in payloads and in the storage. They are read or refused, never fatal,
+//! and payloads mean the same to everybody.
+
+use crate::cases;
+use crate::reference::fold;
+use crate::replica::{Device, Replica, write};
+use crate::world::{World, grant, members};
+use anabranch_core::author::{Draft, Write};
+use anabranch_core::codec::{Reader, Writer};
+use anabranch_core::entry::{Header, Payload, StoreId, StoreKind};
+use anabranch_core::error::Error;
+use anabranch_core::frontier::Frontier;
+use anabranch_core::ops::{Role, Subject, TicketTerms};
+use anabranch_core::outgoing::Outgoing;
+use anabranch_core::path::Path;
+use anabranch_core::run::Run;
+use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
+use anabranch_core::verify::verify;
+use anabranch_store::MemoryStorage;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use std::ops::ControlFlow;
+
+/// A change to some bytes.
+#[derive(Debug, Clone)]
+enum Edit {
+    Set(Index, u8),
+    Insert(Index, Vec<u8>),
+    Remove(Index, usize),
+    Cut(Index),
+}
+
+fn arb_edit() -> impl Strategy<Value = Edit> {
+    let at = any::<Index>;
+    // The first bytes of large lengths and of other kinds of item.
+    let byte = prop_oneof![
+        any::<u8>(),
+        prop::sample::select(vec![0x1b, 0x5b, 0x7b, 0x9b, 0xbb, 0xff, 0x9f, 0x80, 0xf6, 0xc0]),
+    ];
+    prop_oneof![
+        4 => (at(), byte).prop_map(|(i, b)| Edit::Set(i, b)),
+        1 => (at(), prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(i, b)| Edit::Insert(i, b)),
+        1 => (at(), 1usize..9).prop_map(|(i, n)| Edit::Remove(i, n)),
+        1 => at().prop_map(Edit::Cut),
+    ]
+}
+
+fn edited(bytes: &[u8], edits: &[Edit]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for edit in edits {
+        let at = |i: &Index| i.index(bytes.len() + 1);
+        match edit {
+            Edit::Set(i, b) => {
+                let at = at(i);
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = *b;
+                }
+            }
+            Edit::Insert(i, b) => {
+                let at = at(i);
+                bytes.splice(at..at, b.iter().copied());
+            }
+            Edit::Remove(i, n) => {
+                let at = at(i);
+                let end = bytes.len().min(at + n);
+                bytes.drain(at..end);
+            }
+            Edit::Cut(i) => bytes.truncate(at(i)),
+        }
+    }
+    bytes
+}
+
+fn example() -> (World, Run) {
+    let mut world = World::new(3);
+    let first = world.add(world.spec(1, 2, None));
+    let mut spec = world.spec(2, 2, None);
+    spec.parents = vec![0, first];
+    let path = Path::text(["a", "b"]).unwrap().as_bytes().to_vec();
+    let names = vec![anabranch_core::ops::ValueName::of(&world.entries[first].position(), 0)];
+    let op = crate::world::RawOp { kind: 0, path, value: Some(vec![1, 2]), names, extra: false };
+    spec.payloads = vec![(StoreId::table("t"), crate::world::payload(&spec.log, &[op]))];
+    let second = world.add(spec);
+    let third = world.add(world.spec(2, 2, Some(second)));
+    let run = world.run(third, 2);
+    (world, run)
+}
+
+/// Payloads of no particular sense, some of them close to one.
+fn arb_payload() -> impl Strategy<Value = Vec<u8>> {
+    let good = {
+        let (_, run) = example();
+        let entry = &run.entries()[0];
+        let bytes = entry.payloads().next().unwrap().1.bytes().unwrap().to_vec();
+        bytes
+    };
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..60),
+        prop::collection::vec(arb_edit(), 0..4).prop_map(move |edits| edited(&good, &edits)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(400))]
+
+    #[test]
+    fn damaged_runs_are_read_or_refused(edits in prop::collection::vec(arb_edit(), 1..4)) {
+        let (world, run) = example();
+        let mut w = Writer::new();
+        run.encode(&mut w);
+        let bytes = edited(&w.finish(), &edits);
+        let mut r = Reader::new(&bytes);
+        if let Ok(read) = Run::decode(&mut r, world.database)
+            && let Ok(good) = read.verify()
+        {
+            // Signed by its device, so the entries are those that were.
+            prop_assert_eq!(good.entries(), run.entries());
+        }
+    }
+
+    #[test]
+    fn damaged_headers_are_read_as_they_are_written(
+        edits in prop::collection::vec(arb_edit(), 1..4),
+    ) {
+        let (_, run) = example();
+        let bytes = edited(&run.entries()[0].header().encode(), &edits);
+        if let Ok(header) = Header::decode(&bytes) {
+            prop_assert_eq!(header.encode(), bytes);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(48))]
+
+    #[test]
+    fn any_payload_means_the_same_to_everybody(
+        payloads in prop::collection::vec((arb_payload(), 0u32..6, any::<bool>()), 1..8),
+    ) {
+        let mut world = World::new(3);
+        let mut tips = [None, None];
+        for (n, (bytes, kind, by_admin)) in payloads.iter().enumerate() {
+            let device = if *by_admin { 0 } else { 1 + n % 2 };
+            let kind = StoreKind(*kind);
+            let kind = if kind == StoreKind::MEMBERS && !by_admin { StoreKind::TABLE } else { kind };
+            let name = if kind == StoreKind::MEMBERS { "" } else { "s" };
+            let tip = if device == 0 { None } else { tips[device - 1] };
+            let prev = if device == 0 {
+                let log = world.log(0, 1);
+                world.entries.iter().rposition(|e| e.header().log == log)
+            } else {
+                tip
+            };
+            let mut spec = world.spec(device, if device == 0 { 1 } else { 2 }, prev);
+            let store = StoreId { kind, name: name.into() };
+            spec.payloads = vec![(store, Payload::Present(bytes.clone()))];
+            let at = world.add(spec);
+            if device > 0 {
+                tips[device - 1] = Some(at);
+            }
+        }
+        let (first, second) = (Replica::empty(world.database), Replica::empty(world.database));
+        for n in 0..world.entries.len() {
+            // A member operation that asks for too much is refused, and all that builds on it waits.
+            let _ = first.admit(&[world.run(n, 1).verify().unwrap()]);
+        }
+        for run in first.outgoing(&second).into_iter().rev().collect::<Vec<_>>().into_iter().rev() {
+            second.admit(&[run]).unwrap();
+        }
+        prop_assert_eq!(first.digests(), second.digests());
+        let state = fold(&first.entries());
+        prop_assert!(first.state().cells == state.cells);
+        let kinds = |s: &crate::reference::State| {
+            s.unknown.iter().filter(|s| s.kind != StoreKind::MEMBERS).cloned().collect::<Vec<_>>()
+        };
+        prop_assert_eq!(kinds(&first.state()), kinds(&state));
+    }
+
+    #[test]
+    fn damaged_storage_is_told_and_not_fatal(
+        table in prop::sample::select(Table::ALL.to_vec()),
+        row in any::<Index>(),
+        edits in prop::collection::vec(arb_edit(), 1..3),
+        key_too in prop::bool::weighted(0.2),
+    ) {
+        let mut device = busy();
+        let storage = device.replica.storage.clone();
+        let mut rows = Vec::new();
+        storage.read().unwrap().scan(table, &[], None, Order::Ascending, &mut |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        }).unwrap();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (key, value) = row.get(&rows).clone();
+        let mut tx = storage.write(Durability::Full).unwrap();
+        if key_too {
+            tx.delete(table, &key).unwrap();
+            // Some back ends take only numbers as keys of some tables.
+            let _ = tx.put(table, &edited(&key, &edits), &value);
+        } else {
+            tx.put(table, &key, &edited(&value, &edits)).unwrap();
+        }
+        tx.commit().unwrap();
+        use_all(&mut device);
+    }
+}
+
+/// A replica with some of everything in it.
+fn busy() -> Device {
+    let mut device = Device::found();
+    let mut other = device.admit(2, Role::Write);
+    let ticket = anabranch_core::key::DeviceKey::from_seed(&[5; 32]).node_id();
+    device.grant(&[grant(Subject::Ticket(ticket), Role::Read, 0)]).unwrap();
+    let mut clone = other.clone_to(other.instance);
+    device.put(vec![write(&["a"], Some("1")), write(&["a", "b"], Some("2"))]);
+    other.put(vec![write(&["a"], Some("3"))]);
+    clone.put(vec![write(&["a"], Some("4"))]);
+    device.meet(&other);
+    device.meet(&clone);
+    device.put(vec![write(&["c"], Some("5"))]);
+    device.commit(&Draft { writes: vec![write(&["d"], Some("6"))], members: vec![] }).unwrap();
+    device
+}
+
+/// Everything that is read or written; whether it works is another matter.
+fn use_all(device: &mut Device) {
+    let replica = device.replica.clone();
+    replica.view(|v| {
+        let _ = v.totals();
+        let _ = v.frontier_digest();
+        let _ = v.frontier();
+        let _ = v.state_digest();
+        let _ = v.stores();
+        let _ = v.grants();
+        let _ = v.newest(5);
+        let _ = v.role_of(&device.key.node_id());
+        let _ = v.ticket_state(&device.key.node_id(), &device.key.node_id(), Default::default());
+        let _ = v.entries(1, &mut |_, _| Ok(ControlFlow::Continue(())));
+        let _ = v.scan_cells(&StoreId::table("t"), &Path::default(), None, &mut |_| {
+            ControlFlow::Continue(())
+        });
+        for peer in [v.frontier().unwrap_or_default(), Frontier::default()] {
+            let _ = v.forks(&peer);
+            let _ = v.frontier_within(&peer);
+            peer.positions().for_each(|p| _ = v.samples(p));
+            let sent = |run: Result<Option<Run>, StorageError>| matches!(run, Ok(Some(_)));
+            if let Ok(mut out) = Outgoing::new(v, &peer) {
+                let _ = out.count(v);
+                while sent(out.next(v)) {}
+                let _ = out.refresh(v);
+            }
+        }
+        let _ = Outgoing::level(v);
+    });
+    let tx = replica.storage.read().unwrap();
+    let _ = verify(&*tx, &MemoryStorage::new(), &mut |_| {});
+    drop(tx);
+    let below = Write { below: true, ..write(&["a"], None) };
+    for draft in [
+        Draft { writes: vec![write(&["a"], Some("x")), below], members: vec![] },
+        Draft { writes: vec![], members: vec![grant(Subject::Anyone, Role::Read, 0)] },
+    ] {
+        let _: Result<_, Error> = device.commit(&draft);
+    }
+    let _ = device.act(|ledger, author| Ok(ledger.seal(author)?));
+    let (world, run) = example();
+    let _ = Replica { database: world.database, ..replica }.admit(&[run.verify().unwrap()]);
+}
+
+#[test]
+fn members_of_every_length_are_read() {
+    let ops = |n: usize| {
+        let one = grant(Subject::Anyone, Role::Read, 0);
+        let (_, payload) = members(&vec![one; n]);
+        anabranch_core::ops::decode_members(payload.bytes().unwrap()).ops.len()
+    };
+    assert_eq!(ops(anabranch_core::limits::GRANT_OPS), anabranch_core::limits::GRANT_OPS);
+    assert_eq!(ops(anabranch_core::limits::GRANT_OPS + 1), 0);
+    let terms = TicketTerms::default();
+    assert_eq!((terms.limit, terms.expires), (None, None));
+}
