@@ -155,6 +155,8 @@ pub struct Channel {
     applied_last: bool,
     taken: u32,
     level_told: Option<(Option<[u8; 32]>, bool)>,
+    /// The peer was told that all is done here, and no data went or came since: it may have left on that word.
+    released: bool,
     their_level: bool,
     busy: bool,
     their_busy: bool,
@@ -219,6 +221,7 @@ impl Channel {
             applied_last: false,
             taken: 0,
             level_told: None,
+            released: false,
             their_level: false,
             busy: false,
             // Until it says otherwise: equal digests at the opening say nothing of what it works on.
@@ -431,6 +434,7 @@ impl Channel {
         }
         // What comes must be answered with a fresh word on where we stand, and the peer will say anew where it does.
         self.level_told = None;
+        self.released = false;
         self.their_level = false;
         self.incoming.push_back(incoming);
     }
@@ -554,6 +558,7 @@ impl Channel {
         self.credit -= i64::from(bytes);
         self.unacknowledged += bytes;
         self.level_told = None;
+        self.released = false;
         self.their_level = false;
     }
 
@@ -743,6 +748,7 @@ impl Channel {
             return;
         }
         self.level_told = Some(word);
+        self.released |= !word.1;
         self.frame(Frame::Level { channel: self.number, digest: word.0, busy: word.1 });
         self.event(Event::Progress);
     }
@@ -777,13 +783,13 @@ impl Channel {
         self.agree() && equal && !self.busy && !self.their_busy && self.wanted.is_empty()
     }
 
-    /// As [`Self::is_settled`], except that this side may just be looking up whether there is something new to send. A peer
-    /// that leaves then leaves nothing undone.
+    /// Whether a peer that leaves now does so on this side's word that all is done. Meanwhile this side may be looking up
+    /// whether there is something new to send, or have begun to work on what it received.
     #[must_use]
     pub fn is_even(&self) -> bool {
         let equal = !(self.sends() && self.receives()) || self.is_equal();
-        let agreed = self.their_level && self.unacknowledged == 0 && self.is_idle();
-        agreed && equal && !self.busy && !self.their_busy && self.wanted.is_empty()
+        let agreed = self.released && self.their_level && self.unacknowledged == 0;
+        agreed && equal && self.is_idle() && !self.their_busy && self.wanted.is_empty()
     }
 
     /// Whether entries have settled, whatever is still being done with them.
