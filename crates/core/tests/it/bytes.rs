@@ -91,8 +91,7 @@ fn arb_payload() -> impl Strategy<Value = Vec<u8>> {
     let good = {
         let (_, run) = example();
         let entry = &run.entries()[0];
-        let bytes = entry.payloads().next().unwrap().1.bytes().unwrap().to_vec();
-        bytes
+        entry.payloads().next().unwrap().1.bytes().unwrap().to_vec()
     };
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..60),
