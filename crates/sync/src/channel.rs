@@ -1,6 +1,13 @@
 //! One database on a session: compare, plan, stream, apply, stay level. Both sides run the same machine; only who opened
 //! it differs. A sender never exceeds the credit it was given, so a slow receiver bounds it (I7).
 
+mod event;
+mod level;
+mod opening;
+
+pub(crate) use event::Emit;
+pub use event::{Direction, Event};
+
 use crate::forks::Forks;
 use crate::frame::{ChannelNo, Code, DATA_BYTES, Frame, TIPS_PER_FRAME, Terms, TicketProof};
 use crate::wanted::{self, Wanted};
@@ -9,7 +16,6 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position};
-use anabranch_core::ledger::Changes;
 use anabranch_core::outgoing::Outgoing;
 use std::collections::VecDeque;
 
@@ -23,91 +29,6 @@ const BATCH_LEAST: usize = 64;
 const HELD: usize = 8_192;
 /// How often two peers that are level but not equal compare anew before they give up.
 const RECOMPARES: u32 = 3;
-
-/// Which ways entries may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Direction {
-    /// To the peer.
-    pub send: bool,
-    /// From the peer.
-    pub receive: bool,
-}
-
-impl Direction {
-    /// Both ways.
-    pub const BOTH: Self = Self { send: true, receive: true };
-    /// Only to the peer.
-    pub const PUSH: Self = Self { send: true, receive: false };
-    /// Only from the peer.
-    pub const PULL: Self = Self { send: false, receive: true };
-    /// Neither: only compare.
-    pub const COMPARE: Self = Self { send: false, receive: false };
-}
-
-/// What happened on a channel, for whoever runs the session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Both sides agreed to work on the database. Entries the peer lacks come with [`Event::Planned`].
-    Opened {
-        /// Whether the peer lets this device read.
-        readable: bool,
-    },
-    /// The peer's frontier was compared with ours.
-    Planned {
-        /// Entries that the peer lacks.
-        due: u64,
-        /// Entries that are lacking here.
-        lacking: u64,
-    },
-    /// A batch left.
-    Sent {
-        /// Entries.
-        entries: u64,
-        /// Bytes on the link.
-        bytes: u64,
-    },
-    /// A batch was applied and is as durable as was asked for.
-    Applied {
-        /// Entries that were new.
-        entries: u64,
-        /// Bytes on the link.
-        bytes: u64,
-        /// What changed.
-        changes: Changes,
-    },
-    /// A blob was stored.
-    Blob {
-        /// Its name.
-        hash: ChunkHash,
-        /// Bytes on the link.
-        bytes: u64,
-    },
-    /// Blobs that were asked for and that the peer does not have.
-    NoBlobs(Vec<ChunkHash>),
-    /// A blob was sent.
-    BlobSent {
-        /// Bytes on the link.
-        bytes: u64,
-    },
-    /// Something about being level changed: ask [`Channel::is_settled`].
-    Progress,
-    /// The channel ended.
-    Closed {
-        /// Why.
-        code: Code,
-        /// For people.
-        text: String,
-        /// Whether the peer said so.
-        by_peer: bool,
-    },
-}
-
-#[derive(Debug)]
-pub(crate) enum Emit {
-    Frame(Frame),
-    Work(Work),
-    Event(Event),
-}
 
 #[derive(Debug)]
 enum Plan {
@@ -297,75 +218,6 @@ impl Channel {
 
     fn receives(&self) -> bool {
         self.mine.receive && self.theirs.is_some_and(|t| t.sends && t.you_may_read)
-    }
-
-    /// Takes in what the peer said when it opened or answered.
-    pub(crate) fn opened(&mut self, terms: Terms, digest: Option<[u8; 32]>) {
-        if self.theirs.is_some() {
-            return self.refuse(Code::Protocol, "the channel was opened twice");
-        }
-        self.theirs = Some(terms);
-        self.their_digest = digest;
-        if self.opener {
-            self.start();
-        }
-    }
-
-    fn on_open(
-        &mut self,
-        digest: [u8; 32],
-        readable: bool,
-        ticket: Option<anabranch_core::membership::TicketState>,
-    ) {
-        use anabranch_core::membership::TicketState;
-        self.digest = digest;
-        self.peer_may_read = readable;
-        if !readable && !self.opener {
-            let refusal = match ticket {
-                Some(TicketState::Expired) => {
-                    Some((Code::TicketExpired, "the ticket's time is over; ask for a new one"))
-                }
-                Some(TicketState::Spent) => Some((
-                    Code::TicketSpent,
-                    "the ticket was used by as many devices as it allows; ask for a new one",
-                )),
-                Some(TicketState::Unknown) => {
-                    Some((Code::TicketUnknown, "the ticket is not known here; ask for a new one"))
-                }
-                _ if !self.theirs.is_some_and(|t| t.you_may_read) => Some((
-                    Code::Strangers,
-                    "neither device knows the other as a member yet; sync both with one that knows them",
-                )),
-                _ => None,
-            };
-            if let Some((code, text)) = refusal {
-                return self.refuse(code, text);
-            }
-        }
-        let (channel, terms, digest, ticket) =
-            (self.number, self.terms(), self.told_digest(), self.proof);
-        if self.opener {
-            let name = blinded_name(&self.binding, &self.database);
-            self.frame(Frame::Open { channel, name, terms, digest, ticket });
-        } else {
-            self.frame(Frame::Opened { channel, terms, digest, ticket });
-            self.start();
-        }
-    }
-
-    /// Both sides have said what they want: compare.
-    fn start(&mut self) {
-        self.started = true;
-        let readable = self.theirs.is_some_and(|t| t.you_may_read);
-        self.event(Event::Opened { readable });
-        if self.peer_may_read && self.their_digest == Some(self.blind(self.digest)) {
-            self.plan = Plan::Away;
-            self.their_level = true;
-            self.work(Work::Level { digest: self.digest });
-        } else if self.peer_may_read {
-            self.ask_frontier(None);
-        }
-        // Else the peer shows its frontier first, and is told as much as it has shown that it knows.
     }
 
     fn ask_frontier(&mut self, within: Option<Frontier>) {
@@ -723,86 +575,6 @@ impl Channel {
             let (held, forks) = (std::mem::take(&mut self.held), std::mem::take(&mut self.parted));
             self.work(Work::Next { out, held, forks, budget: self.credit.max(0) as usize });
         }
-    }
-
-    /// Whether nothing more is to be sent or applied, as far as is known here.
-    fn is_level(&self) -> bool {
-        let compared = match self.plan {
-            Plan::Here(_) => !self.dirty || !self.sends(),
-            Plan::None | Plan::Away => false,
-        };
-        let parted = !self.peer_may_read || self.forks.is_settled();
-        compared && parted && self.replan.is_none() && self.is_idle()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.applying.is_none()
-            && self.incoming.is_empty()
-            && self.asked.is_empty()
-            && !self.reading
-    }
-
-    fn tell_level(&mut self) {
-        let word = (self.told_digest(), self.busy || !self.wanted.is_empty());
-        if self.closed || !self.is_level() || self.level_told == Some(word) {
-            return;
-        }
-        self.level_told = Some(word);
-        self.released |= !word.1;
-        self.frame(Frame::Level { channel: self.number, digest: word.0, busy: word.1 });
-        self.event(Event::Progress);
-    }
-
-    fn agree(&self) -> bool {
-        self.their_level && self.unacknowledged == 0 && self.is_level()
-    }
-
-    fn is_equal(&self) -> bool {
-        self.their_digest == Some(self.blind(self.digest))
-    }
-
-    /// Both have said all they have to say and still differ: something was dropped on the way, so compare anew.
-    fn recompare(&mut self) {
-        let both_ways = self.sends() && self.receives();
-        if both_ways && self.agree() && self.is_equal() {
-            self.recompares = 0;
-        }
-        if both_ways && self.agree() && !self.is_equal() && self.recompares < RECOMPARES {
-            self.recompares += 1;
-            self.their_level = false;
-            self.level_told = None;
-            self.ask_frontier(None);
-        }
-    }
-
-    /// Whether both sides hold what they should: nothing to send, nothing to apply, nothing being worked on, and equal
-    /// digests wherever entries go both ways.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        let equal = !(self.sends() && self.receives()) || self.is_equal();
-        self.agree() && equal && !self.busy && !self.their_busy && self.wanted.is_empty()
-    }
-
-    /// Whether a peer that leaves now does so on this side's word that all is done. Meanwhile this side may be looking up
-    /// whether there is something new to send, or have begun to work on what it received.
-    #[must_use]
-    pub fn is_even(&self) -> bool {
-        let equal = !(self.sends() && self.receives()) || self.is_equal();
-        let agreed = self.released && self.their_level && self.unacknowledged == 0;
-        agreed && equal && self.is_idle() && !self.their_busy && self.wanted.is_empty()
-    }
-
-    /// Whether entries have settled, whatever is still being done with them.
-    #[must_use]
-    pub fn entries_settled(&self) -> bool {
-        let equal = !(self.sends() && self.receives()) || self.is_equal();
-        self.agree() && equal
-    }
-
-    /// Whether it gave up comparing: both sides are level and differ.
-    #[must_use]
-    pub fn differs(&self) -> bool {
-        self.agree() && !self.is_settled() && self.recompares >= RECOMPARES && !self.is_equal()
     }
 }
 

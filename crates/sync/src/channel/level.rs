@@ -1,0 +1,87 @@
+//! Whether the two sides hold the same, as far as each can tell from what the other said last: what a session that ends
+//! by itself waits for.
+
+use super::{Channel, Event, Plan, RECOMPARES};
+use crate::frame::Frame;
+
+impl Channel {
+    /// Whether nothing more is to be sent or applied, as far as is known here.
+    pub(super) fn is_level(&self) -> bool {
+        let compared = match self.plan {
+            Plan::Here(_) => !self.dirty || !self.sends(),
+            Plan::None | Plan::Away => false,
+        };
+        let parted = !self.peer_may_read || self.forks.is_settled();
+        compared && parted && self.replan.is_none() && self.is_idle()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.applying.is_none()
+            && self.incoming.is_empty()
+            && self.asked.is_empty()
+            && !self.reading
+    }
+
+    pub(super) fn tell_level(&mut self) {
+        let word = (self.told_digest(), self.busy || !self.wanted.is_empty());
+        if self.closed || !self.is_level() || self.level_told == Some(word) {
+            return;
+        }
+        self.level_told = Some(word);
+        self.released |= !word.1;
+        self.frame(Frame::Level { channel: self.number, digest: word.0, busy: word.1 });
+        self.event(Event::Progress);
+    }
+
+    fn agree(&self) -> bool {
+        self.their_level && self.unacknowledged == 0 && self.is_level()
+    }
+
+    fn is_equal(&self) -> bool {
+        self.their_digest == Some(self.blind(self.digest))
+    }
+
+    /// Both have said all they have to say and still differ: something was dropped on the way, so compare anew.
+    pub(super) fn recompare(&mut self) {
+        let both_ways = self.sends() && self.receives();
+        if both_ways && self.agree() && self.is_equal() {
+            self.recompares = 0;
+        }
+        if both_ways && self.agree() && !self.is_equal() && self.recompares < RECOMPARES {
+            self.recompares += 1;
+            self.their_level = false;
+            self.level_told = None;
+            self.ask_frontier(None);
+        }
+    }
+
+    /// Whether both sides hold what they should: nothing to send, nothing to apply, nothing being worked on, and equal
+    /// digests wherever entries go both ways.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let equal = !(self.sends() && self.receives()) || self.is_equal();
+        self.agree() && equal && !self.busy && !self.their_busy && self.wanted.is_empty()
+    }
+
+    /// Whether a peer that leaves now does so on this side's word that all is done. Meanwhile this side may be looking up
+    /// whether there is something new to send, or have begun to work on what it received.
+    #[must_use]
+    pub fn is_even(&self) -> bool {
+        let equal = !(self.sends() && self.receives()) || self.is_equal();
+        let agreed = self.released && self.their_level && self.unacknowledged == 0;
+        agreed && equal && self.is_idle() && !self.their_busy && self.wanted.is_empty()
+    }
+
+    /// Whether entries have settled, whatever is still being done with them.
+    #[must_use]
+    pub fn entries_settled(&self) -> bool {
+        let equal = !(self.sends() && self.receives()) || self.is_equal();
+        self.agree() && equal
+    }
+
+    /// Whether it gave up comparing: both sides are level and differ.
+    #[must_use]
+    pub fn differs(&self) -> bool {
+        self.agree() && !self.is_settled() && self.recompares >= RECOMPARES && !self.is_equal()
+    }
+}

@@ -1,0 +1,77 @@
+//! How a channel begins: each side says what it wants and whether it lets the other read, and who may not read is told
+//! why. Then both compare.
+
+use super::{Channel, Event, Plan, blinded_name};
+use crate::frame::{Code, Frame, Terms};
+use crate::work::Work;
+use anabranch_core::membership::TicketState;
+
+impl Channel {
+    /// Takes in what the peer said when it opened or answered.
+    pub(crate) fn opened(&mut self, terms: Terms, digest: Option<[u8; 32]>) {
+        if self.theirs.is_some() {
+            return self.refuse(Code::Protocol, "the channel was opened twice");
+        }
+        self.theirs = Some(terms);
+        self.their_digest = digest;
+        if self.opener {
+            self.start();
+        }
+    }
+
+    pub(super) fn on_open(
+        &mut self,
+        digest: [u8; 32],
+        readable: bool,
+        ticket: Option<TicketState>,
+    ) {
+        self.digest = digest;
+        self.peer_may_read = readable;
+        if !readable && !self.opener {
+            let refusal = match ticket {
+                Some(TicketState::Expired) => {
+                    Some((Code::TicketExpired, "the ticket's time is over; ask for a new one"))
+                }
+                Some(TicketState::Spent) => Some((
+                    Code::TicketSpent,
+                    "the ticket was used by as many devices as it allows; ask for a new one",
+                )),
+                Some(TicketState::Unknown) => {
+                    Some((Code::TicketUnknown, "the ticket is not known here; ask for a new one"))
+                }
+                _ if !self.theirs.is_some_and(|t| t.you_may_read) => Some((
+                    Code::Strangers,
+                    "neither device knows the other as a member yet; sync both with one that knows them",
+                )),
+                _ => None,
+            };
+            if let Some((code, text)) = refusal {
+                return self.refuse(code, text);
+            }
+        }
+        let (channel, terms, digest, ticket) =
+            (self.number, self.terms(), self.told_digest(), self.proof);
+        if self.opener {
+            let name = blinded_name(&self.binding, &self.database);
+            self.frame(Frame::Open { channel, name, terms, digest, ticket });
+        } else {
+            self.frame(Frame::Opened { channel, terms, digest, ticket });
+            self.start();
+        }
+    }
+
+    /// Both sides have said what they want: compare.
+    fn start(&mut self) {
+        self.started = true;
+        let readable = self.theirs.is_some_and(|t| t.you_may_read);
+        self.event(Event::Opened { readable });
+        if self.peer_may_read && self.their_digest == Some(self.blind(self.digest)) {
+            self.plan = Plan::Away;
+            self.their_level = true;
+            self.work(Work::Level { digest: self.digest });
+        } else if self.peer_may_read {
+            self.ask_frontier(None);
+        }
+        // Else the peer shows its frontier first, and is told as much as it has shown that it knows.
+    }
+}
