@@ -257,7 +257,14 @@ impl Access<'_> {
             return Ok(Answer::Frontier { frontier: whole, whole: true });
         };
         let database = view.database()?.ok_or(Error::Empty)?;
-        let frontier = view.frontier_within(&shown.verified(&database))?;
+        // Whether a log is known costs a look-up, its head a signature: strangers do not get to choose.
+        let mut known = Vec::new();
+        for tip in shown.tips() {
+            if !view.tips_of(&tip.head.position.log)?.is_empty() {
+                known.push(*tip);
+            }
+        }
+        let frontier = view.frontier_within(&Frontier::new(known).verified(&database))?;
         let whole = frontier.positions().eq(whole.positions());
         Ok(Answer::Frontier { frontier, whole })
     }
