@@ -70,7 +70,7 @@ pub enum Event {
         /// Bytes on the link.
         bytes: u64,
     },
-    /// Something about being level changed: ask [`Channel::is_settled`].
+    /// Something about being level changed: ask [`Channel::is_settled`](super::Channel::is_settled).
     Progress,
     /// The channel ended.
     Closed {
