@@ -20,6 +20,9 @@ use tokio::sync::oneshot;
 const GROUP: usize = 1_024;
 /// How long signing may be put off under normal durability while more commits come.
 const UNSIGNED: Duration = Duration::from_millis(20);
+/// How long to wait for another commit before signing: longer than a writer that waits for each commit takes to send the
+/// next, since signing syncs the disk; shorter than a person or a peer notices.
+const IDLE: Duration = Duration::from_micros(500);
 
 /// What came of one caller's drafts.
 type JobResult = Result<Vec<Option<Entry>>, Error>;
@@ -85,7 +88,7 @@ impl Thread {
         loop {
             let job = match unsigned {
                 None => queue.recv().ok(),
-                Some(since) => match queue.try_recv() {
+                Some(since) => match queue.recv_timeout(patience(since.elapsed())) {
                     Ok(job) if since.elapsed() < UNSIGNED => Some(job),
                     waiting => {
                         self.sign();
@@ -193,6 +196,11 @@ impl Thread {
             replica.changed();
         }
     }
+}
+
+/// How long to wait for another commit when the oldest unsigned one is this old.
+fn patience(age: Duration) -> Duration {
+    IDLE.min(UNSIGNED.saturating_sub(age))
 }
 
 fn gather(first: Job, queue: &Receiver<Job>) -> Vec<Job> {
