@@ -13,7 +13,7 @@ use super::random::Random;
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 
-const KILLS: usize = 5;
+const KILLS: usize = 10;
 /// What may be under way when a side dies: the credit a receiver gives, and one run.
 const WINDOW: u64 = 1024 * 1024;
 const RUN: u64 = 256 * 1024;
