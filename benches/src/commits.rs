@@ -5,7 +5,7 @@ use crate::raw::{Raw, Sizes};
 use crate::{Error, Result};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::storage::{Durability, Storage};
-use anabranch_node::{Replica, ReplicaOptions};
+use anabranch_node::{Device, Replica, ReplicaOptions};
 use anabranch_store::{Options, SqliteStorage};
 use std::path::Path;
 use std::sync::Arc;
@@ -37,12 +37,12 @@ impl Counts {
 
 /// A new replica in the file `path`.
 pub(crate) fn replica(path: &Path, durability: Durability) -> Result<Arc<Replica>> {
-    let key = DeviceKey::from_seed(&[7; 32]);
+    let device = Device::new(DeviceKey::from_seed(&[7; 32]));
     let storage = SqliteStorage::create(path, Options::default())?;
-    Replica::found(&storage, &key)?;
+    Replica::found(&storage, &device)?;
     let storage: Arc<dyn Storage> = Arc::new(storage);
     let options = ReplicaOptions { durability, ..ReplicaOptions::default() };
-    Ok(Replica::open(storage, None, key, options)?)
+    Ok(Replica::open(storage, None, device, options)?)
 }
 
 /// Commits a second, by one writer that waits for each. Rows from `from` on.

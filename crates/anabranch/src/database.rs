@@ -77,7 +77,7 @@ impl Database {
     /// # Errors
     /// What storage reports.
     pub fn log(&self, limit: usize) -> Result<Vec<Change>, Error> {
-        let device = self.replica.key().node_id();
+        let device = self.replica.device().id();
         let entries = self.replica.read(|view| view.newest(limit))?;
         Ok(entries.iter().map(|entry| change(entry, device)).collect())
     }

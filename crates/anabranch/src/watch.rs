@@ -74,7 +74,7 @@ impl Watch {
     }
 
     fn read(&mut self) -> Result<(), Error> {
-        let device = self.db.replica().key().node_id();
+        let device = self.db.replica().device().id();
         let (ready, next) = (&mut self.ready, &mut self.next);
         self.db.replica().read(|view| {
             view.entries(*next, &mut |arrival, entry| {

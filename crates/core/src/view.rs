@@ -105,6 +105,22 @@ impl<'t> View<'t> {
         Ok(self.own()?.filter(|own| own.seq > 0).map(|own| own.log))
     }
 
+    /// Entries of this replica's own log that no signature vouches for yet, so that peers are not told of them.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn unsigned(&self) -> Result<u64, StorageError> {
+        let Some(own) = self.own()? else { return Ok(0) };
+        let mut unsigned = 0;
+        for branch in self.branches_of(&own.log)? {
+            let row = self.branch(branch)?;
+            if row.tip.id == own.id {
+                unsigned += u64::from(row.unsigned.0);
+            }
+        }
+        Ok(unsigned)
+    }
+
     pub(crate) fn branch(&self, branch: BranchNo) -> Result<Branch, StorageError> {
         Branch::get(self.tx, &key32(branch))?.ok_or_else(|| corrupt("a branch"))
     }

@@ -80,7 +80,7 @@ fn other_database(path: &Path, found: DatabaseId, wanted: DatabaseId) -> FolderE
 
 /// Founds a database, and remembers that it was here.
 fn found(node: &Node, storage: &dyn Storage) -> Result<DatabaseId, FolderError> {
-    let database = Replica::found(storage, node.key())?;
+    let database = Replica::found(storage, node.device())?;
     let mut tx = storage.write(Durability::Full)?;
     tx.put(Table::Local, FOUNDED, &[])?;
     tx.commit()?;
@@ -183,7 +183,7 @@ impl Folder {
         let blobs: Arc<dyn Blobs> =
             Arc::new(FolderBlobs::new(Arc::clone(&storage), Arc::clone(&disk)));
         let replica =
-            Replica::open(storage, Some(blobs), node.key().clone(), node.settings().replica)?;
+            Replica::open(storage, Some(blobs), node.device().clone(), node.settings().replica)?;
         let lock = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -370,7 +370,7 @@ impl Folder {
         versions: &mut watch::Receiver<u64>,
     ) -> Result<(), FolderError> {
         let version = *versions.borrow_and_update();
-        let device = self.replica.key().node_id();
+        let device = self.replica.device().id();
         if self.replica.read(|view| view.role_of(&device))?.is_none() {
             // Not let in yet: what is here is looked at when it can be recorded.
             return Ok(());

@@ -103,7 +103,7 @@ pub(crate) fn record(
     let targets = Targets::new(Shape::gather(there())?, there());
     let nodes = RefCell::new(Nodes::default());
     let mut watcher = Watcher { storage, nodes: &nodes, problems: Vec::new(), tell };
-    let may_write = view.role_of(&replica.key().node_id())? >= Some(Role::Write);
+    let may_write = view.role_of(&replica.device().id())? >= Some(Role::Write);
     let mut batch = Batch { may_write, ..Batch::new(replica, &nodes) };
     let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx));
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));

@@ -113,17 +113,3 @@ impl NodeError {
         Self::File { path: path.into(), source }
     }
 }
-
-/// `N` random bytes.
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], NodeError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| NodeError::Random(e.to_string()))?;
-    Ok(bytes)
-}
-
-/// The wall clock in microseconds.
-pub(crate) fn now() -> anabranch_core::entry::Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let micros = since.map_or(0, |d| d.as_micros());
-    anabranch_core::entry::Timestamp(u64::try_from(micros).unwrap_or(u64::MAX))
-}

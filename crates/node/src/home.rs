@@ -2,7 +2,8 @@
 //! has, where their peers are, its settings. Nothing in it is synced.
 
 use crate::config::{Settings, setting};
-use crate::error::{NodeError, random};
+use crate::device::random;
+use crate::error::NodeError;
 use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::id::{DatabaseId, NodeId, from_base32, to_base32};
 use anabranch_core::key::DeviceKey;

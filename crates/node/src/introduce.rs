@@ -108,7 +108,7 @@ impl Wire {
     /// [`NodeError::Session`] when one of them is not.
     pub async fn introduce_member(&mut self, replica: &Replica) -> Result<(), NodeError> {
         let theirs = self.introduced().await?;
-        let device = replica.key().node_id();
+        let device = replica.device().id();
         let member = replica.read(|view| view.role_of(&device))?.is_some();
         let mut mine = Introduction {
             database: Some(replica.database()),

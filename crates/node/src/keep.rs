@@ -1,10 +1,12 @@
 //! Keeping a replica in step with one address for ever: connect, follow live, and when the peer is lost, wait and connect
 //! again. Nothing is queued for a peer that is away: what it lacks is what its frontier does not cover.
 
-use crate::error::{NodeError, random};
+use crate::device::random;
+use crate::drive::{Opening, Progress, Until};
+use crate::error::NodeError;
 use crate::node::{Control, Node};
 use crate::replica::Replica;
-use crate::runner::{Opening, Progress, Until, stopped};
+use crate::runner::stopped;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ticket::Ticket;
 use anabranch_sync::channel::Direction;

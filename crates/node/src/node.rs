@@ -1,12 +1,14 @@
 //! The node: one device's home, its open replicas, and the ways they get in touch with others.
 
 use crate::config::Settings;
-use crate::error::{NodeError, now, random};
+use crate::device::{Device, random};
+use crate::drive::{Opening, Progress, Report, Task, Until};
+use crate::error::NodeError;
 use crate::home::{Home, PeerRecord, Record};
 use crate::introduce::Wire;
 use crate::notice::Notice;
 use crate::replica::Replica;
-use crate::runner::{Opening, Progress, Report, Task, Until, run};
+use crate::runner::run;
 use anabranch_core::author::Draft;
 use anabranch_core::entry::Timestamp;
 use anabranch_core::id::{DatabaseId, NodeId};
@@ -55,7 +57,7 @@ impl Default for Control {
 /// One device: its key, its replicas, its way to others. Cheap to share.
 pub struct Node {
     home: Option<Home>,
-    key: DeviceKey,
+    device: Device,
     settings: Settings,
     transport: TransportManager,
     /// Fresh in every process, so that nothing on the network names the device.
@@ -102,7 +104,7 @@ impl Node {
             .map_err(|e| NodeError::Setting(e.to_string()))?;
         Ok(Arc::new(Self {
             home,
-            key,
+            device: Device::new(key),
             settings,
             transport,
             channel_key: StaticKey::generate()?,
@@ -114,13 +116,13 @@ impl Node {
     /// This device.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.key.node_id()
+        self.device.id()
     }
 
-    /// This device's key.
+    /// This device.
     #[must_use]
-    pub fn key(&self) -> &DeviceKey {
-        &self.key
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The home, unless everything is in memory.
@@ -141,7 +143,7 @@ impl Node {
     /// [`NodeError::NameTaken`], [`NodeError::BadName`], or what storage reports.
     pub fn create(&self, name: &str) -> Result<Arc<Replica>, NodeError> {
         self.check_name(name)?;
-        self.add(name, &[], None, None, |storage| Replica::found(storage, &self.key))
+        self.add(name, &[], None, None, |storage| Replica::found(storage, &self.device))
     }
 
     /// Sets up an empty replica of the database that `ticket` is for, called `name`; [`Self::join`] fills it. One that is
@@ -170,9 +172,9 @@ impl Node {
         set_up: impl FnOnce(&dyn Storage) -> Result<DatabaseId, NodeError>,
     ) -> Result<Arc<Replica>, NodeError> {
         let Some(home) = &self.home else {
-            let storage = Arc::new(MemoryStorage::with_instance(random()?));
+            let storage = Arc::new(MemoryStorage::with_instance(self.device.random()?));
             set_up(&*storage)?;
-            let replica = Replica::open(storage, None, self.key.clone(), self.settings.replica)?;
+            let replica = Replica::open(storage, None, self.device.clone(), self.settings.replica)?;
             let mut volatile = self.volatile.lock().unwrap_or_else(PoisonError::into_inner);
             volatile.insert(name.to_owned(), Arc::clone(&replica));
             return Ok(replica);
@@ -262,7 +264,7 @@ impl Node {
         let replica = Replica::open(
             Arc::clone(&storage) as Arc<dyn Storage>,
             None,
-            self.key.clone(),
+            self.device.clone(),
             self.settings.replica,
         )?;
         let shared = Arc::clone(&replica);
@@ -301,10 +303,13 @@ impl Node {
     /// # Errors
     /// [`NodeError::Core`] when this device is no admin of it.
     pub async fn ticket(&self, replica: &Replica, offer: &Offer) -> Result<Ticket, NodeError> {
-        let key = DeviceKey::from_seed(&random()?);
+        let key = DeviceKey::from_seed(&self.device.random()?);
         let lifetime = offer.expires.unwrap_or(self.settings.ticket_expires);
-        let expires =
-            now().0.saturating_add(u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX));
+        let expires = self
+            .device
+            .now()
+            .0
+            .saturating_add(u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX));
         let op = MemberOp::Grant {
             subject: Subject::Ticket(key.node_id()),
             role: offer.role,
@@ -408,19 +413,21 @@ impl Node {
         stop: watch::Receiver<bool>,
     ) -> Result<Report, NodeError> {
         let task = Task {
-            key: self.key.clone(),
+            device: self.device.clone(),
             served: replicas,
             openings: Vec::new(),
             until: Until::Closed,
-            progress: watch::Sender::new(Progress::default()),
-            stop,
         };
-        run(task, wire).await
+        run(task, wire, watch::Sender::new(Progress::default()), stop).await
     }
 
     /// Remembers that a peer was talked to at `address`.
     pub fn remember(&self, report: &Report, address: &str) {
-        let peer = PeerRecord { device: report.peer, seen: now().0, address: address.to_owned() };
+        let peer = PeerRecord {
+            device: report.peer,
+            seen: self.device.now().0,
+            address: address.to_owned(),
+        };
         if let Some(home) = &self.home
             && let Err(e) = home.put_peer(&peer)
         {
@@ -440,14 +447,12 @@ impl Node {
         control: &Control,
     ) -> Result<Report, NodeError> {
         let task = Task {
-            key: self.key.clone(),
+            device: self.device.clone(),
             served: openings.iter().map(|o| Arc::clone(&o.replica)).collect(),
             openings,
             until,
-            progress: control.progress.clone(),
-            stop: control.stop.subscribe(),
         };
-        run(task, link).await
+        run(task, link, control.progress.clone(), control.stop.subscribe()).await
     }
 
     /// Syncs one replica with the first of `addresses` that can be reached.
@@ -578,14 +583,12 @@ impl Node {
         control: &Control,
     ) -> Result<Report, NodeError> {
         let task = Task {
-            key: self.key.clone(),
+            device: self.device.clone(),
             served: vec![Arc::clone(replica)],
             openings: Vec::new(),
             until: Until::Settled,
-            progress: control.progress.clone(),
-            stop: control.stop.subscribe(),
         };
-        run(task, wire).await
+        run(task, wire, control.progress.clone(), control.stop.subscribe()).await
     }
 
     /// Waits until the session that `control` watches has brought everything, then redeems `ticket`; peers wait for it and

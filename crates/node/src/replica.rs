@@ -1,11 +1,13 @@
 //! An open replica of one database: its storage, the thread that commits for it, and everybody who wants to hear of a
 //! change. Reads go straight to storage; writes are gathered into groups (see [`crate::writer`]).
 
-use crate::error::{NodeError, now, random};
+use crate::committer::{Committed, Committer};
+use crate::device::Device;
+use crate::error::NodeError;
 use crate::signal::Signal;
 use crate::wants::{SessionId, Wants};
 use crate::writer::{Job, Writer};
-use anabranch_core::author::{Author, Draft, create};
+use anabranch_core::author::{Draft, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::Entry;
 use anabranch_core::id::DatabaseId;
@@ -17,7 +19,7 @@ use anabranch_sync::pending::Pending;
 use anabranch_sync::work::Blobs;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -42,11 +44,12 @@ impl Blobs for TableBlobs {
 /// An open replica. Cheap to share; closed when the last handle is gone.
 pub struct Replica {
     database: DatabaseId,
-    key: DeviceKey,
-    storage: Arc<dyn Storage>,
+    this: Weak<Self>,
+    committer: Committer,
     blobs: Arc<dyn Blobs>,
     pub(crate) pending: Mutex<Pending>,
-    writer: Writer,
+    /// Started by the first commit that needs it.
+    writer: OnceLock<Writer>,
     version: watch::Sender<u64>,
     /// Counts blobs that came and refusals.
     blobs_moved: Mutex<u64>,
@@ -82,42 +85,15 @@ impl std::fmt::Debug for Replica {
     }
 }
 
-/// Runs `act` as the author of entries on `storage`, in one durable transaction that also signs what was written.
-pub(crate) fn write_sealed<T>(
-    storage: &dyn Storage,
-    key: &DeviceKey,
-    durability: Durability,
-    act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> Result<T, anabranch_core::error::Error>,
-) -> Result<T, NodeError> {
-    let author = Author {
-        key,
-        wall: now(),
-        fresh_epoch: u64::from_le_bytes(random()?),
-        instance: storage.instance(),
-    };
-    let mut tx = storage.write(durability)?;
-    let mut ledger = Ledger::open(&mut *tx)?;
-    let result = act(&mut ledger, &author)?;
-    ledger.seal(&author)?;
-    ledger.finish()?;
-    tx.commit()?;
-    Ok(result)
-}
-
 impl Replica {
     /// Founds a new database on empty `storage`, with this device as its admin.
     ///
     /// # Errors
     /// [`NodeError::Core`].
-    pub fn found(storage: &dyn Storage, key: &DeviceKey) -> Result<DatabaseId, NodeError> {
-        let author = Author {
-            key,
-            wall: now(),
-            fresh_epoch: u64::from_le_bytes(random()?),
-            instance: storage.instance(),
-        };
+    pub fn found(storage: &dyn Storage, device: &Device) -> Result<DatabaseId, NodeError> {
+        let author = device.author(storage)?;
         let mut tx = storage.write(Durability::Full)?;
-        let database = create(&mut *tx, &author, random()?)?;
+        let database = create(&mut *tx, &author, device.random()?)?;
         tx.commit()?;
         Ok(database)
     }
@@ -139,26 +115,30 @@ impl Replica {
     pub fn open(
         storage: Arc<dyn Storage>,
         blobs: Option<Arc<dyn Blobs>>,
-        key: DeviceKey,
+        device: Device,
         options: ReplicaOptions,
     ) -> Result<Arc<Self>, NodeError> {
-        let database = {
+        let (database, unsigned) = {
             let tx = storage.read()?;
-            View::new(&*tx).database()?.ok_or(anabranch_core::error::Error::Empty)?
+            let view = View::new(&*tx);
+            let database = view.database()?.ok_or(anabranch_core::error::Error::Empty)?;
+            (database, view.unsigned()?)
         };
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
-        let replica = Arc::new_cyclic(|this| Self {
+        let committer = Committer { storage, device, durability: options.durability };
+        // An earlier process ended between a commit under normal durability and its signature. Reading works without.
+        if unsigned > 0
+            && let Err(e) = committer.sign()
+        {
+            tracing::warn!("commits could not be signed for peers yet: {e}");
+        }
+        Ok(Arc::new_cyclic(|this| Self {
             database,
-            writer: Writer::start(
-                Arc::clone(&storage),
-                key.clone(),
-                options.durability,
-                Weak::clone(this),
-            ),
-            key,
-            storage,
+            this: Weak::clone(this),
+            committer,
             blobs,
             pending: Mutex::new(Pending::new(options.pending_bytes)),
+            writer: OnceLock::new(),
             version: watch::Sender::new(0),
             blobs_moved: Mutex::new(0),
             blob_bell: Condvar::new(),
@@ -168,8 +148,7 @@ impl Replica {
             worked: AtomicU64::new(0),
             holds: AtomicUsize::new(0),
             unsettled: watch::Sender::new(BTreeSet::new()),
-        });
-        Ok(replica)
+        }))
     }
 
     /// Which database it is.
@@ -178,16 +157,16 @@ impl Replica {
         self.database
     }
 
-    /// This device's key.
+    /// This device.
     #[must_use]
-    pub fn key(&self) -> &DeviceKey {
-        &self.key
+    pub fn device(&self) -> &Device {
+        &self.committer.device
     }
 
     /// Its storage.
     #[must_use]
     pub fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
+        &self.committer.storage
     }
 
     /// Its blobs.
@@ -204,7 +183,7 @@ impl Replica {
         &self,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let tx = self.storage.read()?;
+        let tx = self.storage().read()?;
         look(View::new(&*tx))
     }
 
@@ -216,8 +195,12 @@ impl Replica {
         &self,
         look: impl FnOnce(&dyn ReadTx) -> Result<T, E>,
     ) -> Result<T, E> {
-        let tx = self.storage.read()?;
+        let tx = self.storage().read()?;
         look(&*tx)
+    }
+
+    fn writer(&self) -> &Writer {
+        self.writer.get_or_init(|| Writer::start(self.committer.clone(), Weak::clone(&self.this)))
     }
 
     /// Commits drafts, each as one entry or, if it comes to nothing, as `None`; durable when it returns. Others that
@@ -227,7 +210,7 @@ impl Replica {
     /// [`NodeError::Core`]; then none of these drafts was committed, unless an earlier one of them failed alone.
     pub async fn commit(&self, drafts: Vec<Draft>) -> Result<Vec<Option<Entry>>, NodeError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        self.writer.send(Job { drafts, reply })?;
+        self.writer().send(Job { drafts, reply })?;
         answer.await.map_err(|_| NodeError::Closed)?
     }
 
@@ -237,7 +220,7 @@ impl Replica {
     /// As [`Self::commit`].
     pub fn commit_blocking(&self, drafts: Vec<Draft>) -> Result<Vec<Option<Entry>>, NodeError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        self.writer.send(Job { drafts, reply })?;
+        self.writer().send(Job { drafts, reply })?;
         answer.blocking_recv().map_err(|_| NodeError::Closed)?
     }
 
@@ -250,14 +233,9 @@ impl Replica {
         draft: &Draft,
         local: impl FnOnce(&mut dyn WriteTx, Option<&Entry>) -> Result<(), StorageError>,
     ) -> Result<Option<Entry>, NodeError> {
-        let author = Author {
-            key: &self.key,
-            wall: now(),
-            fresh_epoch: u64::from_le_bytes(random()?),
-            instance: self.storage.instance(),
-        };
         // It is signed in the same transaction, so peers may be told as soon as it is committed (I1).
-        let mut tx = self.storage.write(Durability::Full)?;
+        let author = self.device().author(&**self.storage())?;
+        let mut tx = self.storage().write(Durability::Full)?;
         let mut ledger = Ledger::open(&mut *tx)?;
         let entry = ledger.commit(&author, draft)?;
         ledger.seal(&author)?;
@@ -270,14 +248,36 @@ impl Replica {
         Ok(entry)
     }
 
+    /// Commits what each of several callers drafted, as one group, on this thread. For whoever has no threads to spare;
+    /// under normal durability it calls [`Self::sign`] soon after. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`] when nothing was committed. An error inside concerns one caller: his drafts before the one that
+    /// failed are committed.
+    pub fn commit_group(&self, group: &[Vec<Draft>]) -> Result<Vec<Committed>, NodeError> {
+        let committed = self.committer.commit(group)?;
+        if self.committer.durability == Durability::Full {
+            self.changed();
+        }
+        Ok(committed)
+    }
+
+    /// Signs for peers what [`Self::commit_group`] left unsigned under normal durability. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`]; the entries stay, and it can be tried again.
+    pub fn sign(&self) -> Result<(), NodeError> {
+        self.committer.sign()?;
+        self.changed();
+        Ok(())
+    }
+
     /// Redeems a ticket for this device. Blocking.
     ///
     /// # Errors
     /// [`NodeError::Core`].
     pub fn redeem(&self, ticket: &DeviceKey) -> Result<(), NodeError> {
-        write_sealed(&*self.storage, &self.key, Durability::Full, |ledger, author| {
-            ledger.redeem(author, ticket)
-        })?;
+        self.committer.sealed(|ledger, author| ledger.redeem(author, ticket))?;
         self.changed();
         Ok(())
     }

@@ -19,11 +19,15 @@ impl Signal {
         self.notify.notify_one();
     }
 
+    /// Takes every name rung since the last time.
+    pub(crate) fn take(&self) -> BTreeSet<DatabaseId> {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Waits for a ring and takes every name. Dropping the future loses nothing.
     pub(crate) async fn wait(&self) -> BTreeSet<DatabaseId> {
         loop {
-            let names =
-                std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            let names = self.take();
             if !names.is_empty() {
                 return names;
             }

@@ -1,17 +1,14 @@
-//! The thread that commits for one replica. Whatever waits is committed as one group: one transaction, one signature, one
-//! sync of the disk. Under normal durability the signature follows in a transaction of its own that is fully durable, so
-//! that nothing is announced before it is safe (I1).
+//! The thread that commits for one replica. Whatever waits is committed as one group (see [`crate::committer`]). Under
+//! normal durability the signature is put off a little while more commits come.
 
-use crate::error::{NodeError, now, random};
+use crate::committer::Committer;
+use crate::error::NodeError;
 use crate::replica::Replica;
-use anabranch_core::author::{Author, Draft};
+use anabranch_core::author::Draft;
 use anabranch_core::entry::Entry;
-use anabranch_core::error::Error;
-use anabranch_core::key::DeviceKey;
-use anabranch_core::ledger::Ledger;
-use anabranch_core::storage::{Durability, Storage, StorageError};
+use anabranch_core::storage::{Durability, StorageError};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError, Weak};
 use std::thread::{JoinHandle, current};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -24,8 +21,6 @@ const UNSIGNED: Duration = Duration::from_millis(20);
 /// next, since signing syncs the disk; shorter than a person or a peer notices.
 const IDLE: Duration = Duration::from_micros(500);
 
-/// What came of one caller's drafts.
-type JobResult = Result<Vec<Option<Entry>>, Error>;
 type Reply = Result<Vec<Option<Entry>>, NodeError>;
 
 /// Drafts from one caller.
@@ -42,14 +37,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(
-        storage: Arc<dyn Storage>,
-        key: DeviceKey,
-        durability: Durability,
-        replica: Weak<Replica>,
-    ) -> Self {
+    pub(crate) fn start(committer: Committer, replica: Weak<Replica>) -> Self {
         let (jobs, queue) = channel();
-        let thread = Thread { storage, key, durability, replica };
+        let thread = Thread { committer, replica };
         // Without the thread every commit reports that the database is closed.
         let thread = std::thread::Builder::new()
             .name("anabranch-writer".into())
@@ -75,16 +65,15 @@ impl Drop for Writer {
 }
 
 struct Thread {
-    storage: Arc<dyn Storage>,
-    key: DeviceKey,
-    durability: Durability,
+    committer: Committer,
     replica: Weak<Replica>,
 }
 
 impl Thread {
     fn run(&self, queue: &Receiver<Job>) {
-        // Commits of an earlier process may have been left unsigned by its end.
-        let mut unsigned = (self.durability == Durability::Normal).then(Instant::now);
+        let normal = self.committer.durability == Durability::Normal;
+        // Since when the oldest unsigned commit is.
+        let mut unsigned: Option<Instant> = None;
         loop {
             let job = match unsigned {
                 None => queue.recv().ok(),
@@ -101,29 +90,19 @@ impl Thread {
                 },
             };
             let Some(first) = job else { return };
-            let group = gather(first, queue);
-            let wrote = self.commit(group);
-            if wrote && self.durability == Durability::Normal {
+            let wrote = self.commit(gather(first, queue));
+            if wrote && normal {
                 unsigned = unsigned.or_else(|| Some(Instant::now()));
             }
         }
     }
 
-    fn author(&self) -> Result<Author<'_>, NodeError> {
-        Ok(Author {
-            key: &self.key,
-            wall: now(),
-            fresh_epoch: u64::from_le_bytes(random()?),
-            instance: self.storage.instance(),
-        })
-    }
-
     fn commit(&self, group: Vec<Job>) -> bool {
         let (drafts, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|job| (job.drafts, job.reply)).unzip();
-        match self.try_commit(&drafts) {
+        match self.committer.commit(&drafts) {
             Ok(results) => {
-                if self.durability == Durability::Full {
+                if self.committer.durability == Durability::Full {
                     self.announce();
                 }
                 for (reply, result) in replies.into_iter().zip(results) {
@@ -145,47 +124,9 @@ impl Thread {
         }
     }
 
-    /// The outer error undoes the whole group; an inner one concerns one caller, of whose drafts none was written.
-    fn try_commit(&self, jobs: &[Vec<Draft>]) -> Result<Vec<JobResult>, NodeError> {
-        let author = self.author()?;
-        let mut tx = self.storage.write(self.durability)?;
-        let mut ledger = Ledger::open(&mut *tx)?;
-        let mut results = Vec::with_capacity(jobs.len());
-        for drafts in jobs {
-            let mut entries = Vec::with_capacity(drafts.len());
-            let mut failed = None;
-            for draft in drafts {
-                match ledger.commit(&author, draft) {
-                    Ok(entry) => entries.push(entry),
-                    Err(Error::Storage(e)) => return Err(e.into()),
-                    // Nothing was written for it: its size and permission are checked first.
-                    Err(e) => {
-                        failed = Some(e);
-                        break;
-                    }
-                }
-            }
-            results.push(failed.map_or(Ok(entries), Err));
-        }
-        if self.durability == Durability::Full {
-            ledger.seal(&author)?;
-        }
-        ledger.finish()?;
-        tx.commit()?;
-        Ok(results)
-    }
-
-    /// Signs what normal durability left unsigned. What fails here is tried again with the next group, and the entries
-    /// stay here meanwhile.
+    /// What fails here is tried again with the next group, and the entries stay here meanwhile.
     fn sign(&self) {
-        let signed = self.author().and_then(|author| {
-            let mut tx = self.storage.write(Durability::Full)?;
-            let mut ledger = Ledger::open(&mut *tx)?;
-            ledger.seal(&author)?;
-            ledger.finish()?;
-            Ok(tx.commit()?)
-        });
-        match signed {
+        match self.committer.sign() {
             Ok(()) => self.announce(),
             Err(e) => tracing::warn!("commits could not be signed for peers yet: {e}"),
         }

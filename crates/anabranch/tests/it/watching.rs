@@ -44,11 +44,11 @@ async fn commits_arrive_live_in_both_directions() {
     for n in 0..5 {
         a.table::<Row>("t").put("from a", &BTreeMap::from([("n".into(), n)])).await.unwrap();
         let change = tokio::time::timeout(limit, at_b.next()).await.unwrap().unwrap();
-        assert_eq!(change.device, a.replica().key().node_id());
+        assert_eq!(change.device, a.replica().device().id());
         at_a.next().await.unwrap();
         b.table::<Row>("t").put("from b", &BTreeMap::from([("n".into(), n)])).await.unwrap();
         let change = tokio::time::timeout(limit, at_a.next()).await.unwrap().unwrap();
-        assert_eq!(change.device, b.replica().key().node_id());
+        assert_eq!(change.device, b.replica().device().id());
         at_b.next().await.unwrap();
     }
     control.stop.send_replace(true);

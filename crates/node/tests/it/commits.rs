@@ -4,7 +4,7 @@ use anabranch_core::entry::StoreId;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::path::Path;
 use anabranch_core::storage::{Durability, Storage};
-use anabranch_node::{Control, Node, Opening, Replica, ReplicaOptions};
+use anabranch_node::{Control, Device, Node, Opening, Replica, ReplicaOptions};
 use anabranch_sync::channel::Direction;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,16 @@ fn draft(key: &str, value: &[u8]) -> Draft {
     Draft { writes: vec![write], members: Vec::new() }
 }
 
-fn replica(durability: Durability, key: &DeviceKey) -> (Arc<Watched>, Arc<Replica>) {
+fn replica(durability: Durability, device: &Device) -> (Arc<Watched>, Arc<Replica>) {
     let storage = Arc::new(Watched::default());
-    Replica::found(&*storage, key).unwrap();
+    Replica::found(&*storage, device).unwrap();
     let options = ReplicaOptions { durability, ..ReplicaOptions::default() };
     let shared = Arc::clone(&storage) as Arc<dyn Storage>;
-    (storage, Replica::open(shared, None, key.clone(), options).unwrap())
+    (storage, Replica::open(shared, None, device.clone(), options).unwrap())
 }
 
-fn key(seed: u8) -> DeviceKey {
-    DeviceKey::from_seed(&[seed; 32])
+fn device(seed: u8) -> Device {
+    Device::new(DeviceKey::from_seed(&[seed; 32]))
 }
 
 /// I1: under either setting, what peers may be told changes only in fully durable transactions.
@@ -38,13 +38,13 @@ fn key(seed: u8) -> DeviceKey {
 async fn nothing_is_told_that_a_power_loss_could_take() {
     for durability in [Durability::Full, Durability::Normal] {
         let node = Node::in_memory().unwrap();
-        let (storage, one) = replica(durability, node.key());
+        let (storage, one) = replica(durability, node.device());
         let (other_storage, other) = {
             let storage = Arc::new(Watched::default());
             Replica::prepare(&*storage, one.database()).unwrap();
             let options = ReplicaOptions { durability, ..ReplicaOptions::default() };
             let shared = Arc::clone(&storage) as Arc<dyn Storage>;
-            (storage, Replica::open(shared, None, node.key().clone(), options).unwrap())
+            (storage, Replica::open(shared, None, node.device().clone(), options).unwrap())
         };
         for i in 0..20 {
             one.commit(vec![draft(&format!("k{i}"), b"v")]).await.unwrap();
@@ -71,7 +71,7 @@ async fn nothing_is_told_that_a_power_loss_could_take() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_writers_share_transactions() {
-    let (storage, replica) = replica(Durability::Full, &key(1));
+    let (storage, replica) = replica(Durability::Full, &device(1));
     let before = storage.commits().len();
     let mut writers = tokio::task::JoinSet::new();
     for i in 0..200 {
@@ -87,7 +87,7 @@ async fn many_writers_share_transactions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_writers_bad_draft_does_not_fail_another() {
-    let (_, replica) = replica(Durability::Full, &key(1));
+    let (_, replica) = replica(Durability::Full, &device(1));
     let large = vec![0; 300_000];
     let (bad, good) = tokio::join!(
         replica.commit(vec![draft("large", &large)]),
@@ -101,11 +101,12 @@ async fn one_writers_bad_draft_does_not_fail_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_wait_while_somebody_holds_a_replica() {
     let node = Node::in_memory().unwrap();
-    let (_, one) = replica(Durability::Full, node.key());
+    let (_, one) = replica(Durability::Full, node.device());
     let storage = Arc::new(Watched::default());
     Replica::prepare(&*storage, one.database()).unwrap();
     let shared = Arc::clone(&storage) as Arc<dyn Storage>;
-    let other = Replica::open(shared, None, node.key().clone(), ReplicaOptions::default()).unwrap();
+    let other =
+        Replica::open(shared, None, node.device().clone(), ReplicaOptions::default()).unwrap();
     let hold = other.hold();
     let opening = Opening { replica: Arc::clone(&one), direction: Direction::BOTH, ticket: None };
     let (syncing, there) = (Arc::clone(&node), Arc::clone(&other));

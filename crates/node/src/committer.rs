@@ -1,0 +1,92 @@
+//! Commits drafts of this device to one replica: a group is one transaction, one signature, one sync of the disk. Under
+//! normal durability the signature follows in a transaction of its own that is fully durable, so that nothing is announced
+//! before it is safe (I1).
+
+use crate::device::Device;
+use crate::error::NodeError;
+use anabranch_core::author::{Author, Draft};
+use anabranch_core::entry::Entry;
+use anabranch_core::error::Error;
+use anabranch_core::ledger::Ledger;
+use anabranch_core::storage::{Durability, Storage};
+use std::sync::Arc;
+
+/// What came of one caller's drafts.
+pub type Committed = Result<Vec<Option<Entry>>, Error>;
+
+/// Where commits go and how safe they are.
+#[derive(Clone)]
+pub(crate) struct Committer {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) device: Device,
+    pub(crate) durability: Durability,
+}
+
+impl Committer {
+    /// Commits what each of several callers drafted. Peers may be told at once under full durability, else after
+    /// [`Self::sign`]. The outer error undoes the whole group; an inner one concerns one caller alone, and then the drafts
+    /// of his before the one that failed are written.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`] of the storage.
+    pub(crate) fn commit(&self, group: &[Vec<Draft>]) -> Result<Vec<Committed>, NodeError> {
+        let sealed = self.durability == Durability::Full;
+        self.write(self.durability, sealed, |ledger, author| {
+            group.iter().map(|drafts| commit_all(ledger, author, drafts)).collect()
+        })
+    }
+
+    /// Signs what normal durability left unsigned. Peers may be told after it.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`]; the entries stay here meanwhile.
+    pub(crate) fn sign(&self) -> Result<(), NodeError> {
+        self.sealed(|_, _| Ok(()))
+    }
+
+    /// Runs `act` as the author of entries, in one fully durable transaction that also signs what was written.
+    ///
+    /// # Errors
+    /// Whatever `act` returns or the storage reports; then nothing was written.
+    pub(crate) fn sealed<T>(
+        &self,
+        act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
+    ) -> Result<T, NodeError> {
+        self.write(Durability::Full, true, act)
+    }
+
+    fn write<T>(
+        &self,
+        durability: Durability,
+        sealed: bool,
+        act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
+    ) -> Result<T, NodeError> {
+        let author = self.device.author(&*self.storage)?;
+        let mut tx = self.storage.write(durability)?;
+        let mut ledger = Ledger::open(&mut *tx)?;
+        let result = act(&mut ledger, &author)?;
+        if sealed {
+            ledger.seal(&author)?;
+        }
+        ledger.finish()?;
+        tx.commit()?;
+        Ok(result)
+    }
+}
+
+/// An error of the storage undoes the group, any other one wrote nothing: size and permission are checked first.
+fn commit_all(
+    ledger: &mut Ledger<'_>,
+    author: &Author<'_>,
+    drafts: &[Draft],
+) -> Result<Committed, Error> {
+    let mut entries = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        match ledger.commit(author, draft) {
+            Ok(entry) => entries.push(entry),
+            Err(Error::Storage(e)) => return Err(e.into()),
+            Err(e) => return Ok(Err(e)),
+        }
+    }
+    Ok(Ok(entries))
+}

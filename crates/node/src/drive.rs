@@ -1,0 +1,466 @@
+//! What a node does on one session: it opens databases, says which storage work is to be done, passes on what its replicas
+//! want and have, and finds out when it is done. It waits for nothing and owns no link: whoever drives it hands in frames
+//! and answers and does what [`Drive::poll`] says, on an async runtime ([`crate::run`]) or in a simulator (I8).
+
+use crate::device::Device;
+use crate::error::NodeError;
+use crate::replica::Replica;
+use crate::signal::Signal;
+use crate::wants::SessionId;
+use anabranch_core::id::{DatabaseId, NodeId};
+use anabranch_core::key::DeviceKey;
+use anabranch_core::storage::Durability;
+use anabranch_sync::channel::{Channel, Direction, Event};
+use anabranch_sync::frame::{ChannelNo, Code};
+use anabranch_sync::session::{Config, Output, Session};
+use anabranch_sync::work::{Access, Answer, Work};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Greetings whose clocks are further apart than this are worth a warning.
+const CLOCKS_APART: i64 = 5 * 60 * 1_000_000;
+
+/// A database to open on a session.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The replica here.
+    pub replica: Arc<Replica>,
+    /// Which ways entries go.
+    pub direction: Direction,
+    /// A ticket to show.
+    pub ticket: Option<DeviceKey>,
+}
+
+/// When a session that this side started ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When every opened database is settled on both sides.
+    Settled,
+    /// When either side goes away.
+    Closed,
+}
+
+/// What moved on a session so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Entries that were due to the peer when the comparison was done.
+    pub due: u64,
+    /// Entries that were lacking here when the comparison was done.
+    pub lacking: u64,
+    /// Entries sent.
+    pub entries_sent: u64,
+    /// New entries received.
+    pub entries_received: u64,
+    /// Bytes of entries and blobs sent, as sent.
+    pub bytes_sent: u64,
+    /// Bytes of entries and blobs received, as received.
+    pub bytes_received: u64,
+    /// Blobs received.
+    pub blobs_received: u64,
+    /// Entries are settled; blobs and files may still be worked on.
+    pub settled: bool,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The peer.
+    pub peer: NodeId,
+    /// What moved.
+    pub progress: Progress,
+    /// How far the peer's clock is off, if that is worth a warning: microseconds, positive when it is ahead.
+    pub clock_ahead: Option<i64>,
+}
+
+/// What a session is about.
+#[derive(Debug)]
+pub struct Task {
+    /// This device.
+    pub device: Device,
+    /// Databases that the peer may open.
+    pub served: Vec<Arc<Replica>>,
+    /// Databases to open.
+    pub openings: Vec<Opening>,
+    /// When to end.
+    pub until: Until,
+}
+
+/// What is to be done for a session.
+#[derive(Debug)]
+pub enum Act {
+    /// Send this frame. How many there are is bounded by the credit of the open channels and by what the peer asks.
+    Send(Vec<u8>),
+    /// Do this on a thread that may block, and hand the answer to [`Drive::answer`].
+    Work(Job),
+}
+
+/// Storage work of one session.
+#[derive(Debug)]
+pub struct Job {
+    channel: ChannelNo,
+    replica: Arc<Replica>,
+    peer: NodeId,
+    ticket: Option<NodeId>,
+    work: Work,
+}
+
+impl Job {
+    /// Does it. Blocking; memory is bounded by the size of a batch.
+    #[must_use]
+    pub fn perform(self) -> Done {
+        let replica = &self.replica;
+        let access = Access {
+            storage: &**replica.storage(),
+            blobs: &**replica.blobs(),
+            pending: &replica.pending,
+            // Received runs bring their heads, and what has a head is told to others (I1).
+            durability: Durability::Full,
+            peer: self.peer,
+            ticket: self.ticket,
+            now: replica.device().now(),
+        };
+        Done { channel: self.channel, answer: access.perform(self.work) }
+    }
+}
+
+/// Storage work that was done.
+#[derive(Debug)]
+pub struct Done {
+    channel: ChannelNo,
+    answer: Answer,
+}
+
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
+
+/// One side of a session.
+pub struct Drive {
+    id: SessionId,
+    until: Until,
+    openings: Vec<Opening>,
+    replicas: BTreeMap<DatabaseId, Arc<Replica>>,
+    session: Session,
+    signal: Arc<Signal>,
+    acts: VecDeque<Act>,
+    /// Open channels and their databases.
+    joined: BTreeMap<ChannelNo, DatabaseId>,
+    /// Channels that this side opened.
+    mine: BTreeSet<ChannelNo>,
+    progress: Progress,
+    peer: Option<NodeId>,
+    clock_ahead: i64,
+    outcome: Option<Result<(), NodeError>>,
+    /// Whether the peer would leave nothing undone if it left now: each side may find out first that all is done.
+    even: bool,
+}
+
+impl std::fmt::Debug for Drive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drive")
+            .field("id", &self.id)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drive {
+    /// Starts a session on a link. `binding` names the link, known to both ends and nobody else; `initiator`: whether this
+    /// side started it.
+    #[must_use]
+    pub fn new(task: Task, binding: [u8; 32], initiator: bool) -> Self {
+        let mut replicas: BTreeMap<DatabaseId, Arc<Replica>> =
+            task.served.iter().map(|r| (r.database(), Arc::clone(r))).collect();
+        for opening in &task.openings {
+            replicas.insert(opening.replica.database(), Arc::clone(&opening.replica));
+        }
+        let session = Session::new(Config {
+            key: task.device.key().clone(),
+            binding,
+            initiator,
+            clock: task.device.now().0,
+            served: task.served.iter().map(|r| (r.database(), Direction::BOTH)).collect(),
+        });
+        let signal = Arc::new(Signal::default());
+        for replica in replicas.values() {
+            replica.subscribe(&signal);
+        }
+        let mut drive = Self {
+            id: SESSIONS.fetch_add(1, Ordering::Relaxed),
+            until: task.until,
+            openings: task.openings,
+            replicas,
+            session,
+            signal,
+            acts: VecDeque::new(),
+            joined: BTreeMap::new(),
+            mine: BTreeSet::new(),
+            progress: Progress::default(),
+            peer: None,
+            clock_ahead: 0,
+            outcome: None,
+            even: false,
+        };
+        drive.go_on();
+        drive
+    }
+
+    /// A frame came.
+    pub fn receive(&mut self, frame: &[u8]) {
+        self.session.receive(frame);
+        self.go_on();
+    }
+
+    /// Work was done.
+    pub fn answer(&mut self, done: Done) {
+        self.session.answer(done.channel, done.answer);
+        self.go_on();
+    }
+
+    /// The peer closed the link, with or without a word before.
+    pub fn link_ended(&mut self) {
+        if self.outcome.is_none() {
+            self.outcome = Some(self.ended());
+        }
+    }
+
+    /// Ends the session in good order.
+    pub fn stop(&mut self) {
+        self.finish(Ok(()));
+    }
+
+    /// What is to be done next, if anything.
+    pub fn poll(&mut self) -> Option<Act> {
+        self.acts.pop_front()
+    }
+
+    /// What moved so far.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// How it ended, once it did and after everything to be done was taken from [`Self::poll`].
+    pub fn outcome(&mut self) -> Option<Result<Report, NodeError>> {
+        if !self.acts.is_empty() {
+            return None;
+        }
+        Some(self.outcome.take()?.and_then(|()| {
+            let peer = self.peer.ok_or(NodeError::Closed)?;
+            let apart = Some(self.clock_ahead).filter(|us| us.abs() > CLOCKS_APART);
+            Ok(Report { peer, progress: self.progress, clock_ahead: apart })
+        }))
+    }
+
+    /// Looks which databases changed here since the last time.
+    pub fn look(&mut self) {
+        let databases = self.signal.take();
+        self.changed(&databases);
+    }
+
+    /// What rings when a database changes.
+    pub(crate) fn signal(&self) -> Arc<Signal> {
+        Arc::clone(&self.signal)
+    }
+
+    /// These databases changed here.
+    pub(crate) fn changed(&mut self, databases: &BTreeSet<DatabaseId>) {
+        if !databases.is_empty() {
+            self.rung(databases);
+            self.go_on();
+        }
+    }
+
+    fn go_on(&mut self) {
+        self.drain();
+        self.check_settled();
+    }
+
+    /// The peer closed the link without a word.
+    fn ended(&self) -> Result<(), NodeError> {
+        match self.until {
+            Until::Closed => Ok(()),
+            Until::Settled => Err(NodeError::Session {
+                code: Code::Done,
+                text: "the peer ended the connection before everything was exchanged; run the command again, it goes on where it stopped".into(),
+            }),
+        }
+    }
+
+    fn finish(&mut self, outcome: Result<(), NodeError>) {
+        if self.outcome.is_none() {
+            self.session.close(Code::Done, "");
+            while let Some(output) = self.session.poll() {
+                if let Output::Send(frame) = output {
+                    self.acts.push_back(Act::Send(frame));
+                }
+            }
+            self.outcome = Some(outcome);
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Send(frame) => self.acts.push_back(Act::Send(frame)),
+                Output::Work(channel, work) => self.start(channel, work),
+                Output::Greeted { peer, clock_ahead } => {
+                    self.peer = Some(peer);
+                    self.clock_ahead = clock_ahead;
+                    self.open_all();
+                }
+                Output::Event(channel, event) => self.on_event(channel, event),
+                Output::Closed { code, text, by_peer } => {
+                    self.outcome = Some(match code {
+                        Code::Done if by_peer && (self.even || self.until == Until::Closed) => {
+                            Ok(())
+                        }
+                        Code::Done if by_peer => self.ended(),
+                        code => Err(NodeError::Session { code, text }),
+                    });
+                }
+            }
+        }
+    }
+
+    fn open_all(&mut self) {
+        for opening in std::mem::take(&mut self.openings) {
+            let database = opening.replica.database();
+            let channel = self.session.open(database, opening.direction, opening.ticket.as_ref());
+            self.mine.insert(channel);
+        }
+    }
+
+    fn start(&mut self, channel: ChannelNo, work: Work) {
+        let replica =
+            self.session.channel(channel).and_then(|open| self.replicas.get(&open.database));
+        let (Some(replica), Some(peer)) = (replica, self.session.peer()) else { return };
+        let (replica, ticket) = (Arc::clone(replica), self.session.ticket_of(channel));
+        self.acts.push_back(Act::Work(Job { channel, replica, peer, ticket, work }));
+    }
+
+    fn on_event(&mut self, channel: ChannelNo, event: Event) {
+        // A channel that is refused at its opening belongs to no replica any more, and whoever opened it waits for this.
+        let event = match event {
+            Event::Closed { code, text, .. } => return self.on_closed(channel, code, text),
+            event => event,
+        };
+        let database = self.session.channel(channel).map(|c| c.database);
+        let replica = database
+            .or_else(|| self.joined.get(&channel).copied())
+            .and_then(|database| self.replicas.get(&database))
+            .map(Arc::clone);
+        let Some(replica) = replica else { return };
+        match event {
+            Event::Opened { .. } => {
+                self.joined.insert(channel, replica.database());
+                replica.session_joined(self.id);
+                self.attend(channel, &replica);
+            }
+            Event::Planned { due, lacking } => {
+                self.progress.due += due;
+                self.progress.lacking += lacking;
+            }
+            Event::Sent { entries, bytes } => {
+                self.progress.entries_sent += entries;
+                self.progress.bytes_sent += bytes;
+            }
+            Event::Applied { entries, bytes, .. } => {
+                self.progress.entries_received += entries;
+                self.progress.bytes_received += bytes;
+                if entries > 0 {
+                    replica.changed();
+                }
+                self.attend(channel, &replica);
+            }
+            Event::Blob { hash, bytes } => {
+                self.progress.blobs_received += 1;
+                self.progress.bytes_received += bytes;
+                replica.blob_arrived(&hash);
+                self.attend(channel, &replica);
+            }
+            Event::NoBlobs(hashes) => {
+                replica.blobs_refused(self.id, &hashes);
+                self.attend(channel, &replica);
+            }
+            Event::BlobSent { bytes } => self.progress.bytes_sent += bytes,
+            Event::Progress | Event::Closed { .. } => {}
+        }
+    }
+
+    fn on_closed(&mut self, channel: ChannelNo, code: Code, text: String) {
+        if let Some(database) = self.joined.remove(&channel)
+            && let Some(replica) = self.replicas.get(&database)
+        {
+            replica.session_left(self.id);
+        }
+        let awaited = self.until == Until::Settled && self.mine.is_empty();
+        if self.mine.remove(&channel) || awaited {
+            let outcome = Err(NodeError::Session { code, text });
+            self.finish(outcome);
+        } else {
+            tracing::info!(?code, "a peer's session on a database ended: {text}");
+        }
+    }
+
+    fn rung(&mut self, databases: &BTreeSet<DatabaseId>) {
+        for database in databases {
+            self.session.committed(*database);
+            let channels: Vec<ChannelNo> = self.session.channels_of(*database).collect();
+            if let Some(replica) = self.replicas.get(database).map(Arc::clone) {
+                for channel in channels {
+                    self.attend(channel, &replica);
+                }
+            }
+        }
+    }
+
+    /// Passes on what the replica wants of this session.
+    fn attend(&mut self, channel: ChannelNo, replica: &Replica) {
+        if self.joined.contains_key(&channel) {
+            let wants = replica.wants_of(self.id);
+            if !wants.is_empty() {
+                self.session.want(channel, &wants);
+            }
+            self.session.set_busy(channel, replica.is_busy());
+        }
+    }
+
+    fn check_settled(&mut self) {
+        for (number, database) in &self.joined {
+            let settled = self.session.channel(*number).is_none_or(Channel::entries_settled);
+            if let Some(replica) = self.replicas.get(database) {
+                replica.set_settled(self.id, settled);
+            }
+        }
+        if self.outcome.is_some() {
+            return;
+        }
+        self.even = self.each_open(Channel::is_even);
+        self.progress.settled = self.each_open(Channel::entries_settled);
+        if self.until == Until::Closed {
+            return;
+        }
+        if self.each_open(Channel::is_settled) {
+            self.finish(Ok(()));
+        } else if !self.each_open(|channel| !channel.differs()) && !self.joined.is_empty() {
+            self.finish(Err(NodeError::Differs));
+        }
+    }
+
+    /// Whether there are open channels, every one this side asked for among them, and this holds of each.
+    fn each_open(&self, is: impl Fn(&Channel) -> bool) -> bool {
+        !self.joined.is_empty()
+            && self.mine.iter().all(|number| self.joined.contains_key(number))
+            && self.joined.keys().all(|number| self.session.channel(*number).is_some_and(&is))
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        for (_, database) in std::mem::take(&mut self.joined) {
+            if let Some(replica) = self.replicas.get(&database) {
+                replica.session_left(self.id);
+            }
+        }
+    }
+}
