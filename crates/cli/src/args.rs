@@ -5,6 +5,7 @@ mod folder;
 
 use anabranch::Role;
 use anabranch::engine::node::config::parse_duration;
+use anabranch_sim::plan::FaultKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     /// Look into folders that are replicas
     #[command(subcommand, arg_required_else_help = true)]
     Folder(FolderCommand),
+    /// Attack this program's engine in a simulation and see whether its promises hold
+    Sim(SimArgs),
     /// Print a script that completes commands in a shell
     #[command(
         after_help = "Example:\n  anabranch completions bash > ~/.local/share/bash-completion/completions/anabranch"
@@ -85,6 +88,34 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch sim                              100 simulations nobody has seen before
+  anabranch sim --seeds 10000
+  anabranch sim --seed 42 --story            one, and what happens in it
+  anabranch sim --faults power,copy --nodes 5
+
+Faults: crash (processes die, links break), power (what was not synced is lost), full (disks fill up),
+net (networks part, links lose and alter frames), clock (days off, jumps), copy (state restored from older
+copies, or cloned), rogue (members lie and send garbage).")]
+pub(crate) struct SimArgs {
+    /// The seed to simulate, or with --seeds the first one [default: by the clock]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// How many seeds [default: 100, or 1 with --seed]
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<u64>,
+    /// The most nodes of one simulation
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) nodes: usize,
+    /// What may go wrong
+    #[arg(long, value_name = "FAULT,…", value_delimiter = ',', default_values = FaultKind::ALL.map(FaultKind::name))]
+    pub(crate) faults: Vec<FaultKind>,
+    /// Print what happens, line by line
+    #[arg(long)]
+    pub(crate) story: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod folders;
 mod join;
 mod serve;
 mod share;
+mod sim;
 mod status;
 mod sync;
 mod ticket;
@@ -33,6 +34,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Config(args) => config::run(context, &args),
         Command::Db(command) => db::run(context, command).await,
         Command::Folder(command) => folder::run(context, command).await,
+        Command::Sim(args) => sim::run(context, &args),
         Command::Completions { shell } => completions(context, shell),
     }
 }

@@ -175,6 +175,13 @@ impl Replica {
         &self.blobs
     }
 
+    /// Bytes of runs that came before what they build on and wait for it. At most
+    /// [`ReplicaOptions::pending_bytes`].
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+
     /// Looks at the newest committed state.
     ///
     /// # Errors

@@ -58,6 +58,8 @@ pub struct Channel {
     their_digest: Option<[u8; 32]>,
     started: bool,
     told_frontier: Told,
+    /// What a peer that may not read has shown that it knows.
+    shown: Option<Frontier>,
     tips: Vec<FrontierTip>,
     plan: Plan,
     replan: Option<Frontier>,
@@ -127,6 +129,7 @@ impl Channel {
             their_digest: None,
             started: false,
             told_frontier: Told::Nothing,
+            shown: None,
             tips: Vec::new(),
             plan: Plan::None,
             replan: None,
@@ -250,6 +253,10 @@ impl Channel {
             }
             Frame::Credit { bytes, .. } => self.on_credit(bytes),
             Frame::Level { digest, busy, .. } => {
+                // Who tells its digest lets us read, even if it did not when the channel was opened.
+                if let Some(theirs) = self.theirs.as_mut().filter(|_| digest.is_some()) {
+                    theirs.you_may_read = true;
+                }
                 self.their_digest = digest;
                 self.their_level = true;
                 self.their_busy = busy;
@@ -303,8 +310,8 @@ impl Channel {
         self.level_told = None;
         let frontier = Frontier::new(std::mem::take(&mut self.tips));
         if self.told_frontier == Told::Nothing {
-            let within = (!self.peer_may_read).then(|| frontier.clone());
-            self.ask_frontier(within);
+            self.shown = (!self.peer_may_read).then(|| frontier.clone());
+            self.ask_frontier(self.shown.clone());
         }
         self.replan = Some(frontier);
     }
@@ -329,6 +336,8 @@ impl Channel {
         }
         self.unacknowledged -= bytes;
         self.credit += i64::from(bytes);
+        // What it said of where it stands it said before it took this.
+        self.their_level = false;
         self.event(Event::Progress);
     }
 
@@ -366,13 +375,13 @@ impl Channel {
             Answer::Applied { entries, changes, heads, digest, readable, waiting } => {
                 self.note_held(heads);
                 self.digest = digest;
+                self.on_readable(readable);
                 let bytes = self.acknowledge();
                 self.event(Event::Applied { entries, bytes, changes });
-                self.on_readable(readable);
                 let lost = waiting && self.incoming.is_empty();
-                if lost && self.peer_may_read && self.recompares < RECOMPARES {
+                if lost && self.recompares < RECOMPARES {
                     self.recompares += 1;
-                    self.ask_frontier(None);
+                    self.ask_frontier(self.shown.clone());
                 }
             }
             Answer::Blobs { found, missing, later } => self.on_blobs(found, missing, later),
@@ -419,8 +428,6 @@ impl Channel {
         let Some(bytes) = self.applying.take() else { return 0 };
         self.applied_last = true;
         self.taken = self.taken.saturating_sub(bytes);
-        // Where we stand goes first, so that the peer never sees all its data taken and an old word on the outcome.
-        self.tell_level();
         self.frame(Frame::Credit { channel: self.number, bytes });
         u64::from(bytes)
     }
@@ -438,7 +445,12 @@ impl Channel {
     fn on_readable(&mut self, readable: bool) {
         let news = readable && !self.peer_may_read;
         self.peer_may_read = readable || self.peer_may_read;
+        self.shown = self.shown.take().filter(|_| !self.peer_may_read);
         if news && self.told_frontier == Told::Part {
+            // What it said so far it said as one who was told nothing.
+            self.their_level = false;
+            self.level_told = None;
+            self.dirty = true;
             self.ask_frontier(None);
         }
     }

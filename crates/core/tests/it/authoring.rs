@@ -1,6 +1,5 @@
 //! What this device writes: drafts, own mistakes, clocks, and state directories that were copied or rolled back (I6).
 
-use crate::reference::fold;
 use crate::replica::{Device, Replica, write};
 use crate::world::grant;
 use anabranch_core::author::{Draft, Seen, Write};
@@ -11,6 +10,7 @@ use anabranch_core::key::{DeviceKey, Signature};
 use anabranch_core::limits;
 use anabranch_core::ops::{MemberOp, Role, Subject, ValueName};
 use anabranch_core::path::Path;
+use anabranch_reference::fold;
 
 fn draft(writes: Vec<Write>) -> Draft {
     Draft { writes, members: vec![] }

@@ -2,7 +2,6 @@
 //! and payloads mean the same to everybody.
 
 use crate::cases;
-use crate::reference::fold;
 use crate::replica::{Device, Replica, write};
 use crate::world::{World, grant, members};
 use anabranch_core::author::{Draft, Write};
@@ -16,6 +15,7 @@ use anabranch_core::path::Path;
 use anabranch_core::run::Run;
 use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
 use anabranch_core::verify::verify;
+use anabranch_reference::fold;
 use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -169,7 +169,7 @@ proptest! {
         prop_assert_eq!(first.digests(), second.digests());
         let state = fold(&first.entries());
         prop_assert!(first.state().cells == state.cells);
-        let kinds = |s: &crate::reference::State| {
+        let kinds = |s: &anabranch_reference::State| {
             s.unknown.iter().filter(|s| s.kind != StoreKind::MEMBERS).cloned().collect::<Vec<_>>()
         };
         prop_assert_eq!(kinds(&first.state()), kinds(&state));

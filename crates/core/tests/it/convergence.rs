@@ -2,7 +2,6 @@
 //! writer's past).
 
 use crate::cases;
-use crate::reference::{fold, frontier, judge};
 use crate::replica::Replica;
 use crate::world::{RawOp, World, payload};
 use anabranch_core::entry::StoreId;
@@ -10,6 +9,7 @@ use anabranch_core::id::EntryId;
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::Path;
 use anabranch_core::run::VerifiedRun;
+use anabranch_reference::{fold, frontier, judge};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeSet;
@@ -221,7 +221,7 @@ fn consistent(replica: &Replica) -> Result<(), TestCaseError> {
     prop_assert_eq!(replica.frontier(), frontier(&held));
     let mut seen = BTreeSet::new();
     for entry in &held {
-        prop_assert!(crate::reference::below(entry).iter().all(|id| seen.contains(id)), "I3");
+        prop_assert!(anabranch_reference::below(entry).iter().all(|id| seen.contains(id)), "I3");
         seen.insert(entry.id());
     }
     Ok(())

@@ -2,7 +2,6 @@
 //! builds on it, and whoever stands at any earlier frontier can be brought up to date.
 
 use crate::cases;
-use crate::reference::fold;
 use crate::replica::{Device, Replica, sound, write};
 use anabranch_core::author::Draft;
 use anabranch_core::frontier::Frontier;
@@ -12,6 +11,7 @@ use anabranch_core::outgoing::Outgoing;
 use anabranch_core::run::VerifiedRun;
 use anabranch_core::storage::Storage;
 use anabranch_core::verify::verify;
+use anabranch_reference::fold;
 use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
 

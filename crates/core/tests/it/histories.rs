@@ -3,13 +3,13 @@
 //! reference says (I2, I6, I11).
 
 use crate::cases;
-use crate::reference::{fold, frontier, judge};
 use crate::replica::{Device, Replica, write};
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::entry::StoreId;
 use anabranch_core::ops::{Role, ValueName};
 use anabranch_core::path::Path;
 use anabranch_core::verify::verify;
+use anabranch_reference::{fold, frontier, judge};
 use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
 use proptest::sample::Index;

@@ -4,7 +4,6 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod counting;
-mod reference;
 mod replica;
 mod world;
 

@@ -2,7 +2,6 @@
 //! entry, in every order, and what was refused leaves nothing behind (I4).
 
 use crate::cases;
-use crate::reference::{Fault, judge};
 use crate::replica::Replica;
 use crate::world::{World, grant, members};
 use anabranch_core::entry::{Entry, GrantRef};
@@ -10,6 +9,7 @@ use anabranch_core::error::{Error, Refusal};
 use anabranch_core::id::EntryId;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Role, Subject};
+use anabranch_reference::{Fault, judge};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeMap;

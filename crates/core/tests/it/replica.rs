@@ -1,6 +1,5 @@
 //! A replica as tests see it: storage, and what may be asked of it.
 
-use crate::reference::State;
 use crate::world::grant;
 use anabranch_core::admit::admit_all;
 use anabranch_core::author::{Author, Draft, Seen, Write, create};
@@ -16,6 +15,7 @@ use anabranch_core::path::Path;
 use anabranch_core::run::{Run, VerifiedRun};
 use anabranch_core::storage::{Durability, Storage};
 use anabranch_core::view::View;
+use anabranch_reference::State;
 use anabranch_store::MemoryStorage;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

@@ -1,7 +1,7 @@
 //! Whether the two sides hold the same, as far as each can tell from what the other said last: what a session that ends
 //! by itself waits for.
 
-use super::{Channel, Event, Plan, RECOMPARES};
+use super::{Channel, Event, Plan, RECOMPARES, Told};
 use crate::frame::Frame;
 
 impl Channel {
@@ -12,7 +12,8 @@ impl Channel {
             Plan::None | Plan::Away => false,
         };
         let parted = !self.peer_may_read || self.forks.is_settled();
-        compared && parted && self.replan.is_none() && self.is_idle()
+        let told = self.told_frontier != Told::Soon;
+        compared && parted && told && self.replan.is_none() && self.is_idle()
     }
 
     fn is_idle(&self) -> bool {

@@ -12,14 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Live values by cell, the winner first, and the stores that need a newer program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct State {
-    pub(crate) cells: BTreeMap<(StoreId, Path), Vec<LiveValue>>,
-    pub(crate) stores: BTreeSet<StoreId>,
-    pub(crate) unknown: BTreeSet<StoreId>,
+pub struct State {
+    /// The values of each cell that has any, the winner first.
+    pub cells: BTreeMap<(StoreId, Path), Vec<LiveValue>>,
+    /// Every store written to.
+    pub stores: BTreeSet<StoreId>,
+    /// Stores with operations that this program does not know.
+    pub unknown: BTreeSet<StoreId>,
 }
 
 /// What `entries`, in any order, amount to: every value written, less every value named by a write to the same cell.
-pub(crate) fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
+pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
     let mut state = State::default();
     let mut named: BTreeSet<(StoreId, Path, ValueName)> = BTreeSet::new();
     for entry in entries {
@@ -32,7 +35,7 @@ pub(crate) fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
                 }
                 continue;
             }
-            let decoded = decode_cells(&header.log, payload.bytes().unwrap());
+            let decoded = decode_cells(&header.log, payload.bytes().unwrap_or_default());
             if decoded.unknown {
                 state.unknown.insert(store.clone());
             }
@@ -60,7 +63,7 @@ pub(crate) fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
 }
 
 /// The places that nothing in `entries` follows in its log.
-pub(crate) fn frontier<'e>(entries: impl IntoIterator<Item = &'e Entry> + Clone) -> Vec<Position> {
+pub fn frontier<'e>(entries: impl IntoIterator<Item = &'e Entry> + Clone) -> Vec<Position> {
     let followed: BTreeSet<EntryId> =
         entries.clone().into_iter().filter_map(|e| e.header().prev).collect();
     let mut tips: Vec<Position> =
@@ -70,7 +73,7 @@ pub(crate) fn frontier<'e>(entries: impl IntoIterator<Item = &'e Entry> + Clone)
 }
 
 /// Everything at or below `from`.
-pub(crate) fn past<'e>(
+pub fn past<'e>(
     entries: &BTreeMap<EntryId, &'e Entry>,
     from: impl IntoIterator<Item = EntryId>,
 ) -> BTreeMap<EntryId, &'e Entry> {
@@ -86,23 +89,31 @@ pub(crate) fn past<'e>(
 }
 
 /// What `entry` builds on directly.
-pub(crate) fn below(entry: &Entry) -> Vec<EntryId> {
+pub fn below(entry: &Entry) -> Vec<EntryId> {
     let header = entry.header();
     header.prev.into_iter().chain(header.parents.iter().map(|p| p.id)).collect()
 }
 
 /// Why an entry is not admissible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// A parent is in the entry's own log.
     OwnParent,
+    /// The generation is not one more than the highest below.
     Generation,
+    /// The grant is not there, not in the past, or somebody else's.
     Grant,
+    /// The role does not suffice.
     NotPermitted,
+    /// A new grant has a higher priority than the one used.
     Priority,
 }
 
 /// Judges `entry` by its own past alone, all of which is in `entries`.
-pub(crate) fn judge(
+///
+/// # Errors
+/// The first [`Fault`] found.
+pub fn judge(
     entries: &BTreeMap<EntryId, &Entry>,
     database: &DatabaseId,
     entry: &Entry,
@@ -112,7 +123,8 @@ pub(crate) fn judge(
         return Err(Fault::OwnParent);
     }
     let past = past(entries, below(entry));
-    let highest = below(entry).iter().map(|id| past[id].header().generation).max();
+    let known = below(entry);
+    let highest = known.iter().filter_map(|id| past.get(id)).map(|e| e.header().generation).max();
     if header.generation != 1 + highest.unwrap_or(0) {
         return Err(Fault::Generation);
     }

@@ -1,0 +1,172 @@
+//! `sim`: attacks the program's own engine in a simulation, for whoever wants to see whether its promises hold.
+
+use crate::args::SimArgs;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::table;
+use crate::progress::Meter;
+use anabranch_sim::campaign::{self, Failure as Failed, Summary, median};
+use anabranch_sim::plan::{MOST_NODES, Options, Plan};
+use anabranch_sim::shrink::{shrink, story};
+use anabranch_sim::world::simulate;
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+use std::sync::{Mutex, PoisonError};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+/// How long a failing plan is made smaller.
+const SHRINKING: Duration = Duration::from_secs(60);
+
+/// Runs one seed, or many.
+pub(crate) fn run(context: &Context, args: &SimArgs) -> Result<(), Failure> {
+    if !(2..=MOST_NODES).contains(&args.nodes) {
+        return Err(Failure::usage(&format!("--nodes takes a number from 2 to {MOST_NODES}")));
+    }
+    let options = Options { nodes: args.nodes, faults: args.faults.clone() };
+    match args.seed {
+        Some(seed) if args.seeds.is_none() => one(context, seed, &options, args),
+        first => many(context, first, args.seeds.unwrap_or(100), &options, args),
+    }
+}
+
+fn one(context: &Context, seed: u64, options: &Options, args: &SimArgs) -> Result<(), Failure> {
+    let plan = Plan::generate(seed, options);
+    let told = args.story && !context.output.json;
+    let outcome = simulate(&plan, told);
+    if let Some(violation) = &outcome.violation {
+        let failed = Failed { seed, violation: violation.clone() };
+        return fail(context, &failed, options, args);
+    }
+    let trace = HEXLOWER.encode(&outcome.trace);
+    let mut text =
+        if told { format!("{}\n{}", story(&plan), outcome.story) } else { String::new() };
+    let (stats, faults) = (&outcome.stats, outcome.stats.faults.values().sum::<u64>());
+    text.push_str(&format!(
+        "seed {seed}: {} nodes, {} operations, {faults} faults, {} entries in {:.0} simulated seconds; all equal\ntrace {trace}",
+        stats.nodes,
+        stats.operations,
+        stats.entries,
+        stats.time as f64 / 1e6,
+    ));
+    let object = json!({
+        "seed": seed, "nodes": stats.nodes, "operations": stats.operations, "faults": faults,
+        "entries": stats.entries, "simulated_seconds": stats.time as f64 / 1e6, "trace": trace,
+    });
+    context.output.answer(&text, &object)
+}
+
+fn many(
+    context: &Context,
+    first: Option<u64>,
+    seeds: u64,
+    options: &Options,
+    args: &SimArgs,
+) -> Result<(), Failure> {
+    let first = match first {
+        Some(first) => first,
+        None => random_seed()?,
+    };
+    context.output.note(&format!("seeds {first} to {}", first.wrapping_add(seeds.max(1) - 1)));
+    let threads = available_parallelism().map_or(1, usize::from);
+    let meter = Mutex::new(Meter::new(context.output, "simulating"));
+    let progress = |summary: &Summary| {
+        let rate = summary.seeds as f64 / summary.took.as_secs_f64().max(0.001);
+        let text = format!("{} of {seeds} seeds, {rate:.0} a second", summary.seeds);
+        meter.lock().unwrap_or_else(PoisonError::into_inner).set(summary.seeds, Some(seeds), text);
+    };
+    let (summary, failure) = campaign::run(first, seeds, options, threads, &progress);
+    drop(meter);
+    match failure {
+        Some(failed) => fail(context, &failed, options, args),
+        None => context.output.answer(&told(first, &summary), &object(first, &summary)),
+    }
+}
+
+fn random_seed() -> Result<u64, Failure> {
+    // Any number will do, and this one differs from run to run.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Ok(now.map_or(1, |since| since.as_micros() as u64 % 1_000_000_007))
+}
+
+fn told(first: u64, summary: &Summary) -> String {
+    let (seconds, sum) = (summary.took.as_secs_f64(), summary.operations.iter().sum::<u64>());
+    let mut rows = vec![
+        vec!["seeds".into(), format!("{} from {first}, all well", summary.seeds)],
+        vec![
+            "took".into(),
+            format!(
+                "{seconds:.1} s, {:.1} seeds a second",
+                summary.seeds as f64 / seconds.max(0.001)
+            ),
+        ],
+        vec!["simulated".into(), format!("{:.1} hours", summary.simulated.as_secs_f64() / 3_600.0)],
+        vec!["nodes".into(), format!("at most {}", summary.most_nodes)],
+        vec!["operations".into(), format!("{sum}, median {} a seed", median(&summary.operations))],
+        vec![
+            "faults".into(),
+            format!(
+                "{}, median {} a seed",
+                summary.faults.iter().sum::<u64>(),
+                median(&summary.faults)
+            ),
+        ],
+    ];
+    for (kind, count) in &summary.kinds {
+        rows.push(vec![format!("  {}", kind.name()), count.to_string()]);
+    }
+    rows.push(vec!["entries".into(), summary.entries.to_string()]);
+    rows.push(vec!["sessions".into(), format!("{}, {} frames", summary.sessions, summary.frames)]);
+    table(&rows)
+}
+
+fn object(first: u64, summary: &Summary) -> Value {
+    let kinds: serde_json::Map<String, Value> =
+        summary.kinds.iter().map(|(kind, count)| (kind.name().to_owned(), json!(count))).collect();
+    json!({
+        "first": first,
+        "seeds": summary.seeds,
+        "seconds": summary.took.as_secs_f64(),
+        "simulated_seconds": summary.simulated.as_secs_f64(),
+        "most_nodes": summary.most_nodes,
+        "operations": summary.operations.iter().sum::<u64>(),
+        "median_operations": median(&summary.operations),
+        "median_faults": median(&summary.faults),
+        "faults": kinds,
+        "entries": summary.entries,
+        "sessions": summary.sessions,
+        "frames": summary.frames,
+    })
+}
+
+/// Tells what went wrong as a story that is as short as can be.
+fn fail(
+    context: &Context,
+    failed: &Failed,
+    options: &Options,
+    args: &SimArgs,
+) -> Result<(), Failure> {
+    let Failed { seed, violation } = failed;
+    let plan = Plan::generate(*seed, options);
+    let mut lines = context.output.lines();
+    if !context.output.json {
+        context
+            .output
+            .note(&format!("seed {seed} failed ({violation}); looking for the shortest way to it"));
+        let small = shrink(&plan, violation.check, SHRINKING);
+        let outcome = simulate(&small, args.story);
+        lines.text(story(&small).trim_end())?;
+        if args.story {
+            lines.text(outcome.story.trim_end())?;
+        }
+        if let Some(last) = outcome.violation {
+            lines.text(&format!("and then: {last}"))?;
+        }
+        lines.end()?;
+    }
+    let mut again = format!("anabranch sim --seed {seed} --nodes {}", options.nodes);
+    let names: Vec<&str> = options.faults.iter().map(|kind| kind.name()).collect();
+    again.push_str(&format!(" --faults {}", names.join(",")));
+    Err(Failure::failed(format!("seed {seed}: {violation}"))
+        .hint(&format!("replay it with '{again} --story'")))
+}

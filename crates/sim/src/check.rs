@@ -1,0 +1,275 @@
+//! The judges: what must hold while a simulation runs and once everything has healed. They look at what the disks hold and
+//! at the brute-force meaning of the entries there, never at what the nodes say of themselves.
+
+use crate::node::Node;
+use anabranch_core::entry::Entry;
+use anabranch_core::error::Error;
+use anabranch_core::id::{EntryId, Position};
+use anabranch_core::path::Path;
+use anabranch_core::storage::{Storage, StorageError};
+use anabranch_core::verify::verify;
+use anabranch_core::view::View;
+use anabranch_reference::{State, fold, judge};
+use anabranch_store::MemoryStorage;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::ControlFlow;
+
+/// Entries up to which the rights of each are judged by brute force, which looks at each one's whole past.
+const JUDGED: usize = 700;
+
+/// Something that must never be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which check found it.
+    pub check: Check,
+    /// What it saw.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.check.name(), self.text)
+    }
+}
+
+/// The checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Check {
+    /// Two nodes held the same entries and not the same state (I2).
+    SameState,
+    /// Nodes that reached each other did not become equal.
+    Converged,
+    /// What is held is not what the entries mean.
+    Reference,
+    /// Something is held that nobody had the right to write (I4).
+    Admitted,
+    /// What a user was told is kept is gone (I6).
+    Acknowledged,
+    /// A peer was told of something that a crash took back (I1).
+    Announced,
+    /// What is stored does not fit together, or is ahead of what it builds on (I3).
+    Sound,
+    /// More waits in memory than may (I7).
+    Bounded,
+    /// It never came to rest.
+    Livelock,
+    /// An honest node ended a session of another for what it did, or failed without a fault.
+    Blamed,
+    /// A session said that both sides are equal, and they were not.
+    Settled,
+}
+
+impl Check {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SameState => "same entries, same state (I2)",
+            Self::Converged => "converged",
+            Self::Reference => "state as the reference has it",
+            Self::Admitted => "admissible entries only (I4)",
+            Self::Acknowledged => "no acknowledged write lost (I6)",
+            Self::Announced => "durable before announced (I1)",
+            Self::Sound => "sound storage (I3)",
+            Self::Bounded => "bounded memory (I7)",
+            Self::Livelock => "comes to rest",
+            Self::Blamed => "no honest node blamed (I5)",
+            Self::Settled => "settled means equal",
+        }
+    }
+
+    pub(crate) fn failed(self, text: impl Into<String>) -> Violation {
+        Violation { check: self, text: text.into() }
+    }
+}
+
+/// What two replicas of one set of entries must agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digests {
+    /// Of the entries.
+    pub frontier: [u8; 32],
+    /// Of what they mean.
+    pub state: Option<[u8; 32]>,
+}
+
+impl Digests {
+    /// Of what is stored.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn of(view: View<'_>) -> Result<Self, StorageError> {
+        Ok(Self { frontier: view.frontier_digest()?, state: view.state_digest()? })
+    }
+}
+
+/// Remembers which state went with which entries.
+#[derive(Debug, Default)]
+pub struct SameState(BTreeMap<[u8; 32], Option<[u8; 32]>>);
+
+impl SameState {
+    /// Whether this is what others had for the same entries.
+    ///
+    /// # Errors
+    /// [`Check::SameState`].
+    pub fn note(&mut self, node: usize, digests: &Digests) -> Result<(), Violation> {
+        let known = *self.0.entry(digests.frontier).or_insert(digests.state);
+        if known == digests.state {
+            return Ok(());
+        }
+        Err(Check::SameState.failed(format!("node {node} has another state than others had")))
+    }
+}
+
+/// Every entry stored, in the order of arrival.
+fn entries(view: View<'_>) -> Result<Vec<Entry>, Error> {
+    let mut list = Vec::new();
+    view.entries(1, &mut |_, entry| {
+        list.push(entry);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(list)
+}
+
+/// The state as it is stored.
+fn stored(view: View<'_>) -> Result<State, Error> {
+    let mut state = State::default();
+    for info in view.stores()? {
+        state.stores.insert(info.id.clone());
+        if info.digest.is_none() {
+            state.unknown.insert(info.id.clone());
+        }
+        view.scan_cells(&info.id, &Path::default(), None, &mut |cell| {
+            state.cells.insert((info.id.clone(), cell.path), cell.values);
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(state)
+}
+
+fn broken(node: usize) -> impl Fn(Error) -> Violation {
+    move |e| Check::Sound.failed(format!("node {node} cannot be read: {e}"))
+}
+
+/// Judges one node on its own: storage, state, rights. `forbidden`: entries that must not be there.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn judge_node(number: usize, node: &Node, forbidden: &[Position]) -> Result<(), Violation> {
+    let content = node.disk.content();
+    let tx = content.read().map_err(|e| broken(number)(e.into()))?;
+    let view = View::new(&*tx);
+    let list = entries(view).map_err(broken(number))?;
+    if stored(view).map_err(broken(number))? != fold(&list) {
+        return Err(Check::Reference.failed(format!("node {number} holds another state")));
+    }
+    for position in forbidden {
+        if view.holds(position).map_err(|e| broken(number)(e.into()))? {
+            let text = format!("node {number} holds an entry that nobody may write: {position:?}");
+            return Err(Check::Admitted.failed(text));
+        }
+    }
+    judge_rights(number, view, &list)
+}
+
+/// Replays everything into an empty storage and compares.
+fn judge_storage(number: usize, node: &Node) -> Result<(), Violation> {
+    let (content, scratch) = (node.disk.content(), MemoryStorage::new());
+    let tx = content.read().map_err(|e| broken(number)(e.into()))?;
+    verify(&*tx, &scratch, &mut |_| ()).map_err(broken(number))?;
+    Ok(())
+}
+
+fn judge_rights(number: usize, view: View<'_>, list: &[Entry]) -> Result<(), Violation> {
+    let database = view.database().map_err(|e| broken(number)(e.into()))?;
+    let Some(database) = database.filter(|_| list.len() <= JUDGED) else { return Ok(()) };
+    let mut below: BTreeMap<EntryId, &Entry> = BTreeMap::new();
+    for entry in list {
+        let known = anabranch_reference::below(entry);
+        if let Some(gap) = known.iter().find(|id| !below.contains_key(*id)) {
+            let text = format!("node {number} holds an entry without {gap:?}, on which it builds");
+            return Err(Check::Sound.failed(text));
+        }
+        below.insert(entry.id(), entry);
+        if let Err(fault) = judge(&below, &database, entry) {
+            let text = format!("node {number} holds {:?}: {fault:?}", entry.position());
+            return Err(Check::Admitted.failed(text));
+        }
+    }
+    Ok(())
+}
+
+/// Judges all nodes against each other once everything has healed.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn judge_all(nodes: &[Node], forbidden: &[Position]) -> Result<Digests, Violation> {
+    let mut first: Option<Digests> = None;
+    for (number, node) in nodes.iter().enumerate() {
+        let digests = node.look(Digests::of).map_err(|e| broken(number)(e.into()))?;
+        let expected = *first.get_or_insert(digests);
+        if digests.frontier != expected.frontier {
+            return Err(Check::Converged.failed(format!("nodes 0 and {number} hold other entries")));
+        }
+        if digests.state != expected.state {
+            return Err(Check::SameState.failed(format!("nodes 0 and {number} differ in state")));
+        }
+    }
+    for (number, node) in nodes.iter().enumerate() {
+        judge_node(number, node, forbidden)?;
+    }
+    // Of equal ones, since each signature is checked anew.
+    nodes.last().map_or(Ok(()), |node| judge_storage(nodes.len() - 1, node))?;
+    for (author, node) in nodes.iter().enumerate() {
+        for write in &node.acknowledged {
+            for (holder, other) in nodes.iter().enumerate() {
+                let held = other.look(|view| view.holds(&write.position));
+                if !held.map_err(|e| broken(holder)(e.into()))? {
+                    let text = format!(
+                        "what node {author} acknowledged is not on node {holder}: {:?}",
+                        write.position
+                    );
+                    return Err(Check::Acknowledged.failed(text));
+                }
+            }
+        }
+    }
+    first.ok_or_else(|| Check::Converged.failed("there are no nodes"))
+}
+
+/// Judges a node that has just come back: what it told users and peers before is still there.
+///
+/// # Errors
+/// [`Check::Acknowledged`], [`Check::Announced`].
+pub fn judge_return(nodes: &[Node], number: usize) -> Result<(), Violation> {
+    let node = &nodes[number];
+    let failed = |e: StorageError| broken(number)(e.into());
+    let content = node.disk.content();
+    let tx = content.read().map_err(failed)?;
+    let view = View::new(&*tx);
+    for write in &node.acknowledged {
+        if !node.copied && write.safe && !view.holds(&write.position).map_err(failed)? {
+            let text = format!("node {number} came back without {:?}", write.position);
+            return Err(Check::Acknowledged.failed(text));
+        }
+    }
+    if node.copied {
+        return Ok(());
+    }
+    for (other, peer) in nodes.iter().enumerate().filter(|(other, _)| *other != number) {
+        let told = peer.look(|view| {
+            let mine = view.frontier()?;
+            Ok(mine.positions().filter(|p| p.log.device == node.device.id()).copied().collect())
+        });
+        let told: Vec<Position> = told.map_err(failed)?;
+        for position in told {
+            if !view.holds(&position).map_err(failed)? {
+                let text = format!(
+                    "node {number} came back without {position:?}, of which it had told node {other}"
+                );
+                return Err(Check::Announced.failed(text));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! A simulated node: a device, its disk, and the replica while its process runs.
+
+use crate::clock::Surroundings;
+use crate::disk::Disk;
+use crate::workload::Memory;
+use anabranch_core::id::Position;
+use anabranch_core::storage::{Durability, Storage, StorageError};
+use anabranch_core::view::View;
+use anabranch_node::{Device, NodeError, Replica, ReplicaOptions};
+use std::sync::Arc;
+
+/// A write that a user was told is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Acknowledged {
+    /// The entry.
+    pub position: Position,
+    /// Whether a loss of power may not take it.
+    pub safe: bool,
+}
+
+/// A node, running or not.
+#[derive(Debug)]
+pub struct Node {
+    /// Who it is.
+    pub device: Device,
+    /// Its clock.
+    pub surroundings: Arc<Surroundings>,
+    /// What survives its process.
+    pub disk: Disk,
+    /// How safe its commits are, and what it keeps of early runs.
+    pub options: ReplicaOptions,
+    /// The process.
+    pub replica: Option<Arc<Replica>>,
+    /// Counts processes.
+    pub generation: u64,
+    /// What its users rely on.
+    pub acknowledged: Vec<Acknowledged>,
+    /// Whether it has a ticket that it has not redeemed.
+    pub joining: bool,
+    /// Whether its state was copied or restored, so that its device may have written what it does not know.
+    pub copied: bool,
+    /// A signature is due.
+    pub signing: bool,
+    /// What its users read.
+    pub memory: Memory,
+}
+
+impl Node {
+    /// Starts its process.
+    ///
+    /// # Errors
+    /// What the replica reports.
+    pub fn start(&mut self) -> Result<(), NodeError> {
+        let storage: Arc<dyn Storage> = self.disk.open();
+        let replica = Replica::open(storage, None, self.device.clone(), self.options)?;
+        let signed = replica.read(|view| view.unsigned())? == 0;
+        self.replica = Some(replica);
+        self.generation += 1;
+        self.signing = false;
+        if signed {
+            self.mark_safe();
+        }
+        Ok(())
+    }
+
+    /// Everything acknowledged so far is signed in a synced transaction now.
+    pub fn mark_safe(&mut self) {
+        self.acknowledged.iter_mut().for_each(|write| write.safe = true);
+    }
+
+    /// Whether its commits are safe as soon as they are acknowledged.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.options.durability == Durability::Full
+    }
+
+    /// Looks at what its disk holds, whether its process runs or not.
+    ///
+    /// # Errors
+    /// What `look` returns.
+    pub fn look<T>(
+        &self,
+        look: impl FnOnce(View<'_>) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let content = self.disk.content();
+        let tx = content.read()?;
+        look(View::new(&*tx))
+    }
+}

@@ -1,0 +1,496 @@
+//! What a seed stands for: who there is, who talks to whom, what is written and what breaks, and when. A plan is data, so
+//! that steps can be taken out of it and what is left be played again.
+
+use crate::clock::{DAY, MS, SECOND, Time};
+use crate::workload::{Op, Workload};
+use anabranch_core::ops::Role;
+use anabranch_core::storage::Durability;
+use fastrand::Rng;
+use std::fmt;
+use std::str::FromStr;
+
+/// The most nodes of one simulation, clones not counted.
+pub const MOST_NODES: usize = 50;
+
+/// A kind of fault that can be allowed or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FaultKind {
+    /// Processes die, links break.
+    Crash,
+    /// The power goes, also in the middle of a transaction.
+    Power,
+    /// Disks fill up.
+    Full,
+    /// Networks part, and links lose what they carry.
+    Net,
+    /// Clocks are off by days and jump.
+    Clock,
+    /// State directories are restored from older copies and cloned.
+    Copy,
+    /// Members of the database lie and send garbage.
+    Rogue,
+}
+
+impl FaultKind {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Crash, Self::Power, Self::Full, Self::Net, Self::Clock, Self::Copy, Self::Rogue];
+
+    /// Its name on the command line and in summaries.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Power => "power",
+            Self::Full => "full",
+            Self::Net => "net",
+            Self::Clock => "clock",
+            Self::Copy => "copy",
+            Self::Rogue => "rogue",
+        }
+    }
+}
+
+impl FromStr for FaultKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.into_iter().map(Self::name).collect();
+            format!("there is no fault '{text}'; there are: {}", names.join(", "))
+        })
+    }
+}
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies and is started again after a while.
+    Kill {
+        /// Whose.
+        node: usize,
+        /// How long it is away.
+        down: Time,
+    },
+    /// The power goes, at once or at the `fuse`-th operation on the disk from now.
+    Power {
+        /// Whose.
+        node: usize,
+        /// Operations until then; 0: now.
+        fuse: u64,
+        /// How long it is away.
+        down: Time,
+    },
+    /// The disk takes only so many more bytes for a while.
+    Full {
+        /// Whose.
+        node: usize,
+        /// Bytes.
+        room: u64,
+        /// For how long.
+        lasts: Time,
+    },
+    /// The process dies, and an older copy of its state is put back: unnoticed, or as one sees that it is a copy.
+    Restore {
+        /// Whose.
+        node: usize,
+        /// Whether the place it is in changes with it.
+        marked: bool,
+        /// How long it is away.
+        down: Time,
+    },
+    /// The state is copied, and both run: unnoticed, or as one sees that it is a copy.
+    Clone {
+        /// Whose.
+        node: usize,
+        /// Whether the copy knows that it is in another place.
+        marked: bool,
+    },
+    /// The wall clock jumps.
+    Jump {
+        /// Whose.
+        node: usize,
+        /// Microseconds.
+        by: i64,
+    },
+    /// These nodes and the others do not hear each other for a while.
+    Part {
+        /// One side.
+        side: Vec<usize>,
+        /// For how long.
+        lasts: Time,
+    },
+    /// Nothing of `from` reaches `to` for a while.
+    Deaf {
+        /// Who is not heard.
+        from: usize,
+        /// Who does not hear.
+        to: usize,
+        /// For how long.
+        lasts: Time,
+    },
+    /// Links between two nodes deliver what no link may for a while.
+    Bad {
+        /// One.
+        a: usize,
+        /// The other.
+        b: usize,
+        /// For how long.
+        lasts: Time,
+    },
+    /// A link breaks, in the middle of whatever it carries.
+    Cut {
+        /// Which of [`Plan::edges`].
+        edge: usize,
+    },
+    /// A member sends its peers what no honest node sends.
+    Rogue {
+        /// Who.
+        node: usize,
+        /// Decides what.
+        trick: u64,
+    },
+}
+
+impl Fault {
+    /// What kind it is.
+    #[must_use]
+    pub fn kind(&self) -> FaultKind {
+        match self {
+            Self::Kill { .. } | Self::Cut { .. } => FaultKind::Crash,
+            Self::Power { .. } => FaultKind::Power,
+            Self::Full { .. } => FaultKind::Full,
+            Self::Restore { .. } | Self::Clone { .. } => FaultKind::Copy,
+            Self::Jump { .. } => FaultKind::Clock,
+            Self::Part { .. } | Self::Deaf { .. } | Self::Bad { .. } => FaultKind::Net,
+            Self::Rogue { .. } => FaultKind::Rogue,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |time: &Time| format!("{:.1} s", *time as f64 / SECOND as f64);
+        match self {
+            Self::Kill { node, down } => write!(f, "node {node} is killed, back in {}", s(down)),
+            Self::Power { node, fuse: 0, down } => {
+                write!(f, "node {node} loses power, back in {}", s(down))
+            }
+            Self::Power { node, fuse, down } => {
+                write!(
+                    f,
+                    "node {node} loses power {fuse} disk operations later, back in {}",
+                    s(down)
+                )
+            }
+            Self::Full { node, room, lasts } => {
+                write!(f, "the disk of node {node} takes {room} more bytes for {}", s(lasts))
+            }
+            Self::Restore { node, marked, down } => {
+                let how = if *marked { "at another place" } else { "unnoticed" };
+                write!(f, "node {node} is restored from an older copy, {how}, back in {}", s(down))
+            }
+            Self::Clone { node, marked } => {
+                let how = if *marked { "and knows it" } else { "and does not know it" };
+                write!(f, "node {node} is cloned {how}")
+            }
+            Self::Jump { node, by } => {
+                write!(f, "the clock of node {node} jumps by {:.1} s", *by as f64 / SECOND as f64)
+            }
+            Self::Part { side, lasts } => write!(f, "nodes {side:?} are cut off for {}", s(lasts)),
+            Self::Deaf { from, to, lasts } => {
+                write!(f, "nothing of node {from} reaches node {to} for {}", s(lasts))
+            }
+            Self::Bad { a, b, lasts } => {
+                write!(f, "links between nodes {a} and {b} are bad for {}", s(lasts))
+            }
+            Self::Cut { edge } => write!(f, "link {edge} breaks"),
+            Self::Rogue { node, trick } => write!(f, "node {node} plays trick {trick}"),
+        }
+    }
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Several callers of `node` commit at once.
+    Write {
+        /// Where.
+        node: usize,
+        /// What, one for each caller.
+        group: Vec<Op>,
+    },
+    /// Something goes wrong.
+    Fault(Fault),
+}
+
+/// Something that happens at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// When.
+    pub at: Time,
+    /// What.
+    pub act: Act,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>6}.{:03}  ", self.at / SECOND, self.at % SECOND / MS)?;
+        match &self.act {
+            Act::Write { node, group } => {
+                write!(f, "node {node} writes")?;
+                group.iter().try_for_each(|op| write!(f, " [{op}]"))
+            }
+            Act::Fault(fault) => write!(f, "{fault}"),
+        }
+    }
+}
+
+/// How a node comes into the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// The first node grants its device a role.
+    Granted(Role),
+    /// It redeems a ticket.
+    Ticket(Role),
+}
+
+/// One node as it begins. The first one founds the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    /// How far its clock is ahead.
+    pub skew: i64,
+    /// How safe its commits are.
+    pub durability: Durability,
+    /// How it comes in.
+    pub entrance: Entrance,
+    /// Bytes of early runs it keeps.
+    pub pending: usize,
+}
+
+/// Who talks to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    /// Who dials.
+    pub from: usize,
+    /// Who answers.
+    pub to: usize,
+    /// How long after a sync the next one begins; `None`: they stay connected.
+    pub every: Option<Time>,
+}
+
+/// Everything a seed decides before anything runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Decides what is left to chance while it runs.
+    pub seed: u64,
+    /// The nodes.
+    pub nodes: Vec<Setup>,
+    /// Their links.
+    pub edges: Vec<Edge>,
+    /// Time under way.
+    pub latency: Time,
+    /// Of a thousand packets, how many are lost.
+    pub loss: u32,
+    /// What happens, in order of time.
+    pub steps: Vec<Step>,
+}
+
+/// What plans may contain.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The most nodes, between 2 and [`MOST_NODES`].
+    pub nodes: usize,
+    /// Faults that happen.
+    pub faults: Vec<FaultKind>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 20, faults: FaultKind::ALL.to_vec() }
+    }
+}
+
+impl Plan {
+    /// What `seed` stands for.
+    #[must_use]
+    pub fn generate(seed: u64, options: &Options) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let count = count(&mut random, options.nodes);
+        let nodes: Vec<Setup> = (0..count).map(|n| setup(&mut random, n, options)).collect();
+        let edges = edges(&mut random, &nodes);
+        let net = options.faults.contains(&FaultKind::Net);
+        let latency = *choose(&mut random, &[200, 2 * MS, 20 * MS, 200 * MS]);
+        let loss = if net { *choose(&mut random, &[0, 0, 5, 50]) } else { 0 };
+        let span = random.u64(20..120) * SECOND;
+        let mut steps = writes(&mut random, count, span);
+        steps.extend(faults(&mut random, count, edges.len(), span, &options.faults));
+        steps.sort_by_key(|step| step.at);
+        Self { seed, nodes, edges, latency, loss, steps }
+    }
+
+    /// Operations that are asked for.
+    #[must_use]
+    pub fn operations(&self) -> usize {
+        let of = |step: &Step| match &step.act {
+            Act::Write { group, .. } => group.len(),
+            Act::Fault(_) => 0,
+        };
+        self.steps.iter().map(of).sum()
+    }
+
+    /// The faults.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.steps.iter().filter_map(|step| match &step.act {
+            Act::Fault(fault) => Some(fault),
+            Act::Write { .. } => None,
+        })
+    }
+}
+
+fn choose<'a, T>(random: &mut Rng, from: &'a [T]) -> &'a T {
+    &from[random.usize(..from.len())]
+}
+
+/// Few nodes mostly: they find most of what there is to find, sooner.
+fn count(random: &mut Rng, most: usize) -> usize {
+    let most = most.clamp(2, MOST_NODES);
+    let limit = match random.u32(..10) {
+        0..=5 => 5,
+        6..=8 => 10,
+        _ => most,
+    };
+    random.usize(2..=most.min(limit))
+}
+
+fn setup(random: &mut Rng, node: usize, options: &Options) -> Setup {
+    let skewed = options.faults.contains(&FaultKind::Clock) && random.u32(..3) == 0;
+    let days = (5 * DAY).cast_signed();
+    let role = match random.u32(..8) {
+        0 => Role::Read,
+        1 => Role::Admin,
+        _ => Role::Write,
+    };
+    Setup {
+        skew: if skewed { random.i64(-days..days) } else { random.i64(-50_000..50_000) },
+        durability: if random.u32(..3) == 0 { Durability::Normal } else { Durability::Full },
+        entrance: match random.u32(..3) {
+            _ if node == 0 => Entrance::Granted(Role::Admin),
+            0 => Entrance::Ticket(role),
+            _ => Entrance::Granted(role),
+        },
+        pending: *choose(random, &[4 * 1024 * 1024, 64 * 1024, 2 * 1024]),
+    }
+}
+
+/// A tree, so that everybody is reached, as a line, a star or at random, and some links more.
+fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
+    let count = nodes.len();
+    let shape = random.u32(..4);
+    let live = random.u32(..4);
+    let mut edges = Vec::new();
+    let mut add = |random: &mut Rng, a: usize, b: usize, joins: bool| {
+        let every = (random.u32(..4) < live).then(|| random.u64(1..15) * SECOND);
+        let (from, to) = if joins || random.bool() { (a, b) } else { (b, a) };
+        edges.push(Edge { from, to, every });
+    };
+    for node in 1..count {
+        let other = match shape {
+            0 => node - 1,
+            1 => 0,
+            _ => random.usize(..node),
+        };
+        // Who has a ticket shows it to whom it dials.
+        add(random, node, other, matches!(nodes[node].entrance, Entrance::Ticket(_)));
+    }
+    let more = if shape == 3 { count * 2 } else { random.usize(..=count / 3) };
+    for _ in 0..more.min(60) {
+        let (a, b) = (random.usize(..count), random.usize(..count));
+        if a != b {
+            add(random, a, b, false);
+        }
+    }
+    edges
+}
+
+fn writes(random: &mut Rng, count: usize, span: Time) -> Vec<Step> {
+    let load = Workload::choose(random);
+    let total = random.usize(150..450);
+    let mut steps = Vec::new();
+    let mut number = 0;
+    while number < total {
+        let node = random.usize(..count);
+        let at = random.u64(SECOND..span);
+        let burst = if random.u32(..20) == 0 { random.usize(5..30) } else { 1 };
+        for n in 0..burst {
+            let callers = if random.u32(..8) == 0 { random.usize(2..5) } else { 1 };
+            let group: Vec<Op> = (0..callers).map(|_| load.op(random)).collect();
+            number += group.len();
+            steps.push(Step { at: at + n as u64 * 3 * MS, act: Act::Write { node, group } });
+        }
+    }
+    steps
+}
+
+fn faults(
+    random: &mut Rng,
+    count: usize,
+    edges: usize,
+    span: Time,
+    allowed: &[FaultKind],
+) -> Vec<Step> {
+    if allowed.is_empty() {
+        return Vec::new();
+    }
+    let total = random.usize(10..50);
+    // Some simulations have many faults of few kinds.
+    let some = 1 + random.usize(..allowed.len());
+    let mut kinds = allowed.to_vec();
+    random.shuffle(&mut kinds);
+    kinds.truncate(some.max(allowed.len().min(2)));
+    let mut copies = 0;
+    (0..total)
+        .map(|_| {
+            let kind = *choose(random, &kinds);
+            let mut fault = fault(random, kind, count, edges);
+            if matches!(fault, Fault::Clone { .. }) {
+                copies += 1;
+                if copies > 3 {
+                    fault = Fault::Cut { edge: random.usize(..edges) };
+                }
+            }
+            Step { at: random.u64(SECOND..span), act: Act::Fault(fault) }
+        })
+        .collect()
+}
+
+fn fault(random: &mut Rng, kind: FaultKind, count: usize, edges: usize) -> Fault {
+    let node = random.usize(..count);
+    let down = random.u64(100 * MS..10 * SECOND);
+    let lasts = random.u64(SECOND..20 * SECOND);
+    match kind {
+        FaultKind::Crash if random.bool() => Fault::Kill { node, down },
+        FaultKind::Crash => Fault::Cut { edge: random.usize(..edges) },
+        FaultKind::Power => {
+            let fuse = if random.bool() { 0 } else { random.u64(1..60) };
+            Fault::Power { node, fuse, down }
+        }
+        FaultKind::Full => Fault::Full { node, room: random.u64(..20_000), lasts },
+        FaultKind::Net => match random.u32(..4) {
+            0 => {
+                let side: Vec<usize> = (0..count).filter(|_| random.bool()).collect();
+                Fault::Part { side, lasts }
+            }
+            1 => Fault::Deaf { from: node, to: (node + random.usize(1..count)) % count, lasts },
+            2 => Fault::Bad { a: node, b: (node + random.usize(1..count)) % count, lasts },
+            _ => Fault::Cut { edge: random.usize(..edges) },
+        },
+        FaultKind::Clock => {
+            let days = (2 * DAY).cast_signed();
+            Fault::Jump { node, by: random.i64(-days..days) }
+        }
+        FaultKind::Copy if random.u32(..3) == 0 => Fault::Clone { node, marked: random.bool() },
+        FaultKind::Copy => Fault::Restore { node, marked: random.bool(), down },
+        FaultKind::Rogue => Fault::Rogue { node, trick: random.u64(..) },
+    }
+}

@@ -1,0 +1,218 @@
+//! What users do: tables, documents, conflicts settled, decisions made on what was read a while ago.
+
+use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::entry::StoreId;
+use anabranch_core::error::Error;
+use anabranch_core::ops::ValueName;
+use anabranch_core::path::Path;
+use anabranch_core::view::View;
+use fastrand::Rng;
+use std::fmt;
+use std::ops::ControlFlow;
+
+/// One transaction of one caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Sets columns of a row.
+    Row {
+        /// Which table.
+        table: u8,
+        /// Which row.
+        row: u8,
+        /// Which columns.
+        columns: Vec<u8>,
+        /// Bytes of each value.
+        size: u32,
+    },
+    /// Deletes a row.
+    Delete {
+        /// Which table.
+        table: u8,
+        /// Which row.
+        row: u8,
+    },
+    /// Sets a leaf of a document; what was at its ancestors goes.
+    Leaf {
+        /// Where.
+        path: Vec<u8>,
+        /// Bytes of the value.
+        size: u32,
+    },
+    /// Deletes a part of a document.
+    Prune {
+        /// Where.
+        path: Vec<u8>,
+    },
+    /// Settles the conflict that comes `pick`-th, if there is one.
+    Settle {
+        /// Which one.
+        pick: u8,
+    },
+    /// Writes to a cell what follows from values read at this node's last such read, and reads it.
+    Stale {
+        /// Which row.
+        row: u8,
+    },
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row { table, row, columns, size } => {
+                write!(f, "row t{table}/{row} columns {columns:?} of {size} bytes")
+            }
+            Self::Delete { table, row } => write!(f, "delete row t{table}/{row}"),
+            Self::Leaf { path, size } => write!(f, "set {path:?} to {size} bytes"),
+            Self::Prune { path } => write!(f, "delete below {path:?}"),
+            Self::Settle { pick } => write!(f, "settle conflict {pick}"),
+            Self::Stale { row } => write!(f, "row {row} from what was read before"),
+        }
+    }
+}
+
+/// How much of what; fewer keys make more conflicts.
+#[derive(Debug, Clone, Copy)]
+pub struct Workload {
+    rows: u8,
+    columns: u8,
+    /// Of a hundred values, how many are large.
+    large: u32,
+}
+
+impl Workload {
+    /// One of many.
+    pub fn choose(random: &mut Rng) -> Self {
+        let few = random.bool();
+        Self {
+            rows: if few { 3 } else { 40 },
+            columns: if few { 2 } else { 4 },
+            large: if random.u32(..6) == 0 { 4 } else { 0 },
+        }
+    }
+
+    fn size(&self, random: &mut Rng) -> u32 {
+        if random.u32(..100) < self.large { random.u32(20_000..120_000) } else { random.u32(..60) }
+    }
+
+    fn path(&self, random: &mut Rng) -> Vec<u8> {
+        let depth = random.usize(1..4);
+        (0..depth).map(|_| random.u8(..self.columns)).collect()
+    }
+
+    /// One transaction.
+    pub fn op(&self, random: &mut Rng) -> Op {
+        let (table, row) = (random.u8(..2), random.u8(..self.rows));
+        match random.u32(..20) {
+            0..=8 => {
+                let columns = random.usize(1..=usize::from(self.columns));
+                let columns: Vec<u8> = (0..columns).map(|_| random.u8(..self.columns)).collect();
+                let size = self.size(random) / columns.len() as u32;
+                Op::Row { table, row, columns, size }
+            }
+            9..=10 => Op::Delete { table, row },
+            11..=14 => Op::Leaf { path: self.path(random), size: self.size(random) },
+            15 => Op::Prune { path: self.path(random) },
+            16..=17 => Op::Settle { pick: random.u8(..8) },
+            _ => Op::Stale { row },
+        }
+    }
+}
+
+/// What one caller read last, with the names of the values.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    read: Option<(Path, Vec<ValueName>)>,
+}
+
+fn table(number: u8) -> StoreId {
+    StoreId::table(&format!("t{number}"))
+}
+
+fn doc() -> StoreId {
+    StoreId::doc("d")
+}
+
+fn at(parts: impl IntoIterator<Item = u8>) -> Result<Path, Error> {
+    let parts: Vec<String> = parts.into_iter().map(|part| part.to_string()).collect();
+    Ok(Path::text(parts.iter().map(String::as_str))?)
+}
+
+fn put(store: StoreId, path: Path, value: Option<Vec<u8>>) -> Write {
+    Write { store, path, value, seen: Seen::AtCommit, below: false, above: false }
+}
+
+/// A value that says who wrote it, so that no two are alike.
+fn value(mark: u64, size: u32) -> Vec<u8> {
+    let mut bytes = mark.to_be_bytes().to_vec();
+    // Hardly compressible, so that large values are large under way as well.
+    let mut noise = Rng::with_seed(mark);
+    bytes.extend((0..size).map(|_| noise.u8(..)));
+    bytes
+}
+
+impl Op {
+    /// The draft that this amounts to on what is held now; empty when there is nothing to do. `mark` is used for nothing
+    /// else.
+    ///
+    /// # Errors
+    /// What storage reports.
+    pub fn draft(&self, view: View<'_>, memory: &mut Memory, mark: u64) -> Result<Draft, Error> {
+        let writes = match self {
+            Self::Row { table: t, row, columns, size } => {
+                let mut writes = vec![put(table(*t), at([*row])?, Some(vec![0xf6]))];
+                for column in columns {
+                    let path = at([*row, *column])?;
+                    writes.push(put(table(*t), path, Some(value(mark, *size))));
+                }
+                writes
+            }
+            Self::Delete { table: t, row } => {
+                vec![Write { below: true, ..put(table(*t), at([*row])?, None) }]
+            }
+            Self::Leaf { path, size } => {
+                let path = at(path.iter().copied())?;
+                let set = put(doc(), path, Some(value(mark, *size)));
+                vec![Write { below: true, above: true, ..set }]
+            }
+            Self::Prune { path } => {
+                vec![Write { below: true, ..put(doc(), at(path.iter().copied())?, None) }]
+            }
+            Self::Settle { pick } => settle(view, *pick)?,
+            Self::Stale { row } => stale(view, memory, *row, mark)?,
+        };
+        Ok(Draft { writes, members: Vec::new() })
+    }
+}
+
+fn settle(view: View<'_>, pick: u8) -> Result<Vec<Write>, Error> {
+    let mut found = Vec::new();
+    for store in [table(0), table(1), doc()] {
+        view.scan_cells(&store, &Path::default(), None, &mut |cell| {
+            if cell.values.len() > 1 {
+                found.push((store.clone(), cell));
+            }
+            if found.len() > usize::from(pick) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    let Some((store, cell)) = found.into_iter().nth(usize::from(pick)) else {
+        return Ok(Vec::new());
+    };
+    let names = cell.values.iter().map(|v| v.name).collect();
+    let chosen = Some(cell.winner().value.clone());
+    Ok(vec![Write { seen: Seen::Values(names), ..put(store, cell.path, chosen) }])
+}
+
+fn stale(view: View<'_>, memory: &mut Memory, row: u8, mark: u64) -> Result<Vec<Write>, Error> {
+    let path = at([row, 0])?;
+    let names = view.cell(&table(0), &path)?.iter().map(|v| v.name).collect();
+    match memory.read.replace((path, names)) {
+        Some((path, names)) => {
+            let write = put(table(0), path, Some(value(mark, 8)));
+            Ok(vec![Write { seen: Seen::Values(names), ..write }])
+        }
+        None => Ok(Vec::new()),
+    }
+}

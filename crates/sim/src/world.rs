@@ -1,0 +1,596 @@
+//! Plays a plan: one queue of events in virtual time, one thread, no choice that the seed does not make.
+
+mod rogue;
+mod sessions;
+
+use crate::check::{Check, Digests, SameState, Violation, judge_all, judge_return};
+use crate::clock::{Clock, MS, SECOND, Surroundings, Time};
+use crate::disk::Disk;
+use crate::network::Network;
+use crate::node::{Acknowledged, Node};
+use crate::plan::{Act, Entrance, Fault, FaultKind, Plan, Setup};
+use crate::trace::Trace;
+use crate::workload::{Memory, Op};
+use anabranch_core::author::Draft;
+use anabranch_core::id::{DatabaseId, Position};
+use anabranch_core::key::DeviceKey;
+use anabranch_core::ops::{MemberOp, Subject, TicketTerms};
+use anabranch_node::{Committed, Device, Job, NodeError, Replica, ReplicaOptions};
+use fastrand::Rng;
+use sessions::{Conn, ConnId, Side};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How long it may take, in virtual time, until all is quiet once everything has healed.
+const HEALING: Time = 300 * SECOND;
+/// Events after which it counts as never coming to rest.
+const EVENTS: u64 = 2_000_000;
+/// When a commit under normal durability is signed.
+const UNSIGNED: Time = 20 * MS;
+
+/// What is done when a node comes back.
+#[derive(Debug, Clone, Copy)]
+enum Return {
+    AsItWas,
+    Restored { marked: bool },
+}
+
+#[derive(Debug)]
+enum Event {
+    Step(usize),
+    Relief(usize),
+    Heal,
+    Dial(usize),
+    Frame { conn: ConnId, to: Side, bytes: Vec<u8> },
+    Resend { conn: ConnId, to: Side, give_up: Time },
+    Ended { conn: ConnId, to: Side },
+    HangUp(ConnId),
+    Work { conn: ConnId, side: Side, job: Box<Job> },
+    Redeem { conn: ConnId, side: Side },
+    Sign { node: usize, generation: u64 },
+    Return { node: usize, how: Return },
+}
+
+/// What one simulation was like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Nodes, clones included.
+    pub nodes: usize,
+    /// Transactions acknowledged.
+    pub operations: u64,
+    /// Transactions that could not be made: the node was down, its disk full, its role too low.
+    pub refused: u64,
+    /// Faults that happened, by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// Entries in the end.
+    pub entries: u64,
+    /// Frames delivered.
+    pub frames: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Virtual time.
+    pub time: Time,
+    /// Events.
+    pub events: u64,
+}
+
+/// How a simulation ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The first thing that must never be, if anything.
+    pub violation: Option<Violation>,
+    /// What it was like.
+    pub stats: Stats,
+    /// Equal for equal plans.
+    pub trace: [u8; 32],
+    /// What happened, line by line, if that was asked for.
+    pub story: String,
+}
+
+/// Plays `plan` to its end or to the first violation. With `told`, the outcome has a story.
+#[must_use]
+pub fn simulate(plan: &Plan, told: bool) -> Outcome {
+    let mut world = match World::new(plan, told) {
+        Ok(world) => world,
+        Err(violation) => return outcome_of_nothing(violation),
+    };
+    let result = world.run();
+    world.stats.nodes = world.nodes.len();
+    world.stats.time = world.clock.now();
+    Outcome {
+        violation: result.err(),
+        stats: world.stats.clone(),
+        trace: world.trace.hash(),
+        story: world.trace.story(),
+    }
+}
+
+fn outcome_of_nothing(violation: Violation) -> Outcome {
+    let (stats, story) = (Stats::default(), String::new());
+    Outcome { violation: Some(violation), stats, trace: [0; 32], story }
+}
+
+struct World<'p> {
+    plan: &'p Plan,
+    clock: Arc<Clock>,
+    random: Rng,
+    network: Network,
+    queue: BTreeMap<(Time, u64), Event>,
+    events: u64,
+    nodes: Vec<Node>,
+    database: DatabaseId,
+    tickets: BTreeMap<usize, DeviceKey>,
+    conns: BTreeMap<ConnId, Conn>,
+    /// The connection of each edge, and those of clones after the plan's.
+    edges: Vec<sessions::Line>,
+    healed: bool,
+    same: SameState,
+    forbidden: Vec<Position>,
+    trace: Trace,
+    stats: Stats,
+}
+
+fn setup_failed(e: impl std::fmt::Display) -> Violation {
+    Check::Blamed.failed(format!("the nodes could not be set up: {e}"))
+}
+
+fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
+    let mut random = Rng::with_seed(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut bytes = [0; 32];
+    random.fill(&mut bytes);
+    let key = DeviceKey::from_seed(&bytes);
+    random.fill(&mut bytes);
+    let surroundings = Arc::new(Surroundings::new(Arc::clone(clock), setup.skew, random.u64(..)));
+    let environment = Arc::clone(&surroundings) as Arc<dyn anabranch_node::Environment>;
+    Node {
+        device: Device::within(key, environment),
+        surroundings,
+        disk: Disk::new(bytes),
+        options: ReplicaOptions { durability: setup.durability, pending_bytes: setup.pending },
+        replica: None,
+        generation: 0,
+        acknowledged: Vec::new(),
+        joining: matches!(setup.entrance, Entrance::Ticket(_)),
+        copied: false,
+        signing: false,
+        memory: Memory::default(),
+    }
+}
+
+impl<'p> World<'p> {
+    fn new(plan: &'p Plan, told: bool) -> Result<Self, Violation> {
+        let clock = Arc::new(Clock::default());
+        let setups = plan.nodes.iter().enumerate();
+        let mut nodes: Vec<Node> =
+            setups.map(|(number, setup)| node(setup, number, plan.seed, &clock)).collect();
+        let (database, tickets) = found(plan, &mut nodes).map_err(setup_failed)?;
+        let mut world = Self {
+            clock,
+            random: Rng::with_seed(plan.seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
+            network: Network::new(plan.latency, plan.loss),
+            queue: BTreeMap::new(),
+            events: 0,
+            nodes,
+            database,
+            tickets,
+            conns: BTreeMap::new(),
+            edges: plan.edges.iter().map(sessions::Line::new).collect(),
+            healed: false,
+            same: SameState::default(),
+            forbidden: Vec::new(),
+            trace: Trace::new(told),
+            stats: Stats::default(),
+            plan,
+        };
+        for edge in 0..world.edges.len() {
+            let after = world.random.u64(..SECOND);
+            world.after(after, Event::Dial(edge));
+        }
+        for (number, step) in plan.steps.iter().enumerate() {
+            world.at(step.at, Event::Step(number));
+        }
+        let end = plan.steps.last().map_or(0, |step| step.at) + 30 * SECOND;
+        world.at(end, Event::Heal);
+        Ok(world)
+    }
+
+    fn at(&mut self, time: Time, event: Event) {
+        self.events += 1;
+        self.queue.insert((time.max(self.clock.now()), self.events), event);
+    }
+
+    fn after(&mut self, delay: Time, event: Event) {
+        self.at(self.clock.now() + delay, event);
+    }
+
+    fn note(&mut self, kind: &str, node: usize, detail: &[u8], line: impl FnOnce() -> String) {
+        self.trace.note(self.clock.now(), kind, node, detail, line);
+    }
+
+    fn run(&mut self) -> Result<(), Violation> {
+        let mut limit = Time::MAX;
+        while let Some(((time, _), event)) = self.queue.pop_first() {
+            self.stats.events += 1;
+            if self.stats.events > EVENTS || time > limit {
+                let text = format!(
+                    "after {} events something still goes on: {event:?}",
+                    self.stats.events
+                );
+                return Err(Check::Livelock.failed(text.chars().take(400).collect::<String>()));
+            }
+            self.clock.set(time);
+            self.take(event)?;
+            if self.healed && limit == Time::MAX {
+                limit = time + HEALING;
+            }
+        }
+        let digests = judge_all(&self.nodes, &self.forbidden)?;
+        self.note("equal", 0, &digests.frontier, || "all nodes are equal".into());
+        let totals = self.nodes[0].look(|view| view.totals()).map_err(setup_failed)?;
+        self.stats.entries = totals.entries;
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Step(number) => self.step(number),
+            Event::Relief(number) => self.relieve(number),
+            Event::Heal => self.heal(),
+            Event::Dial(edge) => self.dial(edge),
+            Event::Frame { conn, to, bytes } => self.deliver(conn, to, bytes),
+            Event::Resend { conn, to, give_up } => self.resend(conn, to, give_up),
+            Event::Ended { conn, to } => self.link_ended(conn, to),
+            Event::HangUp(conn) => self.cut(conn),
+            Event::Work { conn, side, job } => self.work(conn, side, *job),
+            Event::Redeem { conn, side } => self.redeem(conn, side),
+            Event::Sign { node, generation } => self.sign(node, generation),
+            Event::Return { node, how } => self.come_back(node, how),
+        }
+    }
+
+    fn step(&mut self, number: usize) -> Result<(), Violation> {
+        let step = &self.plan.steps[number];
+        match &step.act {
+            Act::Write { node, group } => self.write(*node, group, number as u64),
+            Act::Fault(fault) => {
+                let line = fault.to_string();
+                self.note("fault", 0, line.as_bytes(), || line.clone());
+                *self.stats.faults.entry(fault.kind()).or_default() += 1;
+                self.fault(fault, number)
+            }
+        }
+    }
+
+    fn write(&mut self, node: usize, group: &[Op], mark: u64) -> Result<(), Violation> {
+        let Some(replica) = self.nodes[node].replica.clone() else {
+            self.stats.refused += group.len() as u64;
+            return Ok(());
+        };
+        let mut memory = std::mem::take(&mut self.nodes[node].memory);
+        let drafts: Result<Vec<Vec<Draft>>, _> = replica.read(|view| {
+            let marks = (mark << 8)..;
+            let numbered = group.iter().zip(marks);
+            numbered.map(|(op, mark)| Ok(vec![op.draft(view, &mut memory, mark)?])).collect()
+        });
+        self.nodes[node].memory = memory;
+        let result = drafts
+            .map_err(|e: anabranch_core::error::Error| NodeError::from(e))
+            .and_then(|drafts| replica.commit_group(&drafts));
+        match result {
+            Ok(committed) => self.acknowledge(node, committed)?,
+            Err(e) => {
+                self.note("refused", node, &[], || e.to_string());
+                self.stats.refused += group.len() as u64;
+            }
+        }
+        self.settle_node(node)
+    }
+
+    fn acknowledge(&mut self, node: usize, committed: Vec<Committed>) -> Result<(), Violation> {
+        use anabranch_core::error::Error;
+        let full = self.nodes[node].is_full();
+        for result in committed {
+            match result {
+                Ok(entries) => {
+                    let positions = entries.iter().flatten().map(|entry| entry.position());
+                    let positions: Vec<Position> = positions.collect();
+                    self.stats.operations += 1;
+                    for position in positions {
+                        self.note("wrote", node, &position.id.0, || format!("{position:?}"));
+                        let write = Acknowledged { position, safe: full };
+                        self.nodes[node].acknowledged.push(write);
+                    }
+                }
+                Err(Error::NotPermitted { .. }) => self.stats.refused += 1,
+                Err(e) => {
+                    let text = format!("node {node} could not commit: {e}");
+                    return Err(Check::Blamed.failed(text));
+                }
+            }
+        }
+        if !full && !self.nodes[node].signing {
+            self.nodes[node].signing = true;
+            let generation = self.nodes[node].generation;
+            self.after(UNSIGNED, Event::Sign { node, generation });
+        }
+        Ok(())
+    }
+
+    fn sign(&mut self, node: usize, generation: u64) -> Result<(), Violation> {
+        let site = &mut self.nodes[node];
+        let Some(replica) = site.replica.clone().filter(|_| site.generation == generation) else {
+            return Ok(());
+        };
+        match replica.sign() {
+            Ok(()) => {
+                site.signing = false;
+                site.mark_safe();
+            }
+            // Its disk is full or gone; in the first case it is tried again.
+            Err(_) => self.after(SECOND, Event::Sign { node, generation }),
+        }
+        self.settle_node(node)
+    }
+
+    /// After anything that may have changed what `node` holds: its disk may have died meanwhile, its sessions want to know,
+    /// and what it holds must be what others hold who hold as much.
+    fn settle_node(&mut self, node: usize) -> Result<(), Violation> {
+        if self.nodes[node].disk.is_dead() && self.nodes[node].replica.is_some() {
+            self.nodes[node].disk.lose_power(&mut self.random);
+            let down = self.random.u64(SECOND..5 * SECOND);
+            return self.go_down(node, down, Return::AsItWas);
+        }
+        self.wake(node)?;
+        let Some(replica) = &self.nodes[node].replica else { return Ok(()) };
+        if replica.pending_bytes() > self.nodes[node].options.pending_bytes {
+            return Err(Check::Bounded.failed(format!("too much waits on node {node}")));
+        }
+        // What is not signed yet is in the state and not in the frontier.
+        let digests = replica.read(|view| match view.unsigned()? {
+            0 => Digests::of(view).map(Some),
+            _ => Ok(None),
+        });
+        match digests {
+            Ok(Some(digests)) => self.same.note(node, &digests),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    fn fault(&mut self, fault: &Fault, number: usize) -> Result<(), Violation> {
+        match fault {
+            Fault::Kill { node, down } => {
+                self.nodes[*node].disk.kill();
+                self.go_down(*node, *down, Return::AsItWas)
+            }
+            Fault::Power { node, fuse: 0, down } => {
+                self.nodes[*node].disk.lose_power(&mut self.random);
+                self.go_down(*node, *down, Return::AsItWas)
+            }
+            Fault::Power { node, fuse, .. } => {
+                self.nodes[*node].disk.light_fuse(*fuse);
+                Ok(())
+            }
+            Fault::Full { node, room, lasts } => {
+                self.nodes[*node].disk.limit(Some(*room));
+                self.after(*lasts, Event::Relief(number));
+                Ok(())
+            }
+            Fault::Restore { node, marked, down } => {
+                self.nodes[*node].disk.kill();
+                self.go_down(*node, *down, Return::Restored { marked: *marked })
+            }
+            Fault::Clone { node, marked } => self.clone_node(*node, *marked),
+            Fault::Jump { node, by } => {
+                self.nodes[*node].surroundings.jump(*by);
+                Ok(())
+            }
+            Fault::Part { lasts, .. } | Fault::Deaf { lasts, .. } | Fault::Bad { lasts, .. } => {
+                self.spoil_network(fault, true);
+                self.after(*lasts, Event::Relief(number));
+                Ok(())
+            }
+            Fault::Cut { edge } => self.cut_line(*edge),
+            Fault::Rogue { node, trick } => self.play_trick(*node, *trick),
+        }
+    }
+
+    /// The network gets worse by this fault, or better by its end.
+    fn spoil_network(&mut self, fault: &Fault, worse: bool) {
+        let pairs: Vec<(usize, usize)> = match fault {
+            Fault::Part { side, .. } => {
+                let outside = |n: &usize| !side.contains(n);
+                let others: Vec<usize> = (0..self.nodes.len()).filter(outside).collect();
+                let pairs = side.iter().flat_map(|a| others.iter().map(move |b| (*a, *b)));
+                pairs.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+            }
+            Fault::Deaf { from, to, .. } => vec![(*from, *to)],
+            Fault::Bad { a, b, .. } => vec![(*a, *b)],
+            _ => Vec::new(),
+        };
+        for (a, b) in pairs {
+            match (worse, fault) {
+                (false, _) => self.network.mend(a, b),
+                (true, Fault::Bad { .. }) => self.network.spoil(a, b),
+                (true, _) => self.network.deafen(a, b),
+            }
+        }
+    }
+
+    fn relieve(&mut self, number: usize) -> Result<(), Violation> {
+        let Act::Fault(fault) = &self.plan.steps[number].act else { return Ok(()) };
+        match fault {
+            Fault::Full { node, .. } => self.nodes[*node].disk.limit(None),
+            fault => self.spoil_network(fault, false),
+        }
+        Ok(())
+    }
+
+    /// Everything works again from now on.
+    fn heal(&mut self) -> Result<(), Violation> {
+        self.healed = true;
+        self.note("heal", 0, &[], || "everything works again".into());
+        let bad: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.may_be_broken(&self.network))
+            .map(|(id, _)| *id)
+            .collect();
+        self.network.heal();
+        for node in &self.nodes {
+            node.disk.limit(None);
+            if node.replica.is_some() {
+                node.disk.light_fuse(u64::MAX);
+            }
+        }
+        for line in &mut self.edges {
+            line.every = None;
+        }
+        bad.into_iter().try_for_each(|conn| self.cut(conn))
+    }
+
+    fn go_down(&mut self, node: usize, down: Time, how: Return) -> Result<(), Violation> {
+        let site = &mut self.nodes[node];
+        if site.replica.take().is_none() {
+            // It is down already and comes back when it would have.
+            return Ok(());
+        }
+        self.note("down", node, &[], || "is down".into());
+        self.drop_sessions(node);
+        self.after(down, Event::Return { node, how });
+        Ok(())
+    }
+
+    fn come_back(&mut self, number: usize, how: Return) -> Result<(), Violation> {
+        if let Return::Restored { marked } = how {
+            let instance = marked.then(|| self.random_bytes());
+            if self.nodes[number].disk.restore(&mut self.random, instance) {
+                self.nodes[number].copied = true;
+                self.forget_gone()?;
+                // Its ticket is in the copy, if it had not been redeemed when that was made.
+                let device = self.nodes[number].device.id();
+                let role = self.nodes[number].look(|view| view.role_of(&device));
+                self.nodes[number].joining =
+                    self.tickets.contains_key(&number) && role.map_err(setup_failed)?.is_none();
+            }
+        }
+        self.note("up", number, &[], || format!("is back, {how:?}"));
+        judge_return(&self.nodes, number)?;
+        let node = &mut self.nodes[number];
+        let held = node.acknowledged.clone();
+        let mut kept = Vec::with_capacity(held.len());
+        for write in held {
+            let there = node.look(|view| view.holds(&write.position)).map_err(setup_failed)?;
+            if write.safe || there {
+                kept.push(write);
+            }
+        }
+        node.acknowledged = kept;
+        if let Err(e) = node.start() {
+            if node.disk.is_dead() {
+                // The power went once more.
+                node.disk.lose_power(&mut self.random);
+                self.after(SECOND, Event::Return { node: number, how: Return::AsItWas });
+                return Ok(());
+            }
+            let text = format!("node {number} does not start: {e}");
+            return Err(Check::Sound.failed(text));
+        }
+        if !node.is_full() && node.acknowledged.iter().any(|write| !write.safe) {
+            node.signing = true;
+            let generation = node.generation;
+            self.after(SECOND, Event::Sign { node: number, generation });
+        }
+        self.settle_node(number)
+    }
+
+    /// An older copy was put back: what was nowhere else is gone, and nobody can help it.
+    fn forget_gone(&mut self) -> Result<(), Violation> {
+        let contents: Vec<_> = self.nodes.iter().map(|node| node.disk.content()).collect();
+        for node in &mut self.nodes {
+            node.acknowledged.retain(|write| {
+                contents.iter().any(|content| {
+                    use anabranch_core::storage::Storage;
+                    let Ok(tx) = content.read() else { return false };
+                    let view = anabranch_core::view::View::new(&*tx);
+                    view.holds(&write.position).unwrap_or(false)
+                })
+            });
+        }
+        Ok(())
+    }
+
+    fn clone_node(&mut self, original: usize, marked: bool) -> Result<(), Violation> {
+        let number = self.nodes.len();
+        let setup = &self.plan.nodes[original.min(self.plan.nodes.len() - 1)];
+        let mut copy = node(setup, number, self.plan.seed, &self.clock);
+        let instance =
+            if marked { self.random_bytes() } else { self.nodes[original].disk.instance() };
+        let environment = Arc::clone(&copy.surroundings) as Arc<dyn anabranch_node::Environment>;
+        let source = &mut self.nodes[original];
+        copy.device = Device::within(source.device.key().clone(), environment);
+        copy.disk = source.disk.copy(instance);
+        copy.options = source.options;
+        copy.joining = source.joining;
+        copy.copied = true;
+        source.copied = true;
+        if let Some(ticket) = self.tickets.get(&original).cloned() {
+            self.tickets.insert(number, ticket);
+        }
+        self.nodes.push(copy);
+        self.nodes[number].start().map_err(setup_failed)?;
+        // It talks to somebody else, so that both grow for a while before anybody sees both.
+        let others: Vec<usize> = (0..number).filter(|n| *n != original).collect();
+        for _ in 0..2 {
+            let to = others[self.random.usize(..others.len())];
+            self.edges.push(sessions::Line {
+                from: number,
+                to,
+                every: None,
+                conn: None,
+                wait: SECOND,
+            });
+            let after = self.random.u64(..5 * SECOND);
+            self.after(after, Event::Dial(self.edges.len() - 1));
+        }
+        Ok(())
+    }
+
+    fn random_bytes(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        self.random.fill(&mut bytes);
+        bytes
+    }
+}
+
+/// The first node founds the database and lets the others in.
+fn found(
+    plan: &Plan,
+    nodes: &mut [Node],
+) -> Result<(DatabaseId, BTreeMap<usize, DeviceKey>), NodeError> {
+    let database = Replica::found(&*nodes[0].disk.open(), &nodes[0].device)?;
+    nodes[0].start()?;
+    let mut tickets = BTreeMap::new();
+    let mut members = Vec::new();
+    for (number, setup) in plan.nodes.iter().enumerate().skip(1) {
+        let node = &nodes[number];
+        Replica::prepare(&*node.disk.open(), database)?;
+        let (subject, role) = match setup.entrance {
+            Entrance::Granted(role) => (Subject::Device(node.device.id()), role),
+            Entrance::Ticket(role) => {
+                let ticket = DeviceKey::from_seed(&node.device.random()?);
+                let subject = Subject::Ticket(ticket.node_id());
+                tickets.insert(number, ticket);
+                (subject, role)
+            }
+        };
+        members.push(MemberOp::Grant { subject, role, priority: 0, terms: TicketTerms::default() });
+        nodes[number].start()?;
+    }
+    if let Some(replica) = &nodes[0].replica {
+        replica.commit_group(&[vec![Draft { writes: Vec::new(), members }]])?;
+        replica.sign()?;
+    }
+    // Who was let in by nothing that anybody holds stays out for ever.
+    nodes[0].disk.forget_history();
+    Ok((database, tickets))
+}

@@ -1,0 +1,460 @@
+//! Sessions over virtual links: dialling, frames under way, storage work that takes its time, links that end for one side
+//! sooner than for the other.
+
+use super::{Event, World};
+use crate::check::{Check, Violation};
+use crate::clock::{MS, SECOND, Time};
+use crate::network::{Mishap, Network};
+use crate::plan::Edge;
+use anabranch_core::id::Position;
+use anabranch_core::storage::Durability;
+use anabranch_node::{Act, Drive, Job, NodeError, Opening, Report, Task, Until};
+use anabranch_sync::channel::Direction;
+use anabranch_sync::frame::Code;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Names a link.
+pub(super) type ConnId = u64;
+/// An end of a link: 0 dialled, 1 answered.
+pub(super) type Side = usize;
+
+/// How long a link lasts on which something was lost or altered, if nobody hangs up before.
+const PATIENCE: Time = 20 * SECOND;
+/// How long a link lasts that does not get through.
+const GIVES_UP: Time = 30 * SECOND;
+
+/// Who dials whom.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) every: Option<Time>,
+    pub(super) conn: Option<ConnId>,
+    /// Before the next attempt.
+    pub(super) wait: Time,
+}
+
+impl Line {
+    pub(super) fn new(edge: &Edge) -> Self {
+        Self { from: edge.from, to: edge.to, every: edge.every, conn: None, wait: SECOND }
+    }
+}
+
+#[derive(Debug)]
+struct End {
+    node: usize,
+    drive: Option<Drive>,
+    /// When the last frame sent from here arrives.
+    last: Time,
+    /// Frames to here that wait until the other end is heard.
+    waiting: Vec<Vec<u8>>,
+    redeeming: bool,
+}
+
+impl End {
+    fn new(node: usize, drive: Drive) -> Self {
+        Self { node, drive: Some(drive), last: 0, waiting: Vec::new(), redeeming: false }
+    }
+}
+
+/// A link.
+#[derive(Debug)]
+pub(super) struct Conn {
+    line: usize,
+    ends: [End; 2],
+    /// Whether anything was lost or altered on it.
+    spoiled: bool,
+    /// What each side held when it began and the other may have.
+    held: [u64; 2],
+    until: Until,
+}
+
+impl Conn {
+    fn nodes(&self) -> [usize; 2] {
+        [self.ends[0].node, self.ends[1].node]
+    }
+
+    /// Whether it carried what no link may, or stands still because somebody is not heard.
+    pub(super) fn may_be_broken(&self, network: &Network) -> bool {
+        let [a, b] = self.nodes();
+        self.spoiled || !network.hears(a, b) || !network.hears(b, a)
+    }
+}
+
+impl World<'_> {
+    pub(super) fn dial(&mut self, number: usize) -> Result<(), Violation> {
+        let Line { from, to, every, conn, wait } = self.edges[number];
+        if conn.is_some() {
+            return Ok(());
+        }
+        let reached = self.network.hears(from, to) && self.network.hears(to, from);
+        let (here, there) = (self.nodes[from].replica.clone(), self.nodes[to].replica.clone());
+        let (Some(here), Some(there), true) = (here, there, reached) else {
+            self.redial(number, wait);
+            return Ok(());
+        };
+        let binding = self.random_bytes();
+        let until = if every.is_some() { Until::Settled } else { Until::Closed };
+        let ticket = self.tickets.get(&from).filter(|_| self.nodes[from].joining).cloned();
+        let opening = Opening { replica: Arc::clone(&here), direction: Direction::BOTH, ticket };
+        let dialling = Task {
+            device: self.nodes[from].device.clone(),
+            served: vec![here],
+            openings: vec![opening],
+            until,
+        };
+        let answering = Task {
+            device: self.nodes[to].device.clone(),
+            served: vec![there],
+            openings: Vec::new(),
+            until: Until::Closed,
+        };
+        let conn = Conn {
+            line: number,
+            ends: [
+                End::new(from, Drive::new(dialling, binding, true)),
+                End::new(to, Drive::new(answering, binding, false)),
+            ],
+            spoiled: false,
+            held: [self.due(from, to), self.due(to, from)],
+            until,
+        };
+        self.stats.sessions += 1;
+        let id = self.stats.sessions;
+        self.note("dial", from, &(to as u64).to_le_bytes(), || format!("dials node {to}"));
+        self.conns.insert(id, conn);
+        self.edges[number].conn = Some(id);
+        self.pump(id, 0)?;
+        self.pump(id, 1)
+    }
+
+    /// How many entries `from` holds now, if `to` can show that it may have them.
+    fn due(&self, from: usize, to: usize) -> u64 {
+        let reader = self.nodes[to].device.id();
+        let looks = [&self.nodes[from].replica, &self.nodes[to].replica];
+        let [Some(ours), Some(theirs)] = looks else { return 0 };
+        let member = theirs.read(|view| view.role_of(&reader)).ok().flatten().is_some();
+        let held = ours.read(|view| view.totals()).map_or(0, |totals| totals.entries);
+        if member { held } else { 0 }
+    }
+
+    fn redial(&mut self, line: usize, wait: Time) {
+        let delay = wait / 2 + self.random.u64(..=wait / 2);
+        self.edges[line].wait = (wait * 2).min(8 * SECOND);
+        self.after(delay, Event::Dial(line));
+    }
+
+    fn drive(&mut self, id: ConnId, side: Side) -> Option<&mut Drive> {
+        self.conns.get_mut(&id)?.ends[side].drive.as_mut()
+    }
+
+    /// Does what a side has to do, and ends it when it is done.
+    fn pump(&mut self, id: ConnId, side: Side) -> Result<(), Violation> {
+        while let Some(act) = self.drive(id, side).and_then(Drive::poll) {
+            match act {
+                Act::Send(frame) => self.send(id, side, frame),
+                Act::Work(job) => {
+                    let delay = 50 + self.random.u64(..3 * MS);
+                    self.after(delay, Event::Work { conn: id, side, job: Box::new(job) });
+                }
+            }
+        }
+        self.begin_redeeming(id, side);
+        match self.drive(id, side).and_then(Drive::outcome) {
+            Some(outcome) => self.over(id, side, outcome),
+            None => Ok(()),
+        }
+    }
+
+    fn send(&mut self, id: ConnId, side: Side, mut bytes: Vec<u8>) {
+        let delay = self.network.delay(&mut self.random);
+        let now = self.clock.now();
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let [a, b] = conn.nodes();
+        let mut arrives = (now + delay).max(conn.ends[side].last + 1);
+        conn.ends[side].last = arrives;
+        let mishap = self.network.mishap(&mut self.random, a, b);
+        let first = mishap != Mishap::None && !std::mem::replace(&mut conn.spoiled, true);
+        match mishap {
+            Mishap::None => {}
+            Mishap::Lost => arrives = Time::MAX,
+            Mishap::Doubled => {
+                self.at(arrives, Event::Frame { conn: id, to: 1 - side, bytes: bytes.clone() });
+            }
+            Mishap::Early => arrives = arrives.saturating_sub(5 * MS),
+            Mishap::Short => bytes.truncate(self.random.usize(..=bytes.len())),
+            Mishap::Altered => {
+                let (at, bit) = (self.random.usize(..bytes.len().max(1)), self.random.u32(..8));
+                bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << bit);
+            }
+        }
+        if first {
+            self.after(PATIENCE, Event::HangUp(id));
+        }
+        if mishap != Mishap::Lost {
+            self.at(arrives, Event::Frame { conn: id, to: 1 - side, bytes });
+        }
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        id: ConnId,
+        to: Side,
+        bytes: Vec<u8>,
+    ) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        let (from, node) = (conn.ends[1 - to].node, conn.ends[to].node);
+        let waiting = &mut conn.ends[to].waiting;
+        if !self.network.hears(from, node) || !waiting.is_empty() {
+            waiting.push(bytes);
+            if waiting.len() == 1 {
+                let give_up = self.clock.now() + GIVES_UP;
+                self.after(SECOND, Event::Resend { conn: id, to, give_up });
+            }
+            return Ok(());
+        }
+        self.arrive(id, to, &bytes)
+    }
+
+    /// What was not heard is sent again until it gets through or somebody gives up.
+    pub(super) fn resend(&mut self, id: ConnId, to: Side, give_up: Time) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        let (from, node) = (conn.ends[1 - to].node, conn.ends[to].node);
+        if self.network.hears(from, node) {
+            let waiting = std::mem::take(&mut conn.ends[to].waiting);
+            return waiting.iter().try_for_each(|bytes| self.arrive(id, to, bytes));
+        }
+        if self.clock.now() >= give_up {
+            return self.cut(id);
+        }
+        self.after(SECOND, Event::Resend { conn: id, to, give_up });
+        Ok(())
+    }
+
+    fn arrive(&mut self, id: ConnId, to: Side, bytes: &[u8]) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
+        let (from, node) = (conn.ends[1 - to].node, conn.ends[to].node);
+        self.stats.frames += 1;
+        let digest = blake3::hash(bytes);
+        let len = bytes.len();
+        self.note("frame", node, digest.as_bytes(), || {
+            format!("gets {len} bytes from node {from}")
+        });
+        self.hand_over(id, to, bytes)
+    }
+
+    /// Gives a side a frame as if it had come over the link.
+    pub(super) fn hand_over(
+        &mut self,
+        id: ConnId,
+        to: Side,
+        bytes: &[u8],
+    ) -> Result<(), Violation> {
+        let Some(drive) = self.drive(id, to) else { return Ok(()) };
+        drive.receive(bytes);
+        self.pump(id, to)
+    }
+
+    pub(super) fn work(&mut self, id: ConnId, side: Side, job: Job) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
+        let node = conn.ends[side].node;
+        if conn.ends[side].drive.is_none() {
+            return Ok(());
+        }
+        let done = job.perform();
+        if !self.nodes[node].disk.is_dead()
+            && let Some(drive) = self.drive(id, side)
+        {
+            drive.answer(done);
+            self.pump(id, side)?;
+        }
+        self.settle_node(node)
+    }
+
+    /// Whoever came with a ticket redeems it when the database is there.
+    fn begin_redeeming(&mut self, id: ConnId, side: Side) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let end = &mut conn.ends[side];
+        let settled = end.drive.as_ref().is_some_and(|drive| drive.progress().settled);
+        if side == 0 && settled && !end.redeeming && self.nodes[end.node].joining {
+            end.redeeming = true;
+            self.after(MS, Event::Redeem { conn: id, side });
+        }
+    }
+
+    pub(super) fn redeem(&mut self, id: ConnId, side: Side) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        conn.ends[side].redeeming = false;
+        let node = conn.ends[side].node;
+        let (Some(replica), Some(ticket)) =
+            (self.nodes[node].replica.clone(), self.tickets.get(&node).cloned())
+        else {
+            return Ok(());
+        };
+        if replica.redeem(&ticket).is_ok() {
+            self.nodes[node].joining = false;
+            self.note("joined", node, &[], || "redeemed its ticket".into());
+        }
+        self.settle_node(node)
+    }
+
+    /// Lets the sessions of `node` look whether something changed there.
+    pub(super) fn wake(&mut self, node: usize) -> Result<(), Violation> {
+        for (id, side) in self.sides_of(node) {
+            if let Some(drive) = self.drive(id, side) {
+                drive.look();
+                self.pump(id, side)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The links of a node, and its side of each.
+    pub(super) fn sides_of(&self, node: usize) -> Vec<(ConnId, Side)> {
+        let side = |conn: &Conn| conn.nodes().into_iter().position(|n| n == node);
+        self.conns.iter().filter_map(|(id, conn)| Some((*id, side(conn)?))).collect()
+    }
+
+    fn over(
+        &mut self,
+        id: ConnId,
+        side: Side,
+        outcome: Result<Report, NodeError>,
+    ) -> Result<(), Violation> {
+        let now = self.clock.now();
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        conn.ends[side].drive = None;
+        let (node, other) = (conn.ends[side].node, conn.ends[1 - side].node);
+        let arrives = conn.ends[side].last.max(now) + 1;
+        let (until, spoiled, line) = (conn.until, conn.spoiled, conn.line);
+        self.at(arrives, Event::Ended { conn: id, to: 1 - side });
+        match outcome {
+            Ok(_) => {
+                self.note("synced", node, &[], || format!("is done with node {other}"));
+                if side == 0 && until == Until::Settled {
+                    self.edges[line].wait = SECOND;
+                    return self.judge_settled(id);
+                }
+                Ok(())
+            }
+            Err(e) => {
+                self.note("failed", node, &[], || format!("with node {other}: {e}"));
+                judge_failure(node, other, spoiled, &e)
+            }
+        }
+    }
+
+    /// What either side held when it began is on both now.
+    fn judge_settled(&self, id: ConnId) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get(&id).filter(|conn| !conn.spoiled) else { return Ok(()) };
+        let [a, b] = conn.nodes();
+        for (from, to, count) in [(a, b, conn.held[0]), (b, a, conn.held[1])] {
+            // What is not signed yet is told to nobody.
+            let told = self.nodes[from].options.durability == Durability::Full;
+            if let Some(position) = self.first_lacking(from, to, count).filter(|_| told) {
+                let text = format!(
+                    "nodes {a} and {b} said that they are equal, and node {to} lacks {position:?}"
+                );
+                return Err(Check::Settled.failed(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first of the `count` entries that arrived first at `from` and that `to` does not hold.
+    fn first_lacking(&self, from: usize, to: usize, count: u64) -> Option<Position> {
+        let (from, to) = (self.nodes[from].replica.as_ref()?, self.nodes[to].replica.as_ref()?);
+        let (mut lacking, mut left) = (None, count);
+        let read = from.read(|ours| {
+            to.read(|theirs| {
+                ours.entries(1, &mut |_, entry| {
+                    if left == 0 || lacking.is_some() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    left -= 1;
+                    let position = entry.position();
+                    if !theirs.holds(&position)? {
+                        lacking = Some(position);
+                    }
+                    Ok(ControlFlow::Continue(()))
+                })
+            })
+        });
+        read.ok().and(lacking)
+    }
+
+    pub(super) fn link_ended(&mut self, id: ConnId, to: Side) -> Result<(), Violation> {
+        if let Some(drive) = self.drive(id, to) {
+            drive.link_ended();
+            self.pump(id, to)?;
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        conn.ends[to].drive = None;
+        if conn.ends.iter().all(|end| end.drive.is_none())
+            && let Some(conn) = self.conns.remove(&id)
+        {
+            let line = &mut self.edges[conn.line];
+            line.conn = None;
+            let wait = line.every.unwrap_or(line.wait);
+            self.redial(conn.line, wait);
+        }
+        Ok(())
+    }
+
+    /// The link breaks: what is under way is lost.
+    pub(super) fn cut(&mut self, id: ConnId) -> Result<(), Violation> {
+        let Some(conn) = self.conns.remove(&id) else { return Ok(()) };
+        let ([a, b], line) = (conn.nodes(), conn.line);
+        self.note("cut", a, &[], || format!("loses the link to node {b}"));
+        drop(conn);
+        self.edges[line].conn = None;
+        let wait = self.edges[line].wait;
+        self.redial(line, wait);
+        self.wake(a)?;
+        self.wake(b)
+    }
+
+    pub(super) fn cut_line(&mut self, line: usize) -> Result<(), Violation> {
+        let conn = self.edges.get(line).and_then(|line| line.conn);
+        conn.map_or(Ok(()), |conn| self.cut(conn))
+    }
+
+    /// The process of `node` is gone: its ends are, too, and the others hear of it sooner or later.
+    pub(super) fn drop_sessions(&mut self, node: usize) {
+        for (id, side) in self.sides_of(node) {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.ends[side].drive = None;
+            }
+            let notices = self.random.u64(..2 * SECOND);
+            self.after(notices, Event::Ended { conn: id, to: 1 - side });
+        }
+    }
+
+    /// Something went over this link that no honest node sends.
+    pub(super) fn spoil(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && !std::mem::replace(&mut conn.spoiled, true)
+        {
+            self.after(PATIENCE, Event::HangUp(id));
+        }
+    }
+}
+
+/// Honest nodes over good links end sessions for few reasons.
+fn judge_failure(
+    node: usize,
+    other: usize,
+    spoiled: bool,
+    error: &NodeError,
+) -> Result<(), Violation> {
+    let text = format!("node {node} ended a session with node {other}: {error}");
+    match error {
+        _ if spoiled => Ok(()),
+        NodeError::Differs => Err(Check::Converged.failed(text)),
+        NodeError::Session { code: Code::Protocol | Code::Version | Code::Limit, .. } => {
+            Err(Check::Blamed.failed(text))
+        }
+        _ => Ok(()),
+    }
+}
