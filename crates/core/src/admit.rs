@@ -1,6 +1,7 @@
 //! Admitting what peers send: a verified run is checked against what is held and, if it is admissible, applied (I3, I4).
 //! A refusal changes nothing that is not undone by dropping the transaction.
 
+use crate::sabotage::{self, Bug};
 use crate::entry::{Entry, GrantRef, StoreKind};
 use crate::error::{Error, Refusal};
 use crate::head::Head;
@@ -32,7 +33,10 @@ impl Ledger<'_> {
         let Some(skip) = self.first_new(run)? else {
             return self.adopt_head(run);
         };
-        let new = &run.entries()[skip..];
+        let mut new = &run.entries()[skip..];
+        if sabotage::is(Bug::HalfRun) && new.len() > 2 {
+            new = &new[..new.len() / 2];
+        }
         let prev = prev_position(&new[0]);
         self.require(new, prev.as_ref())?;
         let mut heads = run.parent_heads().skip(parent_count(&run.entries()[..skip]));
@@ -83,7 +87,22 @@ impl Ledger<'_> {
             let tip = Tip { seq: position.seq, id: position.id };
             self.keep_head(number, tip, run.head().signature)?;
         }
+        if sabotage::is(Bug::AppliedTwice) {
+            self.apply_again(run)?;
+        }
         Ok(Admitted::Held)
+    }
+
+    /// What [`Bug::AppliedTwice`] does.
+    fn apply_again(&mut self, run: &VerifiedRun) -> Result<(), Error> {
+        for entry in run.entries() {
+            let Some(branch) = self.find(&entry.position())? else { continue };
+            for (store, payload) in entry.payloads().filter(|(store, _)| store.kind.has_cells()) {
+                let number = self.store_number(store)?;
+                crate::cells::apply(self, entry, branch, number, payload.bytes().unwrap_or(&[]))?;
+            }
+        }
+        Ok(())
     }
 
     /// Checks what needs no look below, then that everything `new` builds on is held, before anything is written: a gap
@@ -93,7 +112,9 @@ impl Ledger<'_> {
             check_alone(entry)?;
         }
         let mut below: Vec<&Position> = prev.into_iter().collect();
-        below.extend(new.iter().flat_map(|e| &e.header().parents));
+        if !sabotage::is(Bug::ParentUnchecked) {
+            below.extend(new.iter().flat_map(|e| &e.header().parents));
+        }
         for position in below {
             if self.find(position)?.is_none() {
                 return Err(Refusal::Gap(position.log, position.seq).into());
@@ -131,13 +152,19 @@ impl Ledger<'_> {
         let mut parents = Vec::with_capacity(header.parents.len());
         let mut below: Vec<(BranchNo, Seq)> = before.place.into_iter().collect();
         for parent in &header.parents {
+            if sabotage::is(Bug::ParentUnchecked) && self.find(parent)?.is_none() {
+                parents.push(branch);
+                generation = header.generation - 1;
+                let _ = heads.next();
+                continue;
+            }
             let number = self.parent(parent, heads)?;
             generation = generation.max(self.view().entry_row(number, parent.seq)?.body.generation);
             parents.push(number);
             below.push((number, parent.seq));
         }
         let right = generation.saturating_add(1);
-        if header.generation != right {
+        if header.generation != right && !sabotage::is(Bug::GenerationUnchecked) {
             return Err(
                 Refusal::Generation { log: header.log, stated: header.generation, right }.into()
             );

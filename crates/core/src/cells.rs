@@ -2,6 +2,7 @@
 //! conflict, the highest (timestamp, entry id, index) is shown (I11). Names of values that are not held yet are
 //! remembered, so that the outcome never depends on the order of arrival (I2).
 
+use crate::sabotage::{self, Bug};
 use crate::codec::Writer;
 use crate::entry::{Entry, StoreId, StoreKind, Timestamp};
 use crate::id::{EntryId, LogId};
@@ -96,7 +97,7 @@ pub(crate) fn apply(
     }
     for (index, op) in decoded.ops.into_iter().enumerate() {
         let Some(op) = op else { continue };
-        for name in &op.replaces {
+        for name in op.replaces.iter().filter(|_| !sabotage::is(Bug::ReplacedKept)) {
             replace(ledger, store, &op.path, name)?;
         }
         add(ledger, entry, (branch, header.seq, index as u32), store, op)?;
@@ -143,6 +144,9 @@ fn replace(
             let row = CellRow::decode(&row)?;
             if row.entry.first16() == name.id16 {
                 ledger.tx.delete(Table::Cell, &key)?;
+                if sabotage::is(Bug::DigestNotReduced) {
+                    return Ok(());
+                }
                 let store = ledger.store(store)?;
                 let kind = store.id.kind;
                 store.sum.remove(&element(
@@ -161,6 +165,9 @@ fn replace(
         }
     }
     let key = name_key(store, path, name);
+    if sabotage::is(Bug::NameForgotten) {
+        return Ok(());
+    }
     if ledger.tx.get(Table::Name, &key)?.is_none() {
         ledger.tx.put(Table::Name, &key, &[])?;
         ledger.counters.names += 1;
@@ -345,7 +352,9 @@ impl View<'_> {
 }
 
 fn ranked(mut cell: Cell) -> Cell {
-    cell.values.sort_by_key(|value| std::cmp::Reverse(value.rank()));
+    if !sabotage::is(Bug::TieByArrival) {
+        cell.values.sort_by_key(|value| std::cmp::Reverse(value.rank()));
+    }
     cell
 }
 

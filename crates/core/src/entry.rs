@@ -2,6 +2,7 @@
 //! header alone, so that chains and proofs need headers only and a payload can be absent. An entry carries no signature:
 //! a [`crate::head::Head`] at or above it in its log vouches for it.
 
+use crate::sabotage::{self, Bug};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
 use crate::limits;
@@ -100,6 +101,9 @@ impl Timestamp {
     /// more than a day ahead of its own clock, so that one peer from the far future drags nobody along.
     #[must_use]
     pub fn claim(wall: Self, latest_parent: Option<Self>) -> Self {
+        if sabotage::is(Bug::TimestampAlone) {
+            return wall;
+        }
         let after = latest_parent.map_or(0, |t| t.0.saturating_add(1));
         Self(wall.0.max(after.min(wall.0.saturating_add(Self::DAY))))
     }

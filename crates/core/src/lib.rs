@@ -30,6 +30,7 @@ mod past;
 pub mod path;
 mod rows;
 pub mod run;
+pub mod sabotage;
 pub mod storage;
 pub mod ticket;
 pub mod verify;

@@ -1,6 +1,7 @@
 //! Runs: stretches of one log that end at a head, the unit in which entries travel, are verified and are applied. A run
 //! starts after any entry the receiver holds. Only [`Run::verify`] makes a [`VerifiedRun`] (I4).
 
+use crate::sabotage::{self, Bug};
 use crate::body::{Body, BodyParent};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::{ENTRY_VERSION, Entry, GrantRef, Header, StoreId};
@@ -148,7 +149,7 @@ impl Run {
         }
         let position = last.position();
         let head = Head { position, signature: self.signature };
-        if !head.verify(&self.database) {
+        if !head.verify(&self.database) && !sabotage::is(Bug::HeadUnchecked) {
             return Err(RunError::Signature { log: position.log, seq: position.seq });
         }
         Ok(VerifiedRun { run: self, head })

@@ -8,6 +8,7 @@ use anabranch_core::author::{Author, Draft};
 use anabranch_core::entry::Entry;
 use anabranch_core::error::Error;
 use anabranch_core::ledger::Ledger;
+use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Storage};
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ impl Committer {
     /// # Errors
     /// [`NodeError::Core`] of the storage.
     pub(crate) fn commit(&self, group: &[Vec<Draft>]) -> Result<Vec<Committed>, NodeError> {
-        let sealed = self.durability == Durability::Full;
+        let sealed = self.durability == Durability::Full || sabotage::is(Bug::ToldUnsynced);
         self.write(self.durability, sealed, |ledger, author| {
             group.iter().map(|drafts| commit_all(ledger, author, drafts)).collect()
         })

@@ -6,6 +6,7 @@ use anabranch_core::author::Author;
 use anabranch_core::entry::Timestamp;
 use anabranch_core::id::NodeId;
 use anabranch_core::key::DeviceKey;
+use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::Storage;
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ impl Device {
     /// Its wall clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.environment.now()
+        if sabotage::is(Bug::ClockRead) { System.now() } else { self.environment.now() }
     }
 
     /// `N` random bytes.

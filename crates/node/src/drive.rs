@@ -58,6 +58,8 @@ pub struct Progress {
     pub bytes_received: u64,
     /// Blobs received.
     pub blobs_received: u64,
+    /// The peer may read every open database as far as is known here, so it is told of everything.
+    pub told: bool,
     /// Entries are settled; blobs and files may still be worked on.
     pub settled: bool,
 }
@@ -436,6 +438,7 @@ impl Drive {
             return;
         }
         self.even = self.each_open(Channel::is_even);
+        self.progress.told = self.each_open(Channel::peer_reads);
         self.progress.settled = self.each_open(Channel::entries_settled);
         if self.until == Until::Closed {
             return;

@@ -569,6 +569,9 @@ impl Node {
         let (report, redeemed) = tokio::join!(sync, self.redeem(replica, ticket, control));
         let report = report?;
         redeemed?;
+        if report.progress.told {
+            self.joined(replica.database())?;
+        }
         Ok(report)
     }
 
@@ -612,12 +615,12 @@ impl Node {
         tokio::task::spawn_blocking(move || joining.redeem(&key))
             .await
             .map_err(|_| NodeError::Closed)??;
-        self.joined(replica.database())?;
         drop(hold);
         Ok(())
     }
 
-    /// Forgets the ticket by which a replica joined.
+    /// Forgets the ticket by which a replica joined. Not before a peer knows that it did: to one that does not, and is not
+    /// known as a member here either, the ticket is all there is to show.
     fn joined(&self, database: DatabaseId) -> Result<(), NodeError> {
         let Some(home) = &self.home else { return Ok(()) };
         for mut record in home.records()?.into_iter().filter(|r| r.database == database) {

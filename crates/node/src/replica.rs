@@ -13,6 +13,7 @@ use anabranch_core::entry::Entry;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
+use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_sync::pending::Pending;
@@ -297,9 +298,12 @@ impl Replica {
 
     fn ring(&self) {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rung = false;
         signals.retain(|signal| match signal.upgrade() {
             Some(signal) => {
-                signal.ring(self.database);
+                if !std::mem::replace(&mut rung, sabotage::is(Bug::LostWakeUp)) {
+                    signal.ring(self.database);
+                }
                 true
             }
             None => false,

@@ -58,6 +58,16 @@ pub enum Check {
     Blamed,
     /// A session said that both sides are equal, and they were not.
     Settled,
+    /// A device that was copied noticeably or not at all signed two entries at one place (I6).
+    Forked,
+    /// A timestamp is before one that its author had seen.
+    Timestamps,
+    /// Somebody who was never let in holds entries.
+    Secret,
+    /// A blob is missing, or not what its name says.
+    Blobs,
+    /// The same seed did not give the same trace.
+    Replayed,
 }
 
 impl Check {
@@ -76,6 +86,11 @@ impl Check {
             Self::Livelock => "comes to rest",
             Self::Blamed => "no honest node blamed (I5)",
             Self::Settled => "settled means equal",
+            Self::Forked => "one entry a place (I6)",
+            Self::Timestamps => "timestamps follow what was seen",
+            Self::Secret => "nothing for strangers",
+            Self::Blobs => "blobs are there and right",
+            Self::Replayed => "same seed, same trace",
         }
     }
 

@@ -2,11 +2,13 @@
 //! and is replaced by an older copy or a copy of another one. Transactions are atomic here, as SQLite makes them; what a
 //! disk does to SQLite's own files is tried elsewhere, on those files.
 
+use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{
     Durability, Order, ReadTx, Storage, StorageError, Table, Visit, WriteTx,
 };
 use anabranch_store::MemoryStorage;
 use fastrand::Rng;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Older contents that are kept for [`Disk::restore`].
@@ -209,6 +211,37 @@ impl OpenDisk {
     }
 }
 
+impl OpenDisk {
+    /// What [`Bug::FrontierFirst`] does: the power may go between the frontier and the entries it covers.
+    fn commit_entries_last(&self, durability: Durability) -> Result<(), StorageError> {
+        let before = last_entry(&lock(&self.state).newest())?;
+        let half = self.live.fork([0; 32]);
+        let mut tx = half.write(Durability::Full)?;
+        let mut new = Vec::new();
+        tx.scan(Table::Entry, &before, None, Order::Ascending, &mut |key, _| {
+            new.push(key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        for key in new.iter().filter(|key| **key != before) {
+            tx.delete(Table::Entry, key)?;
+        }
+        tx.commit()?;
+        lock(&self.state).note(durability, half);
+        self.operate(0)?;
+        lock(&self.state).note(durability, self.live.fork([0; 32]));
+        self.operate(0)
+    }
+}
+
+fn last_entry(content: &MemoryStorage) -> Result<Vec<u8>, StorageError> {
+    let mut last = Vec::new();
+    content.read()?.scan(Table::Entry, &[], None, Order::Descending, &mut |key, _| {
+        last = key.to_vec();
+        ControlFlow::Break(())
+    })?;
+    Ok(last)
+}
+
 fn gone() -> StorageError {
     StorageError::Io("the disk is gone".into())
 }
@@ -272,6 +305,9 @@ impl WriteTx for Writing<'_> {
         let Self { inner, disk, durability } = *self;
         disk.operate(0)?;
         inner.commit()?;
+        if sabotage::is(Bug::FrontierFirst) {
+            return disk.commit_entries_last(durability);
+        }
         {
             let mut state = lock(&disk.state);
             let content = disk.live.fork(state.instance);

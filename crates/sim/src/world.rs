@@ -466,11 +466,8 @@ impl<'p> World<'p> {
             if self.nodes[number].disk.restore(&mut self.random, instance) {
                 self.nodes[number].copied = true;
                 self.forget_gone()?;
-                // Its ticket is in the copy, if it had not been redeemed when that was made.
-                let device = self.nodes[number].device.id();
-                let role = self.nodes[number].look(|view| view.role_of(&device));
-                self.nodes[number].joining =
-                    self.tickets.contains_key(&number) && role.map_err(setup_failed)?.is_none();
+                // Its ticket is in the copy, if it was not known then that it had been redeemed.
+                self.nodes[number].joining = self.tickets.contains_key(&number);
             }
         }
         self.note("up", number, &[], || format!("is back, {how:?}"));

@@ -16,6 +16,7 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position};
+use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::outgoing::Outgoing;
 use std::collections::VecDeque;
 
@@ -337,7 +338,7 @@ impl Channel {
         self.unacknowledged -= bytes;
         self.credit += i64::from(bytes);
         // What it said of where it stands it said before it took this.
-        self.their_level = false;
+        self.their_level &= sabotage::is(Bug::StaleWord);
         self.event(Event::Progress);
     }
 

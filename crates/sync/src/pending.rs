@@ -3,6 +3,7 @@
 
 use anabranch_core::id::{LogId, Position, Seq};
 use anabranch_core::run::VerifiedRun;
+use anabranch_core::sabotage::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Default for the bytes that wait for one database.
@@ -55,7 +56,7 @@ impl Pending {
         self.by_head.insert(head, number);
         self.by_place.insert((place, number));
         self.runs.insert(number, (run, place));
-        while self.bytes > self.limit {
+        while self.bytes > self.limit && !sabotage::is(Bug::PendingUnbounded) {
             let Some(oldest) = self.runs.keys().next().copied() else { break };
             self.remove(oldest);
         }

@@ -15,6 +15,7 @@ use anabranch_core::limits;
 use anabranch_core::membership::TicketState;
 use anabranch_core::outgoing::Outgoing;
 use anabranch_core::run::{Run, RunError, VerifiedRun};
+use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -231,7 +232,7 @@ impl Access<'_> {
 
     /// The right to read governs what is sent; it is looked up anew each time.
     fn readable(&self, view: View<'_>) -> Result<bool, StorageError> {
-        if view.role_of(&self.peer)?.is_some() {
+        if view.role_of(&self.peer)?.is_some() || sabotage::is(Bug::RightUnchecked) {
             return Ok(true);
         }
         Ok(self.ticket_state(view)?.is_some_and(TicketState::admits))
@@ -282,7 +283,8 @@ impl Access<'_> {
     fn plan(&self, peer: &Frontier) -> Result<Answer, Error> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
-        let out = Outgoing::new(view, peer)?;
+        let told = sabotage::is(Bug::Watermark) && peer.tips().len() > 2;
+        let out = if told { Outgoing::level(view)? } else { Outgoing::new(view, peer)? };
         let due = out.count(view)?;
         let forks = view
             .forks(peer)?
@@ -488,7 +490,9 @@ impl Access<'_> {
     }
 
     fn put_blob(&self, hash: ChunkHash, bytes: Vec<u8>) -> Result<Answer, Error> {
-        if let Err(e) = hash.verify(&bytes) {
+        if let Err(e) = hash.verify(&bytes)
+            && !sabotage::is(Bug::BlobUnverified)
+        {
             return Ok(Answer::Failed { code: Code::Protocol, text: e.to_string() });
         }
         self.blobs.put(&[(hash, bytes)])?;

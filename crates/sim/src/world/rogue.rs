@@ -6,11 +6,14 @@ use super::World;
 use crate::check::Violation;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::codec::Writer;
-use anabranch_core::entry::{Entry, Header, Payload, StoreId, Timestamp};
+use anabranch_core::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use anabranch_core::head::Head;
 use anabranch_core::id::{EntryId, LogId, Position};
 use anabranch_core::key::{DeviceKey, Signature};
-use anabranch_core::ops::{CellOp, ValueName, encode_cells};
+use anabranch_core::membership::Grant;
+use anabranch_core::ops::{
+    CellOp, MemberOp, Role, Subject, TicketTerms, ValueName, encode_cells, encode_members,
+};
 use anabranch_core::path::Path;
 use anabranch_core::run::Run;
 use anabranch_sync::frame::Frame;
@@ -26,10 +29,20 @@ enum Lie {
     Previous,
     Parent,
     Somebody,
+    ForeignGrant,
+    NoRight,
 }
 
-const LIES: [Lie; 6] =
-    [Lie::Generation, Lie::Grant, Lie::Signature, Lie::Previous, Lie::Parent, Lie::Somebody];
+const LIES: [Lie; 8] = [
+    Lie::Generation,
+    Lie::Grant,
+    Lie::Signature,
+    Lie::Previous,
+    Lie::Parent,
+    Lie::Somebody,
+    Lie::ForeignGrant,
+    Lie::NoRight,
+];
 
 impl World<'_> {
     pub(super) fn play_trick(&mut self, node: usize, trick: u64) -> Result<(), Violation> {
@@ -87,7 +100,11 @@ impl World<'_> {
         let key = self.nodes[node].device.key().clone();
         let below = self.some_entry(node, random)?;
         let lie = LIES[random.usize(..LIES.len())];
-        let (entry, signer) = craft(self, &below, &key, lie, random)?;
+        let grant = match lie {
+            Lie::ForeignGrant => self.grant_of_another(node)?,
+            _ => self.own_grant(node)?,
+        };
+        let (entry, signer) = craft(self, &below, &key, grant, lie, random)?;
         let position = entry.position();
         self.forbidden.push(position);
         let run = sign(self, entry, &signer, &below);
@@ -99,6 +116,28 @@ impl World<'_> {
         let bytes = zstd::bulk::compress(&raw, 1).ok()?;
         self.note("lies", node, &position.id.0, || format!("{lie:?} at {position:?}"));
         Some(Frame::Batch { channel: 0, raw: raw.len() as u32, bytes }.encode())
+    }
+
+    fn own_grant(&self, node: usize) -> Option<GrantRef> {
+        let device = self.nodes[node].device.id();
+        let grants = self.nodes[node].look(|view| view.grants()).ok()?;
+        let own = |grant: &&Grant| grant.subject == Subject::Device(device);
+        grants.iter().find(own).map(|grant| grant.id)
+    }
+
+    fn grant_of_another(&self, node: usize) -> Option<GrantRef> {
+        let device = self.nodes[node].device.id();
+        let grants = self.nodes[node].look(|view| view.grants()).ok()?;
+        let other = |grant: &&Grant| match grant.subject {
+            Subject::Device(other) => other != device,
+            _ => false,
+        };
+        grants.iter().find(other).map(|grant| grant.id)
+    }
+
+    fn is_admin(&self, key: &DeviceKey) -> bool {
+        let role = self.nodes[0].look(|view| view.role_of(&key.node_id()));
+        matches!(role, Ok(Some(Role::Admin)) | Err(_))
     }
 
     fn some_entry(&self, node: usize, random: &mut Rng) -> Option<Entry> {
@@ -127,6 +166,7 @@ fn craft(
     world: &World<'_>,
     below: &Entry,
     key: &DeviceKey,
+    grant: GrantRef,
     lie: Lie,
     random: &mut Rng,
 ) -> Option<(Entry, DeviceKey)> {
@@ -139,7 +179,7 @@ fn craft(
         parents: vec![below.position()],
         generation: below.header().generation + 1,
         timestamp: Timestamp(u64::MAX / 4),
-        grant: below.header().grant,
+        grant,
         payloads: Vec::new(),
         salt: None,
     };
@@ -148,6 +188,8 @@ fn craft(
     random.fill(&mut id);
     match lie {
         Lie::Generation => header.generation += random.u64(1..9),
+        // The grant is wrong, or does not allow it.
+        Lie::ForeignGrant | Lie::NoRight => {}
         Lie::Grant => header.grant.entry = EntryId(id),
         Lie::Signature => signer = DeviceKey::from_seed(&id),
         Lie::Previous => {
@@ -163,6 +205,20 @@ fn craft(
             log.device = world.nodes[other].device.id();
             header.log = log;
         }
+    }
+    if let Lie::NoRight = lie {
+        // Nobody may let in somebody who ranks higher than himself, and most may let in nobody.
+        let subject = Subject::Device(DeviceKey::from_seed(&id).node_id());
+        let mut op = MemberOp::redeem(&signer, &world.database, &grant, &log);
+        if random.bool() {
+            op = MemberOp::Grant { subject, role: Role::Admin, priority: 0, terms: TicketTerms::default() };
+            if world.is_admin(key) {
+                return None;
+            }
+        }
+        let payload = Payload::Present(encode_members(&[op]));
+        let entry = Entry::new(header, vec![(StoreId::members(), payload)]).ok()?;
+        return Some((entry, signer));
     }
     let path = Path::text(["0", "0"]).ok()?;
     let op = CellOp { path, value: Some(b"a lie".to_vec()), replaces: Vec::new() };

@@ -8,7 +8,7 @@ use crate::network::{Mishap, Network};
 use crate::plan::Edge;
 use anabranch_core::id::Position;
 use anabranch_core::storage::Durability;
-use anabranch_node::{Act, Drive, Job, NodeError, Opening, Report, Task, Until};
+use anabranch_node::{Act, Drive, Hold, Job, NodeError, Opening, Report, Task, Until};
 use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::Code;
 use std::ops::ControlFlow;
@@ -49,12 +49,14 @@ struct End {
     last: Time,
     /// Frames to here that wait until the other end is heard.
     waiting: Vec<Vec<u8>>,
+    /// A ticket was shown and is to be redeemed here, for which the peer waits.
+    redeems: Option<Hold>,
     redeeming: bool,
 }
 
 impl End {
     fn new(node: usize, drive: Drive) -> Self {
-        Self { node, drive: Some(drive), last: 0, waiting: Vec::new(), redeeming: false }
+        Self { node, drive: Some(drive), last: 0, waiting: Vec::new(), redeems: None, redeeming: false }
     }
 }
 
@@ -97,6 +99,7 @@ impl World<'_> {
         let binding = self.random_bytes();
         let until = if every.is_some() { Until::Settled } else { Until::Closed };
         let ticket = self.tickets.get(&from).filter(|_| self.nodes[from].joining).cloned();
+        let redeems = ticket.is_some().then(|| here.hold());
         let opening = Opening { replica: Arc::clone(&here), direction: Direction::BOTH, ticket };
         let dialling = Task {
             device: self.nodes[from].device.clone(),
@@ -120,6 +123,8 @@ impl World<'_> {
             held: [self.due(from, to), self.due(to, from)],
             until,
         };
+        let mut conn = conn;
+        conn.ends[0].redeems = redeems;
         self.stats.sessions += 1;
         let id = self.stats.sessions;
         self.note("dial", from, &(to as u64).to_le_bytes(), || format!("dials node {to}"));
@@ -276,8 +281,12 @@ impl World<'_> {
     fn begin_redeeming(&mut self, id: ConnId, side: Side) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let end = &mut conn.ends[side];
-        let settled = end.drive.as_ref().is_some_and(|drive| drive.progress().settled);
-        if side == 0 && settled && !end.redeeming && self.nodes[end.node].joining {
+        let Some(progress) = end.drive.as_ref().map(Drive::progress) else { return };
+        if progress.settled && progress.told && end.redeems.is_none() && side == 0 {
+            // Somebody knows now that it is a member.
+            self.nodes[end.node].joining = false;
+        }
+        if progress.settled && end.redeems.is_some() && !end.redeeming {
             end.redeeming = true;
             self.after(MS, Event::Redeem { conn: id, side });
         }
@@ -285,15 +294,19 @@ impl World<'_> {
 
     pub(super) fn redeem(&mut self, id: ConnId, side: Side) -> Result<(), Violation> {
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
-        conn.ends[side].redeeming = false;
+        let hold = conn.ends[side].redeems.take();
         let node = conn.ends[side].node;
         let (Some(replica), Some(ticket)) =
             (self.nodes[node].replica.clone(), self.tickets.get(&node).cloned())
         else {
             return Ok(());
         };
-        if replica.redeem(&ticket).is_ok() {
-            self.nodes[node].joining = false;
+        if replica.redeem(&ticket).is_err() {
+            // It is tried again on the next link.
+            drop(hold);
+            self.cut(id)?;
+        } else {
+            drop(hold);
             self.note("joined", node, &[], || "redeemed its ticket".into());
         }
         self.settle_node(node)

@@ -1,0 +1,111 @@
+//! Bugs put in on purpose, to see whether the simulator finds them. Without the feature `sabotage` there are none:
+//! [`is`] is `false` at compile time and nothing of them is left in the program.
+
+/// A bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bug {
+    /// Of several values of a cell the one shown first is the one that arrived first.
+    TieByArrival,
+    /// A run that is held already has its operations carried out once more.
+    AppliedTwice,
+    /// A write does not replace what it names.
+    ReplacedKept,
+    /// A replaced value stays in the digest.
+    DigestNotReduced,
+    /// A name whose target is not held is forgotten.
+    NameForgotten,
+    /// An entry counts as held without its parents.
+    ParentUnchecked,
+    /// A head is taken for signed.
+    HeadUnchecked,
+    /// An entry's generation is taken for right.
+    GenerationUnchecked,
+    /// An entry may use anybody's grant.
+    GrantUnchecked,
+    /// A second entry at one place of a log counts as the first.
+    ForkIgnored,
+    /// A run is applied by half.
+    HalfRun,
+    /// A copied or restored replica goes on in the log it finds.
+    SequenceReused,
+    /// A commit is never signed for peers.
+    NeverSigned,
+    /// Under normal durability heads are written without a sync.
+    ToldUnsynced,
+    /// Timestamps do not follow those of the entries below.
+    TimestampAlone,
+    /// The system's clock is read instead of the one handed in.
+    ClockRead,
+    /// Only one session hears of a commit.
+    LostWakeUp,
+    /// Early runs are kept without a bound.
+    PendingUnbounded,
+    /// A peer that was brought up to date once counts as having everything since.
+    Watermark,
+    /// Everybody may read.
+    RightUnchecked,
+    /// What peers say of where they stand is believed even if data was under way.
+    StaleWord,
+    /// Two peers that are done and differ leave it at that.
+    NeverCompares,
+    /// A blob is stored under whatever name it came with.
+    BlobUnverified,
+    /// The tables are committed one after the other, entries last.
+    FrontierFirst,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 24] = [
+        Self::TieByArrival,
+        Self::AppliedTwice,
+        Self::ReplacedKept,
+        Self::DigestNotReduced,
+        Self::NameForgotten,
+        Self::ParentUnchecked,
+        Self::HeadUnchecked,
+        Self::GenerationUnchecked,
+        Self::GrantUnchecked,
+        Self::ForkIgnored,
+        Self::HalfRun,
+        Self::SequenceReused,
+        Self::NeverSigned,
+        Self::ToldUnsynced,
+        Self::TimestampAlone,
+        Self::ClockRead,
+        Self::LostWakeUp,
+        Self::PendingUnbounded,
+        Self::Watermark,
+        Self::RightUnchecked,
+        Self::StaleWord,
+        Self::NeverCompares,
+        Self::BlobUnverified,
+        Self::FrontierFirst,
+    ];
+}
+
+#[cfg(feature = "sabotage")]
+std::thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this thread is to have this bug.
+#[cfg(feature = "sabotage")]
+#[must_use]
+pub fn is(bug: Bug) -> bool {
+    ACTIVE.get() == Some(bug)
+}
+
+/// No thread has any bug.
+#[cfg(not(feature = "sabotage"))]
+#[must_use]
+#[inline(always)]
+pub const fn is(_: Bug) -> bool {
+    false
+}
+
+/// Gives this thread a bug, or takes it away.
+#[cfg(feature = "sabotage")]
+pub fn set(bug: Option<Bug>) {
+    ACTIVE.set(bug);
+}
