@@ -1,7 +1,6 @@
 //! Admitting what peers send: a verified run is checked against what is held and, if it is admissible, applied (I3, I4).
 //! A refusal changes nothing that is not undone by dropping the transaction.
 
-use crate::sabotage::{self, Bug};
 use crate::entry::{Entry, GrantRef, StoreKind};
 use crate::error::{Error, Refusal};
 use crate::head::Head;
@@ -10,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::membership;
 use crate::rows::{BranchNo, Tip};
 use crate::run::VerifiedRun;
+use crate::sabotage::{self, Bug};
 use crate::storage::WriteTx;
 
 /// What became of a run.

@@ -2,7 +2,6 @@
 //! tip read under that same lock, and one head is signed for a whole group of commits. Starts a new log when the storage
 //! was copied, restored or rolled back (I6).
 
-use crate::sabotage::{self, Bug};
 use crate::codec::DecodeError;
 use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use crate::error::{Error, corrupt};
@@ -17,6 +16,7 @@ use crate::ops::{
 };
 use crate::path::{Path, PathError};
 use crate::rows::{Branch, BranchNo, Own};
+use crate::sabotage::{self, Bug};
 use crate::storage::{StorageError, WriteTx};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -2,7 +2,6 @@
 //! conflict, the highest (timestamp, entry id, index) is shown (I11). Names of values that are not held yet are
 //! remembered, so that the outcome never depends on the order of arrival (I2).
 
-use crate::sabotage::{self, Bug};
 use crate::codec::Writer;
 use crate::entry::{Entry, StoreId, StoreKind, Timestamp};
 use crate::id::{EntryId, LogId};
@@ -13,6 +12,7 @@ use crate::path::Path;
 use crate::rows::{
     BranchNo, CellRow, Place, StoreNo, cell_key, cell_prefix, last4, log_key, split_cell_key,
 };
+use crate::sabotage::{self, Bug};
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use crate::view::View;
 use std::collections::BTreeMap;

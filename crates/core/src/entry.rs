@@ -2,10 +2,10 @@
 //! header alone, so that chains and proofs need headers only and a payload can be absent. An entry carries no signature:
 //! a [`crate::head::Head`] at or above it in its log vouches for it.
 
-use crate::sabotage::{self, Bug};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
 use crate::limits;
+use crate::sabotage::{self, Bug};
 use std::fmt;
 
 /// The version of the entry format.

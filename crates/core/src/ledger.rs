@@ -2,7 +2,6 @@
 //! together (I2, I3). It believes what it is given: [`crate::admit`] checks what comes from peers, [`crate::author`] makes
 //! what comes from here.
 
-use crate::sabotage::{self, Bug};
 use crate::body::{Body, BodyParent};
 use crate::cells;
 use crate::entry::{Entry, StoreId, StoreKind};
@@ -19,6 +18,7 @@ use crate::rows::{
     Branch, BranchNo, Counters, EntryRow, HeadRow, META_COUNTERS, META_DATABASE, META_FRONTIER,
     Row, StoreNo, StoreRow, Tip, branch_key, key32, log_key,
 };
+use crate::sabotage::{self, Bug};
 use crate::storage::{ReadTx, StorageError, Table, WriteTx};
 use crate::view::View;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,6 @@
 //! Who may: grants, kept as derived rows, judged for each entry by that entry's own past alone, so that the verdict never
 //! changes (I4). Also who may read now, which governs what is sent.
 
-use crate::sabotage::{self, Bug};
 use crate::entry::{Entry, GrantRef, Header, StoreKind, Timestamp};
 use crate::error::{Error, Refusal};
 use crate::id::{NodeId, Seq};
@@ -14,6 +13,7 @@ use crate::past;
 use crate::rows::{
     BranchNo, GrantNo, GrantRow, Row, StoreNo, grant_id_key, key32, last4, subject_key,
 };
+use crate::sabotage::{self, Bug};
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use crate::view::View;
 use std::ops::ControlFlow;

@@ -1,7 +1,6 @@
 //! Runs: stretches of one log that end at a head, the unit in which entries travel, are verified and are applied. A run
 //! starts after any entry the receiver holds. Only [`Run::verify`] makes a [`VerifiedRun`] (I4).
 
-use crate::sabotage::{self, Bug};
 use crate::body::{Body, BodyParent};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::{ENTRY_VERSION, Entry, GrantRef, Header, StoreId};
@@ -9,6 +8,7 @@ use crate::head::Head;
 use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
 use crate::key::Signature;
 use crate::limits;
+use crate::sabotage::{self, Bug};
 use std::collections::BTreeMap;
 
 /// A stretch of a log as it was received or is about to be sent: entries chained by hash, a signature over the last.

@@ -384,7 +384,15 @@ impl Drive {
                 replica.blobs_refused(self.id, &hashes);
                 self.attend(channel, &replica);
             }
-            Event::BlobSent { bytes } => self.progress.bytes_sent += bytes,
+            Event::Asked(hashes) => replica.blobs_asked(self.id, &hashes),
+            Event::Offered(hashes) => {
+                replica.blobs_offered(self.id, &hashes);
+                self.attend(channel, &replica);
+            }
+            Event::BlobSent { hash, bytes } => {
+                replica.blob_sent(self.id, &hash);
+                self.progress.bytes_sent += bytes;
+            }
             Event::Progress | Event::Closed { .. } => {}
         }
     }
@@ -422,6 +430,10 @@ impl Drive {
             let wants = replica.wants_of(self.id);
             if !wants.is_empty() {
                 self.session.want(channel, &wants);
+            }
+            let offers = replica.offers_to(self.id);
+            if !offers.is_empty() {
+                self.session.have(channel, &offers);
             }
             self.session.set_busy(channel, replica.is_busy());
         }

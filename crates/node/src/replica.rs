@@ -421,9 +421,27 @@ impl Replica {
         self.wants().ask(session)
     }
 
-    pub(crate) fn blob_arrived(&self, hash: &ChunkHash) {
+    /// Says that a blob was stored here, for peers that asked for it in vain. Whatever sessions bring is noticed without.
+    pub fn blob_arrived(&self, hash: &ChunkHash) {
         self.wants().arrived(hash);
         self.blob_moved();
+        self.ring();
+    }
+
+    pub(crate) fn blobs_asked(&self, session: SessionId, hashes: &[ChunkHash]) {
+        self.wants().asked(session, hashes);
+    }
+
+    pub(crate) fn blob_sent(&self, session: SessionId, hash: &ChunkHash) {
+        self.wants().sent(session, hash);
+    }
+
+    pub(crate) fn blobs_offered(&self, session: SessionId, hashes: &[ChunkHash]) {
+        self.wants().offered(session, hashes);
+    }
+
+    pub(crate) fn offers_to(&self, session: SessionId) -> Vec<ChunkHash> {
+        self.wants().offers(session)
     }
 
     pub(crate) fn blobs_refused(&self, session: SessionId, hashes: &[ChunkHash]) {

@@ -9,11 +9,15 @@ pub(crate) type SessionId = u64;
 
 /// Blobs one session may be asked for before it answered.
 const OUTSTANDING: usize = 64;
+/// Blobs that peers asked for in vain and that are remembered for them.
+const OWED: usize = 65_536;
 
 #[derive(Debug, Default)]
 struct Want {
     asked: Option<SessionId>,
     refused: BTreeSet<SessionId>,
+    /// The session asked says that it has come there since: if it says that it has not, that was before.
+    come: bool,
 }
 
 /// The blobs one replica lacks.
@@ -21,6 +25,10 @@ struct Want {
 pub(crate) struct Wants {
     wants: BTreeMap<ChunkHash, Want>,
     sessions: BTreeSet<SessionId>,
+    /// What sessions asked for here and were not sent yet.
+    owed: BTreeSet<(ChunkHash, SessionId)>,
+    /// What has come here that sessions asked for.
+    offers: BTreeMap<SessionId, Vec<ChunkHash>>,
 }
 
 impl Wants {
@@ -38,6 +46,8 @@ impl Wants {
 
     pub(crate) fn leave(&mut self, session: SessionId) {
         self.sessions.remove(&session);
+        self.owed.retain(|(_, other)| *other != session);
+        self.offers.remove(&session);
         for want in self.wants.values_mut() {
             want.refused.remove(&session);
             if want.asked == Some(session) {
@@ -56,21 +66,59 @@ impl Wants {
             }
             if want.asked.is_none() && !want.refused.contains(&session) {
                 want.asked = Some(session);
+                want.come = false;
                 hashes.push(*hash);
             }
         }
         hashes
     }
 
+    /// A blob is here: those who asked for it in vain are to hear of it.
     pub(crate) fn arrived(&mut self, hash: &ChunkHash) {
         self.wants.remove(hash);
+        let asked = (*hash, SessionId::MIN)..=(*hash, SessionId::MAX);
+        let asked: Vec<SessionId> = self.owed.range(asked).map(|(_, session)| *session).collect();
+        for session in asked {
+            self.owed.remove(&(*hash, session));
+            self.offers.entry(session).or_default().push(*hash);
+        }
+    }
+
+    /// A session asks for blobs; whether they are here is found out later. Beyond a bound nothing is noted, and the peer
+    /// asks again when it connects anew.
+    pub(crate) fn asked(&mut self, session: SessionId, hashes: &[ChunkHash]) {
+        for hash in hashes.iter().take(OWED.saturating_sub(self.owed.len())) {
+            self.owed.insert((*hash, session));
+        }
+    }
+
+    /// A session was sent a blob.
+    pub(crate) fn sent(&mut self, session: SessionId, hash: &ChunkHash) {
+        self.owed.remove(&(*hash, session));
+    }
+
+    /// What a session is to be told has come.
+    pub(crate) fn offers(&mut self, session: SessionId) -> Vec<ChunkHash> {
+        self.offers.remove(&session).unwrap_or_default()
+    }
+
+    /// A session says that blobs have come there.
+    pub(crate) fn offered(&mut self, session: SessionId, hashes: &[ChunkHash]) {
+        for hash in hashes {
+            if let Some(want) = self.wants.get_mut(hash) {
+                want.refused.remove(&session);
+                want.come |= want.asked == Some(session);
+            }
+        }
     }
 
     pub(crate) fn refused(&mut self, session: SessionId, hashes: &[ChunkHash]) {
         for hash in hashes {
             if let Some(want) = self.wants.get_mut(hash) {
                 want.asked = None;
-                want.refused.insert(session);
+                if !std::mem::take(&mut want.come) {
+                    want.refused.insert(session);
+                }
             }
         }
     }
@@ -106,5 +154,39 @@ mod tests {
         assert_eq!(wants.ask(3), [hash]);
         wants.arrived(&hash);
         assert_eq!(wants.lacking(), (0, 0));
+    }
+
+    #[test]
+    fn who_asked_in_vain_hears_when_it_comes() {
+        let (hash, other) = (ChunkHash([1; 32]), ChunkHash([2; 32]));
+        let mut wants = Wants::default();
+        wants.join(1);
+        wants.join(2);
+        wants.asked(1, &[hash, other]);
+        wants.asked(2, &[hash]);
+        wants.sent(2, &hash);
+        wants.arrived(&hash);
+        assert_eq!((wants.offers(1), wants.offers(2)), (vec![hash], vec![]));
+        assert!(wants.offers(1).is_empty(), "told once");
+        wants.arrived(&other);
+        assert_eq!(wants.offers(1), [other]);
+    }
+
+    #[test]
+    fn a_peer_to_which_it_came_is_asked_again() {
+        let hash = ChunkHash([1; 32]);
+        let mut wants = Wants::default();
+        wants.join(1);
+        wants.set([hash]);
+        assert_eq!(wants.ask(1), [hash]);
+        wants.refused(1, &[hash]);
+        wants.offered(1, &[hash]);
+        assert_eq!(wants.ask(1), [hash], "after the refusal");
+        // The word that it came may overtake the one that it was not there.
+        wants.offered(1, &[hash]);
+        wants.refused(1, &[hash]);
+        assert_eq!(wants.ask(1), [hash], "before the refusal");
+        wants.refused(1, &[hash]);
+        assert!(wants.ask(1).is_empty());
     }
 }

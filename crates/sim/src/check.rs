@@ -2,11 +2,13 @@
 //! at the brute-force meaning of the entries there, never at what the nodes say of themselves.
 
 use crate::node::Node;
+use crate::workload::named_blobs;
+use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::Entry;
 use anabranch_core::error::Error;
 use anabranch_core::id::{EntryId, Position};
 use anabranch_core::path::Path;
-use anabranch_core::storage::{Storage, StorageError};
+use anabranch_core::storage::{Storage, StorageError, Table};
 use anabranch_core::verify::verify;
 use anabranch_core::view::View;
 use anabranch_reference::{State, fold, judge};
@@ -220,7 +222,16 @@ fn judge_rights(number: usize, view: View<'_>, list: &[Entry]) -> Result<(), Vio
 /// The first [`Violation`].
 pub fn judge_all(nodes: &[Node], forbidden: &[Position]) -> Result<Digests, Violation> {
     let mut first: Option<Digests> = None;
-    for (number, node) in nodes.iter().enumerate() {
+    let members = || nodes.iter().enumerate().filter(|(_, node)| !node.stranger);
+    for (number, node) in nodes.iter().enumerate().filter(|(_, node)| node.stranger) {
+        let held = node.look(|view| view.totals()).map_err(|e| broken(number)(e.into()))?;
+        if held.entries > 0 {
+            let text =
+                format!("node {number} holds {} entries, and nobody let it in", held.entries);
+            return Err(Check::Secret.failed(text));
+        }
+    }
+    for (number, node) in members() {
         let digests = node.look(Digests::of).map_err(|e| broken(number)(e.into()))?;
         let expected = *first.get_or_insert(digests);
         if digests.frontier != expected.frontier {
@@ -230,14 +241,16 @@ pub fn judge_all(nodes: &[Node], forbidden: &[Position]) -> Result<Digests, Viol
             return Err(Check::SameState.failed(format!("nodes 0 and {number} differ in state")));
         }
     }
-    for (number, node) in nodes.iter().enumerate() {
+    for (number, node) in members() {
         judge_node(number, node, forbidden)?;
     }
     // Of equal ones, since each signature is checked anew.
-    nodes.last().map_or(Ok(()), |node| judge_storage(nodes.len() - 1, node))?;
+    members().next_back().map_or(Ok(()), |(number, node)| judge_storage(number, node))?;
+    judge_logs(nodes)?;
+    judge_blobs(nodes)?;
     for (author, node) in nodes.iter().enumerate() {
         for write in &node.acknowledged {
-            for (holder, other) in nodes.iter().enumerate() {
+            for (holder, other) in members() {
                 let held = other.look(|view| view.holds(&write.position));
                 if !held.map_err(|e| broken(holder)(e.into()))? {
                     let text = format!(
@@ -250,6 +263,65 @@ pub fn judge_all(nodes: &[Node], forbidden: &[Position]) -> Result<Digests, Viol
         }
     }
     first.ok_or_else(|| Check::Converged.failed("there are no nodes"))
+}
+
+/// A device writes each place of a log once, unless its state was copied and it had no way to see that.
+fn judge_logs(nodes: &[Node]) -> Result<(), Violation> {
+    let Some(node) = nodes.first() else { return Ok(()) };
+    let tips = node.look(|view| Ok(view.frontier()?.positions().copied().collect::<Vec<_>>()));
+    let tips = tips.map_err(|e| broken(0)(e.into()))?;
+    for pair in tips.windows(2).filter(|pair| pair[0].log == pair[1].log) {
+        let honest = |node: &&Node| node.device.id() == pair[0].log.device && node.unnoticed;
+        if !nodes.iter().any(|node| honest(&node)) {
+            let text = format!("{:?} and {:?} are of one log", pair[0], pair[1]);
+            return Err(Check::Forked.failed(text));
+        }
+    }
+    Ok(())
+}
+
+/// Every blob that somebody has is everywhere, and none is lost unless older states were put back.
+fn judge_blobs(nodes: &[Node]) -> Result<(), Violation> {
+    let restored = nodes.iter().any(|node| node.copied);
+    let has = |node: &Node, hash: &ChunkHash| {
+        let content = node.disk.content();
+        let blob = content.read().ok()?.get(Table::Blob, &hash.0).ok()??;
+        Some(ChunkHash::of(&blob) == *hash)
+    };
+    let Some(first) = nodes.first() else { return Ok(()) };
+    for hash in first.look(named_blobs).map_err(|e| broken(0)(e.into()))? {
+        let found: Vec<Option<bool>> =
+            nodes.iter().filter(|node| !node.stranger).map(|node| has(node, &hash)).collect();
+        if found.contains(&Some(false)) {
+            return Err(Check::Blobs.failed(format!("something else is stored as {hash:?}")));
+        }
+        let nowhere = found.iter().all(Option::is_none);
+        if found.contains(&None) && !(nowhere && restored) {
+            return Err(Check::Blobs.failed(format!("{hash:?} is not everywhere: {found:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Where all clocks are right, an entry's timestamp is later than those of everything it builds on.
+///
+/// # Errors
+/// [`Check::Timestamps`].
+pub fn judge_timestamps(node: &Node) -> Result<(), Violation> {
+    let content = node.disk.content();
+    let tx = content.read().map_err(|e| broken(0)(e.into()))?;
+    let list = entries(View::new(&*tx)).map_err(broken(0))?;
+    let by_id: BTreeMap<EntryId, &Entry> = list.iter().map(|entry| (entry.id(), entry)).collect();
+    for entry in &list {
+        for below in anabranch_reference::below(entry) {
+            let before = by_id.get(&below).map(|below| below.header().timestamp);
+            if before.is_some_and(|before| before >= entry.header().timestamp) {
+                let text = format!("{:?} is not later than {below:?}", entry.position());
+                return Err(Check::Timestamps.failed(text));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Judges a node that has just come back: what it told users and peers before is still there.

@@ -39,6 +39,12 @@ pub struct Node {
     pub joining: bool,
     /// Whether its state was copied or restored, so that its device may have written what it does not know.
     pub copied: bool,
+    /// Whether that happened without anything it could notice, so that it may sign two entries at one place.
+    pub unnoticed: bool,
+    /// Whether nobody ever let it in.
+    pub stranger: bool,
+    /// How many entries it held when it last looked for blobs it lacks.
+    pub looked: u64,
     /// A signature is due.
     pub signing: bool,
     /// What its users read.
@@ -57,6 +63,7 @@ impl Node {
         self.replica = Some(replica);
         self.generation += 1;
         self.signing = false;
+        self.looked = 0;
         if signed {
             self.mark_safe();
         }

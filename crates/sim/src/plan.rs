@@ -253,6 +253,8 @@ pub enum Entrance {
     Granted(Role),
     /// It redeems a ticket.
     Ticket(Role),
+    /// It knows the database's name and nothing else.
+    Stranger,
 }
 
 /// One node as it begins. The first one founds the database.
@@ -376,6 +378,7 @@ fn setup(random: &mut Rng, node: usize, options: &Options) -> Setup {
         durability: if random.u32(..3) == 0 { Durability::Normal } else { Durability::Full },
         entrance: match random.u32(..3) {
             _ if node == 0 => Entrance::Granted(Role::Admin),
+            _ if node > 2 && random.u32(..20) == 0 => Entrance::Stranger,
             0 => Entrance::Ticket(role),
             _ => Entrance::Granted(role),
         },
@@ -395,19 +398,22 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
         edges.push(Edge { from, to, every });
     };
     for node in 1..count {
-        let other = match shape {
+        let mut other = match shape {
             0 => node - 1,
             1 => 0,
             _ => random.usize(..node),
         };
+        if nodes[other].entrance == Entrance::Stranger {
+            other = 0;
+        }
         // Who has a ticket shows it to whom it dials.
-        add(random, node, other, matches!(nodes[node].entrance, Entrance::Ticket(_)));
+        add(random, node, other, !matches!(nodes[node].entrance, Entrance::Granted(_)));
     }
     let more = if shape == 3 { count * 2 } else { random.usize(..=count / 3) };
     for _ in 0..more.min(60) {
         let (a, b) = (random.usize(..count), random.usize(..count));
-        if a != b {
-            add(random, a, b, false);
+        if a != b && nodes[b].entrance != Entrance::Stranger {
+            add(random, a, b, nodes[a].entrance == Entrance::Stranger);
         }
     }
     edges

@@ -1,10 +1,12 @@
 //! What users do: tables, documents, conflicts settled, decisions made on what was read a while ago.
 
 use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::StoreId;
 use anabranch_core::error::Error;
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::Path;
+use anabranch_core::storage::StorageError;
 use anabranch_core::view::View;
 use fastrand::Rng;
 use std::fmt;
@@ -48,6 +50,11 @@ pub enum Op {
         /// Which one.
         pick: u8,
     },
+    /// Stores a blob and a row that names it.
+    Blob {
+        /// Bytes.
+        size: u32,
+    },
     /// Writes to a cell what follows from values read at this node's last such read, and reads it.
     Stale {
         /// Which row.
@@ -65,6 +72,7 @@ impl fmt::Display for Op {
             Self::Leaf { path, size } => write!(f, "set {path:?} to {size} bytes"),
             Self::Prune { path } => write!(f, "delete below {path:?}"),
             Self::Settle { pick } => write!(f, "settle conflict {pick}"),
+            Self::Blob { size } => write!(f, "a blob of {size} bytes"),
             Self::Stale { row } => write!(f, "row {row} from what was read before"),
         }
     }
@@ -112,7 +120,9 @@ impl Workload {
             9..=10 => Op::Delete { table, row },
             11..=14 => Op::Leaf { path: self.path(random), size: self.size(random) },
             15 => Op::Prune { path: self.path(random) },
-            16..=17 => Op::Settle { pick: random.u8(..8) },
+            16 => Op::Settle { pick: random.u8(..8) },
+            17 if random.bool() => Op::Blob { size: random.u32(..30_000) },
+            17 => Op::Settle { pick: random.u8(..8) },
             _ => Op::Stale { row },
         }
     }
@@ -130,6 +140,10 @@ fn table(number: u8) -> StoreId {
 
 fn doc() -> StoreId {
     StoreId::doc("d")
+}
+
+fn blobs() -> StoreId {
+    StoreId::table("blobs")
 }
 
 fn at(parts: impl IntoIterator<Item = u8>) -> Result<Path, Error> {
@@ -151,6 +165,15 @@ fn value(mark: u64, size: u32) -> Vec<u8> {
 }
 
 impl Op {
+    /// The blob that goes with it.
+    #[must_use]
+    pub fn blob(&self, mark: u64) -> Option<Vec<u8>> {
+        match self {
+            Self::Blob { size } => Some(value(mark, *size)),
+            _ => None,
+        }
+    }
+
     /// The draft that this amounts to on what is held now; empty when there is nothing to do. `mark` is used for nothing
     /// else.
     ///
@@ -178,10 +201,32 @@ impl Op {
                 vec![Write { below: true, ..put(doc(), at(path.iter().copied())?, None) }]
             }
             Self::Settle { pick } => settle(view, *pick)?,
+            Self::Blob { .. } => match self.blob(mark) {
+                Some(blob) => {
+                    let hash = ChunkHash::of(&blob);
+                    let name = Path::text([mark.to_string().as_str()])?;
+                    vec![put(blobs(), name, Some(hash.0.to_vec()))]
+                }
+                None => Vec::new(),
+            },
             Self::Stale { row } => stale(view, memory, *row, mark)?,
         };
         Ok(Draft { writes, members: Vec::new() })
     }
+}
+
+/// Every blob that rows name.
+///
+/// # Errors
+/// What storage reports.
+pub fn named_blobs(view: View<'_>) -> Result<Vec<ChunkHash>, StorageError> {
+    let mut found = Vec::new();
+    view.scan_cells(&blobs(), &Path::default(), None, &mut |cell| {
+        let hash = <[u8; 32]>::try_from(&cell.winner().value[..]);
+        found.extend(hash.map(ChunkHash));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
 }
 
 fn settle(view: View<'_>, pick: u8) -> Result<Vec<Write>, Error> {

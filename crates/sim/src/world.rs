@@ -3,15 +3,18 @@
 mod rogue;
 mod sessions;
 
-use crate::check::{Check, Digests, SameState, Violation, judge_all, judge_return};
+use crate::check::{
+    Check, Digests, SameState, Violation, judge_all, judge_return, judge_timestamps,
+};
 use crate::clock::{Clock, MS, SECOND, Surroundings, Time};
 use crate::disk::Disk;
 use crate::network::Network;
 use crate::node::{Acknowledged, Node};
 use crate::plan::{Act, Entrance, Fault, FaultKind, Plan, Setup};
 use crate::trace::Trace;
-use crate::workload::{Memory, Op};
+use crate::workload::{Memory, Op, named_blobs};
 use anabranch_core::author::Draft;
+use anabranch_core::blob::ChunkHash;
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Subject, TicketTerms};
@@ -152,6 +155,9 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
         acknowledged: Vec::new(),
         joining: matches!(setup.entrance, Entrance::Ticket(_)),
         copied: false,
+        unnoticed: false,
+        stranger: setup.entrance == Entrance::Stranger,
+        looked: 0,
         signing: false,
         memory: Memory::default(),
     }
@@ -225,6 +231,11 @@ impl<'p> World<'p> {
             }
         }
         let digests = judge_all(&self.nodes, &self.forbidden)?;
+        if self.plan.faults().all(|fault| fault.kind() != FaultKind::Clock)
+            && self.plan.nodes.iter().all(|node| node.skew.unsigned_abs() < SECOND)
+        {
+            judge_timestamps(&self.nodes[0])?;
+        }
         self.note("equal", 0, &digests.frontier, || "all nodes are equal".into());
         let totals = self.nodes[0].look(|view| view.totals()).map_err(setup_failed)?;
         self.stats.entries = totals.entries;
@@ -266,6 +277,17 @@ impl<'p> World<'p> {
             self.stats.refused += group.len() as u64;
             return Ok(());
         };
+        for (op, mark) in group.iter().zip((mark << 8)..) {
+            // A disk that does not take the blob is not given the row.
+            if let Some(blob) = op.blob(mark) {
+                let hash = ChunkHash::of(&blob);
+                if replica.blobs().put(&[(hash, blob)]).is_err() {
+                    self.stats.refused += group.len() as u64;
+                    return self.settle_node(node);
+                }
+                replica.blob_arrived(&hash);
+            }
+        }
         let mut memory = std::mem::take(&mut self.nodes[node].memory);
         let drafts: Result<Vec<Vec<Draft>>, _> = replica.read(|view| {
             let marks = (mark << 8)..;
@@ -345,6 +367,8 @@ impl<'p> World<'p> {
         if replica.pending_bytes() > self.nodes[node].options.pending_bytes {
             return Err(Check::Bounded.failed(format!("too much waits on node {node}")));
         }
+        self.want_blobs(node);
+        let Some(replica) = &self.nodes[node].replica else { return Ok(()) };
         // What is not signed yet is in the state and not in the frontier.
         let digests = replica.read(|view| match view.unsigned()? {
             0 => Digests::of(view).map(Some),
@@ -354,6 +378,21 @@ impl<'p> World<'p> {
             Ok(Some(digests)) => self.same.note(node, &digests),
             Ok(None) | Err(_) => Ok(()),
         }
+    }
+
+    /// Asks for the blobs that rows name and that are not there.
+    fn want_blobs(&mut self, node: usize) {
+        let site = &mut self.nodes[node];
+        let Some(replica) = &site.replica else { return };
+        let held = replica.read(|view| view.next_arrival()).unwrap_or(site.looked);
+        if held == site.looked {
+            return;
+        }
+        site.looked = held;
+        let named = replica.read(named_blobs).unwrap_or_default();
+        let lacking =
+            named.into_iter().filter(|hash| matches!(replica.blobs().get(hash), Ok(None)));
+        replica.want(lacking.collect::<Vec<_>>());
     }
 
     fn fault(&mut self, fault: &Fault, number: usize) -> Result<(), Violation> {
@@ -465,6 +504,7 @@ impl<'p> World<'p> {
             let instance = marked.then(|| self.random_bytes());
             if self.nodes[number].disk.restore(&mut self.random, instance) {
                 self.nodes[number].copied = true;
+                self.nodes[number].unnoticed |= !marked;
                 self.forget_gone()?;
                 // Its ticket is in the copy, if it was not known then that it had been redeemed.
                 self.nodes[number].joining = self.tickets.contains_key(&number);
@@ -528,15 +568,19 @@ impl<'p> World<'p> {
         copy.disk = source.disk.copy(instance);
         copy.options = source.options;
         copy.joining = source.joining;
+        copy.stranger = source.stranger;
         copy.copied = true;
         source.copied = true;
+        source.unnoticed |= !marked;
+        copy.unnoticed = source.unnoticed;
         if let Some(ticket) = self.tickets.get(&original).cloned() {
             self.tickets.insert(number, ticket);
         }
         self.nodes.push(copy);
         self.nodes[number].start().map_err(setup_failed)?;
         // It talks to somebody else, so that both grow for a while before anybody sees both.
-        let others: Vec<usize> = (0..number).filter(|n| *n != original).collect();
+        let known = |n: &usize| *n != original && !self.nodes[*n].stranger;
+        let others: Vec<usize> = (0..number).filter(known).collect();
         for _ in 0..2 {
             let to = others[self.random.usize(..others.len())];
             self.edges.push(sessions::Line {
@@ -578,6 +622,10 @@ fn found(
                 let subject = Subject::Ticket(ticket.node_id());
                 tickets.insert(number, ticket);
                 (subject, role)
+            }
+            Entrance::Stranger => {
+                nodes[number].start()?;
+                continue;
             }
         };
         members.push(MemberOp::Grant { subject, role, priority: 0, terms: TicketTerms::default() });

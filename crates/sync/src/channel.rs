@@ -16,8 +16,8 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position};
-use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::outgoing::Outgoing;
+use anabranch_core::sabotage::{self, Bug};
 use std::collections::VecDeque;
 
 /// Bytes of data that may be under way in one direction of one channel. Part of the protocol.
@@ -268,12 +268,14 @@ impl Channel {
                     return self.refuse(Code::Limit, "too many blobs were asked for at once");
                 }
                 self.level_told = None;
+                self.event(Event::Asked(hashes.clone()));
                 self.asked.extend(hashes);
             }
             Frame::NoBlob { hashes, .. } => {
                 let hashes = hashes.into_iter().filter(|hash| self.wanted.done(hash)).collect();
                 self.event(Event::NoBlobs(hashes));
             }
+            Frame::Have { hashes, .. } => self.event(Event::Offered(hashes)),
             _ => self.refuse(Code::Protocol, "a frame came that does not belong to a channel"),
         }
         self.go_on();
@@ -483,7 +485,7 @@ impl Channel {
             let len = bytes.len() as u32;
             self.spend(len);
             self.frame(Frame::Blob { channel: self.number, hash, bytes });
-            self.event(Event::BlobSent { bytes: u64::from(len) });
+            self.event(Event::BlobSent { hash, bytes: u64::from(len) });
         }
         for part in missing.chunks(crate::frame::HASHES) {
             self.frame(Frame::NoBlob { channel: self.number, hashes: part.to_vec() });
@@ -500,6 +502,15 @@ impl Channel {
     pub(crate) fn set_busy(&mut self, busy: bool) {
         self.busy = busy;
         self.go_on();
+    }
+
+    /// Tells the peer that blobs have come for which it asked in vain.
+    pub(crate) fn have(&mut self, hashes: &[ChunkHash]) {
+        if !self.closed && self.peer_may_read {
+            for part in hashes.chunks(crate::frame::HASHES) {
+                self.frame(Frame::Have { channel: self.number, hashes: part.to_vec() });
+            }
+        }
     }
 
     /// Asks the peer for blobs.

@@ -208,6 +208,13 @@ pub enum Frame {
         /// Their names.
         hashes: Vec<ChunkHash>,
     },
+    /// Blobs that the other side asked for in vain and that have come since.
+    Have {
+        /// The channel.
+        channel: ChannelNo,
+        /// Their names.
+        hashes: Vec<ChunkHash>,
+    },
     /// Ends the session.
     Bye {
         /// Why.
@@ -275,6 +282,7 @@ impl Frame {
                 w.array(4).u64(12).u64(u64::from(*channel)).bytes(&hash.0).bytes(bytes);
             }
             Self::NoBlob { channel, hashes } => put_hashes(&mut w, 13, *channel, hashes),
+            Self::Have { channel, hashes } => put_hashes(&mut w, 15, *channel, hashes),
             Self::Bye { code, text } => {
                 w.array(3).u64(14).u64(*code as u64).text(clip(text));
             }
@@ -295,7 +303,7 @@ impl Frame {
         }
         let expected = match kind {
             1 => 2,
-            6 | 9 | 11 | 13 | 14 => 3,
+            6 | 9 | 11 | 13..=15 => 3,
             4 | 5 | 7 | 8 | 10 | 12 => 4,
             3 => 5,
             2 => 6,
@@ -372,6 +380,7 @@ impl Frame {
                 bytes: r.bytes("blob", DATA_BYTES)?.to_vec(),
             },
             13 => Self::NoBlob { channel, hashes: take_list(r, HASHES, take_hash)? },
+            15 => Self::Have { channel, hashes: take_list(r, HASHES, take_hash)? },
             _ => return Err(DecodeError::Malformed { what: "frame kind", at: 1 }),
         })
     }

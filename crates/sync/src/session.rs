@@ -259,7 +259,8 @@ impl Session {
             | Frame::Level { channel, .. }
             | Frame::Want { channel, .. }
             | Frame::Blob { channel, .. }
-            | Frame::NoBlob { channel, .. } => {
+            | Frame::NoBlob { channel, .. }
+            | Frame::Have { channel, .. } => {
                 // A channel that was just closed here may still get what was under way.
                 if let Some(open) = self.channels.get_mut(&channel) {
                     open.receive(frame);
@@ -347,6 +348,11 @@ impl Session {
     /// Says whether this side still works on what it received.
     pub fn set_busy(&mut self, channel: ChannelNo, busy: bool) {
         self.on_channel(channel, |c| c.set_busy(busy));
+    }
+
+    /// Tells the peer that blobs have come for which it asked in vain.
+    pub fn have(&mut self, channel: ChannelNo, hashes: &[ChunkHash]) {
+        self.on_channel(channel, |c| c.have(hashes));
     }
 
     /// Asks the peer for blobs.

@@ -211,7 +211,12 @@ fn craft(
         let subject = Subject::Device(DeviceKey::from_seed(&id).node_id());
         let mut op = MemberOp::redeem(&signer, &world.database, &grant, &log);
         if random.bool() {
-            op = MemberOp::Grant { subject, role: Role::Admin, priority: 0, terms: TicketTerms::default() };
+            op = MemberOp::Grant {
+                subject,
+                role: Role::Admin,
+                priority: 0,
+                terms: TicketTerms::default(),
+            };
             if world.is_admin(key) {
                 return None;
             }

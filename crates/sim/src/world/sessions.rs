@@ -10,7 +10,7 @@ use anabranch_core::id::Position;
 use anabranch_core::storage::Durability;
 use anabranch_node::{Act, Drive, Hold, Job, NodeError, Opening, Report, Task, Until};
 use anabranch_sync::channel::Direction;
-use anabranch_sync::frame::Code;
+use anabranch_sync::frame::{Code, Frame};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -56,7 +56,14 @@ struct End {
 
 impl End {
     fn new(node: usize, drive: Drive) -> Self {
-        Self { node, drive: Some(drive), last: 0, waiting: Vec::new(), redeems: None, redeeming: false }
+        Self {
+            node,
+            drive: Some(drive),
+            last: 0,
+            waiting: Vec::new(),
+            redeems: None,
+            redeeming: false,
+        }
     }
 }
 
@@ -87,7 +94,8 @@ impl Conn {
 impl World<'_> {
     pub(super) fn dial(&mut self, number: usize) -> Result<(), Violation> {
         let Line { from, to, every, conn, wait } = self.edges[number];
-        if conn.is_some() {
+        // Strangers try for ever, and nobody waits for them.
+        if conn.is_some() || (self.healed && self.nodes[from].stranger) {
             return Ok(());
         }
         let reached = self.network.hears(from, to) && self.network.hears(to, from);
@@ -242,9 +250,8 @@ impl World<'_> {
         let (from, node) = (conn.ends[1 - to].node, conn.ends[to].node);
         self.stats.frames += 1;
         let digest = blake3::hash(bytes);
-        let len = bytes.len();
         self.note("frame", node, digest.as_bytes(), || {
-            format!("gets {len} bytes from node {from}")
+            format!("gets {} from node {from}", describe(bytes))
         });
         self.hand_over(id, to, bytes)
     }
@@ -258,7 +265,8 @@ impl World<'_> {
     ) -> Result<(), Violation> {
         let Some(drive) = self.drive(id, to) else { return Ok(()) };
         drive.receive(bytes);
-        self.pump(id, to)
+        self.pump(id, to)?;
+        self.wake_end(id, to)
     }
 
     pub(super) fn work(&mut self, id: ConnId, side: Side, job: Job) -> Result<(), Violation> {
@@ -321,6 +329,11 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    fn wake_end(&mut self, id: ConnId, side: Side) -> Result<(), Violation> {
+        let node = self.conns.get(&id).map(|conn| conn.ends[side].node);
+        node.map_or(Ok(()), |node| self.wake(node))
     }
 
     /// The links of a node, and its side of each.
@@ -404,6 +417,8 @@ impl World<'_> {
         }
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         conn.ends[to].drive = None;
+        self.wake_end(id, to)?;
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         if conn.ends.iter().all(|end| end.drive.is_none())
             && let Some(conn) = self.conns.remove(&id)
         {
@@ -451,6 +466,30 @@ impl World<'_> {
         {
             self.after(PATIENCE, Event::HangUp(id));
         }
+    }
+}
+
+/// What a frame is, in a few words.
+fn describe(bytes: &[u8]) -> String {
+    let size = bytes.len();
+    match Frame::decode(bytes) {
+        Ok(Frame::Want { hashes, .. }) => format!("a want of {} blobs", hashes.len()),
+        Ok(Frame::NoBlob { hashes, .. }) => format!("word that {} blobs are lacking", hashes.len()),
+        Ok(Frame::Have { hashes, .. }) => format!("word that {} blobs have come", hashes.len()),
+        Ok(Frame::Level { digest, busy, .. }) => {
+            let reads = digest.map_or("no digest", |_| "a digest");
+            format!("level with {reads}{}", if busy { ", busy" } else { "" })
+        }
+        Ok(Frame::Tips { tips, .. }) => format!("{} tips", tips.len()),
+        Ok(Frame::Batch { .. }) => format!("a batch of {size} bytes"),
+        Ok(Frame::Blob { .. }) => format!("a blob of {size} bytes"),
+        Ok(Frame::Credit { .. }) => "credit".into(),
+        Ok(frame) => {
+            let debug = format!("{frame:?}");
+            let name = debug.split([' ', '(', '{']).next().unwrap_or_default();
+            format!("{} ({size} bytes)", name.to_lowercase())
+        }
+        Err(e) => format!("{size} bytes that are no frame: {e}"),
     }
 }
 

@@ -65,8 +65,14 @@ pub enum Event {
     },
     /// Blobs that were asked for and that the peer does not have.
     NoBlobs(Vec<ChunkHash>),
+    /// The peer asks for blobs.
+    Asked(Vec<ChunkHash>),
+    /// Blobs that the peer did not have have come there.
+    Offered(Vec<ChunkHash>),
     /// A blob was sent.
     BlobSent {
+        /// Its name.
+        hash: ChunkHash,
         /// Bytes on the link.
         bytes: u64,
     },

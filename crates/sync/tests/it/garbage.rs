@@ -308,7 +308,7 @@ fn arb_frame() -> impl Strategy<Value = Frame> {
     });
     let hash = any::<u8>().prop_map(|n| anabranch_core::blob::ChunkHash([n; 32]));
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
-    (channel, position, hash, bytes, 0..12, any::<u32>(), any::<bool>()).prop_map(
+    (channel, position, hash, bytes, 0..13, any::<u32>(), any::<bool>()).prop_map(
         |(channel, position, hash, bytes, kind, n, flag)| match kind {
             0 => Frame::Open { channel, name: [1; 32], terms: OPEN, digest: None, ticket: None },
             1 => Frame::Opened { channel, terms: OPEN, digest: None, ticket: None },
@@ -321,6 +321,7 @@ fn arb_frame() -> impl Strategy<Value = Frame> {
             8 => Frame::Want { channel, hashes: vec![hash; 3] },
             9 => Frame::Blob { channel, hash, bytes },
             10 => Frame::NoBlob { channel, hashes: vec![hash] },
+            11 => Frame::Have { channel, hashes: vec![hash] },
             _ => Frame::Refused { channel, code: Code::Done, text: String::new() },
         },
     )

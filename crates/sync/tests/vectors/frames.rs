@@ -84,6 +84,9 @@ pub(crate) fn described(frame: &Frame) -> Value {
         Frame::Blob { channel, hash, bytes } => {
             json!({ "blob": { "channel": channel, "hash": hex(hash.0), "bytes": hex(bytes) } })
         }
+        Frame::Have { channel, hashes: list } => {
+            json!({ "have": { "channel": channel, "hashes": hashes(list) } })
+        }
         Frame::NoBlob { channel, hashes: list } => {
             json!({ "no blob": { "channel": channel, "hashes": hashes(list) } })
         }
@@ -124,7 +127,8 @@ fn all() -> Vec<(&'static str, Frame)> {
         ("level, to a stranger", Frame::Level { channel, digest: None, busy: false }),
         ("want", Frame::Want { channel, hashes: hashes.clone() }),
         ("blob", Frame::Blob { channel, hash: hashes[0], bytes: b"chunk".to_vec() }),
-        ("no blob", Frame::NoBlob { channel, hashes }),
+        ("no blob", Frame::NoBlob { channel, hashes: hashes.clone() }),
+        ("have", Frame::Have { channel, hashes }),
         ("bye", Frame::Bye { code: Code::Done, text: String::new() }),
     ]
 }
