@@ -32,7 +32,11 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 const HEADER: usize = 100;
 
 /// Finds out whether `path` is a database of this program without changing anything; returns its canonical path.
-pub(super) fn vet(path: &Path, explain: &Explain) -> Result<PathBuf, StorageError> {
+pub(super) fn vet(
+    path: &Path,
+    options: &Options,
+    explain: &Explain,
+) -> Result<PathBuf, StorageError> {
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => StorageError::Io(format!("{} does not exist", explain.path())),
         _ => explain.io("looked up", &error),
@@ -47,10 +51,11 @@ pub(super) fn vet(path: &Path, explain: &Explain) -> Result<PathBuf, StorageErro
         return Err(judge_short(path, explain));
     }
     let path = path.canonicalize().map_err(|error| explain.io("looked up", &error))?;
-    let (application, version) = peek(&path).map_err(|error| match explain.sqlite(error) {
-        StorageError::Corrupt(what) => judge_unreadable(&path, what, explain),
-        other => other,
-    })?;
+    let (application, version) =
+        peek(&path, options).map_err(|error| match explain.sqlite(error) {
+            StorageError::Corrupt(what) => judge_unreadable(&path, what, explain),
+            other => other,
+        })?;
     if application != APPLICATION_ID {
         return Err(foreign(explain));
     }
@@ -114,7 +119,7 @@ pub(super) fn make(path: &Path, options: &Options, explain: &Explain) -> Result<
     if !fresh {
         return Err(already_there(explain));
     }
-    sync_directory_of(&path).map_err(|error| explain.io("created", &error))
+    sync_directory_of(&path, options).map_err(|error| explain.io("created", &error))
 }
 
 /// Creates an empty file that only its owner may use; fails when there is something.
@@ -135,10 +140,10 @@ fn reserve(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the entry of a file in its directory durable.
-pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory_of(path: &Path, options: &Options) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if cfg!(unix) {
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        options.sync(directory.unwrap_or(Path::new(".")))?;
     }
     Ok(())
 }
@@ -161,11 +166,11 @@ fn fill(connection: &mut Connection) -> rusqlite::Result<bool> {
 }
 
 /// Application id and format version in the main file.
-fn peek(path: &Path) -> rusqlite::Result<(u32, u32)> {
+fn peek(path: &Path, options: &Options) -> rusqlite::Result<(u32, u32)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(immutable_uri(path), flags)?;
+    let connection = options.connect(immutable_uri(path), flags)?;
     // Keeps SQLite from comparing the length of the file with its header: an interrupted checkpoint leaves a file that is
     // too short, and the log, which is ignored here, has the rest.
     connection.execute_batch("PRAGMA writable_schema = ON")?;
