@@ -91,7 +91,8 @@ impl SqliteStorage {
 
     /// Makes a new, empty database in the file `path` and opens it. On Unix only its owner may read and write it.
     ///
-    /// An empty file in its place, which is what a crash in the middle of making one leaves, is taken over.
+    /// What a crash in the middle of making one leaves in its place is taken over: an empty file, or one whose journal says
+    /// that it was empty.
     ///
     /// # Errors
     /// [`StorageError::Io`] when there is something in the file already or it cannot be made, otherwise as
