@@ -336,6 +336,7 @@ impl Settings {
                 reader_cache: values.bytes("store.reader_cache")? as u32,
                 checkpoint_pages: values.count("store.checkpoint_pages")? as u32,
                 wal_keep: u32::try_from(values.bytes("store.wal_keep")?).unwrap_or(u32::MAX),
+                vfs: None,
             },
             transport,
             ticket_expires: values.duration("ticket.expires")?,

@@ -14,4 +14,4 @@ mod pool;
 mod sqlite;
 
 pub use memory::MemoryStorage;
-pub use sqlite::{FORMAT_VERSION, Options, SqliteStorage};
+pub use sqlite::{FORMAT_VERSION, Options, SqliteStorage, Vfs};

@@ -39,7 +39,7 @@ use rusqlite::Connection;
 use self::connection::Writer;
 use self::explain::Explain;
 pub use self::open::FORMAT_VERSION;
-pub use self::options::Options;
+pub use self::options::{Options, Vfs};
 use self::transaction::{Reading, Writing};
 use crate::pool::{Lease, Pool};
 
@@ -74,7 +74,7 @@ impl SqliteStorage {
     /// is instead, [`StorageError::Busy`] when another process keeps it locked.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StorageError> {
         let explain = Explain::new(path.as_ref(), options.busy_timeout);
-        let path = open::vet(path.as_ref(), &explain)?;
+        let path = open::vet(path.as_ref(), &options, &explain)?;
         let writer = connection::open_writer(&path, &options, &explain)?;
         open::admit(&writer.connection, &path, &explain)?;
         Ok(Self {
@@ -91,7 +91,8 @@ impl SqliteStorage {
 
     /// Makes a new, empty database in the file `path` and opens it. On Unix only its owner may read and write it.
     ///
-    /// An empty file in its place, which is what a crash in the middle of making one leaves, is taken over.
+    /// What a crash in the middle of making one leaves in its place is taken over: an empty file, or one whose journal says
+    /// that it was empty.
     ///
     /// # Errors
     /// [`StorageError::Io`] when there is something in the file already or it cannot be made, otherwise as
@@ -156,7 +157,7 @@ impl SqliteStorage {
     /// again.
     pub fn backup_to(&self, target: impl AsRef<Path>) -> Result<(), StorageError> {
         let connection = self.reader()?;
-        backup::write(&connection, target.as_ref(), &self.explain)
+        backup::write(&connection, target.as_ref(), &self.options, &self.explain)
     }
 
     fn reader(&self) -> Result<Lease<'_, Connection>, StorageError> {
@@ -209,7 +210,8 @@ impl Storage for SqliteStorage {
 
     fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError> {
         let writer = self.writer()?;
-        let mut transaction = Writing::begin(writer, durability, &self.wal_path, &self.explain)?;
+        let mut transaction =
+            Writing::begin(writer, durability, &self.wal_path, &self.options, &self.explain)?;
         self.note_foreign_commits(transaction.writer())?;
         Ok(Box::new(transaction))
     }

@@ -1,6 +1,6 @@
 //! A consistent copy of a database in a new file.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::explain::Explain;
 use super::open::{create_private, sync_directory_of};
+use super::options::Options;
 use super::with_suffix;
 
 /// Copies the newest state that `connection` can see into `target`, which must not exist.
@@ -17,6 +18,7 @@ use super::with_suffix;
 pub(super) fn write(
     connection: &Connection,
     target: &Path,
+    options: &Options,
     source: &Explain,
 ) -> Result<(), StorageError> {
     let failed = |error: io::Error| explain(target, &error);
@@ -27,7 +29,7 @@ pub(super) fn write(
     let written = create_private(&partial)
         .map_err(failed)
         .and_then(|()| copy(connection, &partial, source))
-        .and_then(|()| put_in_place(&partial, &target).map_err(failed));
+        .and_then(|()| put_in_place(&partial, &target, options).map_err(failed));
     if written.is_err() {
         for leftover in [&with_suffix(&partial, "-journal"), &partial, &target] {
             // Most of them are not there.
@@ -44,10 +46,10 @@ fn copy(connection: &Connection, partial: &Path, source: &Explain) -> Result<(),
     connection.execute("VACUUM INTO ?1", [name]).map(drop).map_err(|error| source.sqlite(error))
 }
 
-fn put_in_place(partial: &Path, target: &Path) -> io::Result<()> {
-    File::open(partial)?.sync_all()?;
+fn put_in_place(partial: &Path, target: &Path, options: &Options) -> io::Result<()> {
+    options.sync(partial)?;
     fs::rename(partial, target)?;
-    sync_directory_of(target)
+    sync_directory_of(target, options)
 }
 
 fn explain(target: &Path, error: &io::Error) -> StorageError {

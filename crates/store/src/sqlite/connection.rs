@@ -50,7 +50,7 @@ pub(super) fn open_writer(
 ) -> Result<Writer, StorageError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = options.connect(path, flags)?;
         set_up(&connection, options, options.writer_cache)?;
         connection.execute_batch(&format!(
             "PRAGMA synchronous = FULL;
@@ -72,7 +72,7 @@ pub(super) fn open_reader(
 ) -> Result<Connection, StorageError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = options.connect(path, flags)?;
         set_up(&connection, options, options.reader_cache)?;
         Ok(connection)
     };

@@ -16,6 +16,7 @@ use super::connection;
 use super::explain::Explain;
 use super::options::Options;
 use super::schema::statements;
+use super::with_suffix;
 
 /// The version of the file format that this program writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -32,7 +33,11 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 const HEADER: usize = 100;
 
 /// Finds out whether `path` is a database of this program without changing anything; returns its canonical path.
-pub(super) fn vet(path: &Path, explain: &Explain) -> Result<PathBuf, StorageError> {
+pub(super) fn vet(
+    path: &Path,
+    options: &Options,
+    explain: &Explain,
+) -> Result<PathBuf, StorageError> {
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => StorageError::Io(format!("{} does not exist", explain.path())),
         _ => explain.io("looked up", &error),
@@ -47,10 +52,11 @@ pub(super) fn vet(path: &Path, explain: &Explain) -> Result<PathBuf, StorageErro
         return Err(judge_short(path, explain));
     }
     let path = path.canonicalize().map_err(|error| explain.io("looked up", &error))?;
-    let (application, version) = peek(&path).map_err(|error| match explain.sqlite(error) {
-        StorageError::Corrupt(what) => judge_unreadable(&path, what, explain),
-        other => other,
-    })?;
+    let (application, version) =
+        peek(&path, options).map_err(|error| match explain.sqlite(error) {
+            StorageError::Corrupt(what) => judge_unreadable(&path, what, explain),
+            other => other,
+        })?;
     if application != APPLICATION_ID {
         return Err(foreign(explain));
     }
@@ -102,7 +108,8 @@ pub(super) fn require_version(
     Ok(())
 }
 
-/// Makes the file with its tables. A crash leaves an empty file or one that SQLite turns into an empty file.
+/// Makes the file with its tables. A crash leaves an empty file or one that SQLite turns into an empty file; both are
+/// taken over.
 pub(super) fn make(path: &Path, options: &Options, explain: &Explain) -> Result<(), StorageError> {
     reserve(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => already_there(explain),
@@ -114,7 +121,7 @@ pub(super) fn make(path: &Path, options: &Options, explain: &Explain) -> Result<
     if !fresh {
         return Err(already_there(explain));
     }
-    sync_directory_of(&path).map_err(|error| explain.io("created", &error))
+    sync_directory_of(&path, options).map_err(|error| explain.io("created", &error))
 }
 
 /// Creates an empty file that only its owner may use; fails when there is something.
@@ -126,19 +133,28 @@ pub(super) fn create_private(path: &Path) -> io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// As [`create_private`], and accepts an empty file that is there.
+/// As [`create_private`], and accepts a file that is there if it is empty, or will be once SQLite has opened it.
 fn reserve(path: &Path) -> io::Result<()> {
     create_private(path).or_else(|error| match fs::symlink_metadata(path) {
-        Ok(there) if there.is_file() && there.len() == 0 => Ok(()),
+        Ok(there) if there.is_file() && (there.len() == 0 || is_half_made(path)) => Ok(()),
         _ => Err(error),
     })
 }
 
+/// Whether the journal beside the file says that it was empty before a transaction that has not been committed.
+fn is_half_made(path: &Path) -> bool {
+    const JOURNAL_MAGIC: [u8; 8] = [0xD9, 0xD5, 0x05, 0xF9, 0x20, 0xA1, 0x63, 0xD7];
+    const PAGES_BEFORE: std::ops::Range<usize> = 16..20;
+    header(&with_suffix(path, "-journal")).is_ok_and(|journal| {
+        journal.starts_with(&JOURNAL_MAGIC) && journal.get(PAGES_BEFORE) == Some(&[0; 4])
+    })
+}
+
 /// Makes the entry of a file in its directory durable.
-pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory_of(path: &Path, options: &Options) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if cfg!(unix) {
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        options.sync(directory.unwrap_or(Path::new(".")))?;
     }
     Ok(())
 }
@@ -147,7 +163,8 @@ pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
 fn fill(connection: &mut Connection) -> rusqlite::Result<bool> {
     connection.execute_batch(&format!("PRAGMA page_size = {PAGE_SIZE}"))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if read_pragma(&transaction, "application_id")? != 0 {
+    let unused = |name| read_pragma(&transaction, name).map(|number| number == 0);
+    if !(unused("application_id")? && unused("schema_version")?) {
         return Ok(false);
     }
     for table in Table::ALL {
@@ -161,11 +178,11 @@ fn fill(connection: &mut Connection) -> rusqlite::Result<bool> {
 }
 
 /// Application id and format version in the main file.
-fn peek(path: &Path) -> rusqlite::Result<(u32, u32)> {
+fn peek(path: &Path, options: &Options) -> rusqlite::Result<(u32, u32)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(immutable_uri(path), flags)?;
+    let connection = options.connect(immutable_uri(path), flags)?;
     // Keeps SQLite from comparing the length of the file with its header: an interrupted checkpoint leaves a file that is
     // too short, and the log, which is ignored here, has the rest.
     connection.execute_batch("PRAGMA writable_schema = ON")?;
@@ -272,4 +289,22 @@ fn header(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(HEADER);
     File::open(path)?.take(HEADER as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Between the look at the file and the lock on it, another program may have made it its own.
+    #[test]
+    fn what_somebody_else_has_filled_meanwhile_is_left_alone() {
+        let mut theirs = Connection::open_in_memory().unwrap();
+        assert!(fill(&mut theirs).unwrap());
+        assert!(!fill(&mut theirs).unwrap());
+
+        let mut theirs = Connection::open_in_memory().unwrap();
+        theirs.execute_batch("CREATE TABLE mine (a)").unwrap();
+        assert!(!fill(&mut theirs).unwrap());
+        assert_eq!(read_pragma(&theirs, "application_id").unwrap(), 0);
+    }
 }

@@ -30,8 +30,14 @@ fn each_transaction_has_the_durability_it_asked_for() {
     let normal = (Durability::Normal, 1);
     for (durability, synchronous) in [full, normal, normal, full, full, normal] {
         let lease = storage.writer().unwrap();
-        let mut transaction =
-            Writing::begin(lease, durability, &storage.wal_path, &storage.explain).unwrap();
+        let mut transaction = Writing::begin(
+            lease,
+            durability,
+            &storage.wal_path,
+            &storage.options,
+            &storage.explain,
+        )
+        .unwrap();
         assert_eq!(pragma(&transaction.writer().connection, "synchronous"), synchronous);
         Box::new(transaction).commit().unwrap();
     }
@@ -71,8 +77,14 @@ fn a_transaction_knows_whether_its_commit_adds_to_the_log() {
     for (name, operation, changes) in cases {
         let before = watcher.commits_by_others().unwrap();
         let lease = storage.writer().unwrap();
-        let mut transaction =
-            Writing::begin(lease, Durability::Full, &storage.wal_path, &storage.explain).unwrap();
+        let mut transaction = Writing::begin(
+            lease,
+            Durability::Full,
+            &storage.wal_path,
+            &storage.options,
+            &storage.explain,
+        )
+        .unwrap();
         operation(&mut transaction).unwrap();
         assert_eq!(transaction.changed(), changes, "{name}");
         Box::new(transaction).commit().unwrap();

@@ -3,7 +3,6 @@
 //! Guards I1 and I6: a failed write poisons its transaction, because SQLite may have undone it by then and would commit
 //! whatever follows statement by statement.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -14,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
 use super::connection::Writer;
 use super::explain::Explain;
 use super::open;
+use super::options::Options;
 use super::schema::statements;
 use crate::integer_key;
 use crate::pool::Lease;
@@ -67,6 +67,7 @@ pub(super) struct Writing<'s> {
     writer: Lease<'s, Writer>,
     durability: Durability,
     wal_path: &'s Path,
+    options: &'s Options,
     explain: &'s Explain,
     /// Whether the commit will add to the log: a row was added, removed or got another value.
     changed: bool,
@@ -79,12 +80,13 @@ impl<'s> Writing<'s> {
         mut writer: Lease<'s, Writer>,
         durability: Durability,
         wal_path: &'s Path,
+        options: &'s Options,
         explain: &'s Explain,
     ) -> Result<Self, StorageError> {
         writer.set_durability(durability).map_err(|error| explain.sqlite(error))?;
         execute(&writer.connection, "BEGIN IMMEDIATE", explain)?;
         let transaction =
-            Self { writer, durability, wal_path, explain, changed: false, failed: false };
+            Self { writer, durability, wal_path, options, explain, changed: false, failed: false };
         open::require_version(&transaction.writer.connection, explain)?;
         Ok(transaction)
     }
@@ -127,7 +129,7 @@ impl<'s> Writing<'s> {
 
     /// SQLite syncs the log only when the commit adds to it; earlier commits may still need it.
     fn sync_log(&self) -> Result<(), StorageError> {
-        match File::open(self.wal_path).and_then(|wal| wal.sync_data()) {
+        match self.options.sync(self.wal_path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.explain.io("synced", &error))
             }

@@ -87,6 +87,48 @@ fn create_takes_no_file_that_holds_something() {
     assert!(contents(&directory) == before);
 }
 
+/// Copies a database as it is in the middle of a transaction that no longer fits in memory, with its journal.
+fn copy_in_transaction(directory: &TempDir, set_up: &str) -> PathBuf {
+    let path = directory.path().join("busy.db");
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(set_up).unwrap();
+    let transaction = "PRAGMA cache_size = 1; BEGIN; CREATE TABLE one (a); CREATE TABLE two (a);
+        INSERT INTO one VALUES (zeroblob(100000)); INSERT INTO two VALUES (zeroblob(100000));";
+    connection.execute_batch(transaction).unwrap();
+    let copy = directory.path().join("copy.db");
+    for suffix in ["", "-journal"] {
+        let with_suffix = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        fs::copy(with_suffix(&path), with_suffix(&copy)).unwrap();
+    }
+    drop(connection);
+    for suffix in ["", "-journal"] {
+        let _ = fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+    assert!(fs::metadata(&copy).unwrap().len() > 0);
+    copy
+}
+
+/// As the loss of power, or a kill, leaves it.
+#[test]
+fn create_takes_over_a_file_in_the_middle_of_being_made() {
+    let directory = directory();
+    let path = copy_in_transaction(&directory, "");
+    let storage = create(&path).unwrap();
+    ledger::append(&storage, 0, Durability::Full).unwrap();
+    drop(storage);
+    assert_eq!(ledger::verify(&open(&path).unwrap()), 1);
+}
+
+#[test]
+fn create_leaves_a_file_in_the_middle_of_being_changed() {
+    let directory = directory();
+    let path = copy_in_transaction(&directory, "CREATE TABLE mine (a)");
+    let before = contents(&directory);
+    let error = create(&path).err().unwrap();
+    assert!(error.to_string().contains("exists already"), "{error}");
+    assert!(contents(&directory) == before);
+}
+
 #[test]
 fn create_says_when_the_directory_is_missing() {
     let directory = directory();
