@@ -3,6 +3,7 @@
 mod alone;
 mod deny;
 mod lockfile;
+mod sim;
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: clippy },
     Step { name: "doc", run: doc },
     Step { name: "test", run: test::run },
+    Step { name: "sim", run: sim::run },
     Step { name: "deny", run: deny::check },
 ];
 

@@ -121,8 +121,7 @@ impl Workload {
             11..=14 => Op::Leaf { path: self.path(random), size: self.size(random) },
             15 => Op::Prune { path: self.path(random) },
             16 => Op::Settle { pick: random.u8(..8) },
-            17 if random.bool() => Op::Blob { size: random.u32(..30_000) },
-            17 => Op::Settle { pick: random.u8(..8) },
+            17 => Op::Blob { size: random.u32(..30_000) },
             _ => Op::Stale { row },
         }
     }

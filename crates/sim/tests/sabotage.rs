@@ -63,8 +63,6 @@ bugs! {
     pending_unbounded: PendingUnbounded,
     watermark: Watermark,
     right_unchecked: RightUnchecked,
-    stale_word: StaleWord,
-    never_compares: NeverCompares,
     blob_unverified: BlobUnverified,
     frontier_first: FrontierFirst,
 }

@@ -21,7 +21,7 @@ const SHRINKING: Duration = Duration::from_secs(60);
 /// Runs one seed, or many.
 pub(crate) fn run(context: &Context, args: &SimArgs) -> Result<(), Failure> {
     if !(2..=MOST_NODES).contains(&args.nodes) {
-        return Err(Failure::usage(&format!("--nodes takes a number from 2 to {MOST_NODES}")));
+        return Err(Failure::usage(format!("--nodes takes a number from 2 to {MOST_NODES}")));
     }
     let options = Options { nodes: args.nodes, faults: args.faults.clone() };
     match args.seed {
@@ -168,5 +168,5 @@ fn fail(
     let names: Vec<&str> = options.faults.iter().map(|kind| kind.name()).collect();
     again.push_str(&format!(" --faults {}", names.join(",")));
     Err(Failure::failed(format!("seed {seed}: {violation}"))
-        .hint(&format!("replay it with '{again} --story'")))
+        .hint(format!("replay it with '{again} --story'")))
 }

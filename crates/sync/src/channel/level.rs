@@ -3,7 +3,6 @@
 
 use super::{Channel, Event, Plan, RECOMPARES, Told};
 use crate::frame::Frame;
-use anabranch_core::sabotage::{self, Bug};
 
 impl Channel {
     /// Whether nothing more is to be sent or applied, as far as is known here.
@@ -49,8 +48,7 @@ impl Channel {
         if both_ways && self.agree() && self.is_equal() {
             self.recompares = 0;
         }
-        let again = self.recompares < RECOMPARES && !sabotage::is(Bug::NeverCompares);
-        if both_ways && self.agree() && !self.is_equal() && again {
+        if both_ways && self.agree() && !self.is_equal() && self.recompares < RECOMPARES {
             self.recompares += 1;
             self.their_level = false;
             self.level_told = None;
