@@ -17,6 +17,12 @@ pub(crate) type BranchNo = u32;
 pub(crate) type StoreNo = u32;
 pub(crate) type GrantNo = u32;
 
+/// The most that a row may state of anything that is counted on. Nothing gets near it, and two of them can be added: what
+/// states more is damaged, and must not become an overflow.
+pub(crate) const MOST: u64 = u64::MAX >> 1;
+/// As [`MOST`], where the number has 32 bits.
+const MOST_32: u64 = (u32::MAX >> 1) as u64;
+
 /// A record that has a key and a table of its own.
 pub(crate) trait Row: Sized {
     const TABLE: Table;
@@ -39,6 +45,15 @@ pub(crate) trait Row: Sized {
         let mut w = Writer::new();
         self.encode(&mut w);
         tx.put(Self::TABLE, key, &w.finish())
+    }
+}
+
+/// A place in a log that an entry can have.
+fn place(r: &mut Reader<'_>) -> Result<Seq, DecodeError> {
+    let at = r.position();
+    match r.number("sequence", MOST)? {
+        0 => Err(DecodeError::Malformed { what: "sequence", at }),
+        seq => Ok(seq),
     }
 }
 
@@ -112,13 +127,18 @@ impl Row for Counters {
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         r.tuple("counters", 7)?;
+        let at = r.position();
+        let next_arrival = r.number("arrival", MOST)?;
+        if next_arrival == 0 {
+            return Err(DecodeError::Malformed { what: "arrival", at });
+        }
         Ok(Self {
-            next_arrival: r.number("arrival", u64::MAX >> 1)?,
-            last: (r.u32("branch")?, r.u64("sequence")?),
-            branches: r.u32("branches")?,
-            stores: r.u32("stores")?,
-            grants: r.u32("grants")?,
-            names: r.u64("names")?,
+            next_arrival,
+            last: (r.u32("branch")?, r.number("sequence", MOST)?),
+            branches: r.number("branches", MOST_32)? as u32,
+            stores: r.number("stores", MOST_32)? as u32,
+            grants: r.number("grants", MOST_32)? as u32,
+            names: r.number("names", MOST)?,
         })
     }
 }
@@ -148,7 +168,7 @@ impl Row for Own {
         let device = NodeId(r.array_of("device")?);
         Ok(Self {
             log: LogId { device, epoch: r.u64("epoch")? },
-            seq: r.u64("sequence")?,
+            seq: r.number("sequence", MOST)?,
             id: EntryId(r.array_of("entry id")?),
             instance: r.array_of("instance")?,
         })
@@ -207,9 +227,13 @@ impl Row for Branch {
         let device = NodeId(r.array_of("device")?);
         let log = LogId { device, epoch: r.u64("epoch")? };
         let (base, base_seq) = (r.u32("base")?, r.u64("base")?);
-        let tip = Tip { seq: r.u64("tip")?, id: EntryId(r.array_of("tip")?) };
-        let (generation, timestamp) = (r.u64("generation")?, Timestamp(r.u64("timestamp")?));
+        let tip = Tip { seq: r.number("tip", MOST)?, id: EntryId(r.array_of("tip")?) };
+        let generation = r.number("generation", MOST)?;
+        let timestamp = Timestamp(r.u64("timestamp")?);
         let head = Tip { seq: r.u64("head")?, id: EntryId(r.array_of("head")?) };
+        if base_seq > tip.seq || head.seq > tip.seq {
+            return Err(DecodeError::Malformed { what: "branch", at: r.position() });
+        }
         Ok(Self {
             log,
             base: base.checked_sub(1).map(|b| (b, base_seq)),
@@ -217,7 +241,7 @@ impl Row for Branch {
             generation,
             timestamp,
             head: (head.seq > 0).then_some(head),
-            unsigned: (r.u32("unsigned")?, r.u32("unsigned")?),
+            unsigned: (r.number("unsigned", MOST_32)? as u32, r.u32("unsigned")?),
         })
     }
 }
@@ -247,9 +271,9 @@ impl Row for HeadRow {
         r.tuple("head", 5)?;
         Ok(Self {
             signature: Signature(r.array_of("signature")?),
-            arrival: r.u64("arrival")?,
+            arrival: r.number("arrival", MOST)?,
             pinned: r.bool("pinned")?,
-            span: (r.u32("span")?, r.u32("span")?),
+            span: (r.number("span", MOST_32)? as u32, r.u32("span")?),
         })
     }
 }
@@ -275,7 +299,8 @@ impl Row for EntryRow {
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let id = EntryId(r.array_of("entry id")?);
-        Ok(Self { id, branch: r.u32("branch")?, seq: r.u64("sequence")?, body: Body::decode(r)? })
+        let (branch, seq) = (r.u32("branch")?, place(r)?);
+        Ok(Self { id, branch, seq, body: Body::decode(r)? })
     }
 }
 
@@ -288,7 +313,7 @@ impl EntryRow {
     /// Only branch and place.
     pub(crate) fn place_of(bytes: &[u8]) -> Result<(BranchNo, Seq), StorageError> {
         let mut r = Reader::new(bytes);
-        let place = r.skip("entry id").and_then(|()| Ok((r.u32("branch")?, r.u64("sequence")?)));
+        let place = r.skip("entry id").and_then(|()| Ok((r.u32("branch")?, place(&mut r)?)));
         place.map_err(|_| corrupt("an entry"))
     }
 }
@@ -321,7 +346,12 @@ impl Row for StoreRow {
         let at = r.position();
         let sum = LtHash::from_bytes(r.bytes("digest state", LtHash::STATE_BYTES)?)
             .ok_or(DecodeError::Malformed { what: "digest state", at })?;
-        Ok(Self { id, sum, live: r.u64("live values")?, needs_newer: r.bool("needs newer")? })
+        Ok(Self {
+            id,
+            sum,
+            live: r.number("live values", MOST)?,
+            needs_newer: r.bool("needs newer")?,
+        })
     }
 }
 
@@ -359,7 +389,7 @@ impl Row for GrantRow {
         r.tuple("grant", 12)?;
         let entry = EntryId(r.array_of("entry id")?);
         let (index, branch) = (r.u32("index")?, r.u32("branch")?);
-        let (seq, generation) = (r.u64("sequence")?, r.u64("generation")?);
+        let (seq, generation) = (place(r)?, r.number("generation", MOST)?);
         let bad = DecodeError::Malformed { what: "grant", at: r.position() };
         let subject = Subject::decode(r)?.ok_or_else(|| bad.clone())?;
         let role = Role::from_number(r.u64("role")?).ok_or(bad)?;

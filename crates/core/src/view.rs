@@ -11,7 +11,7 @@ use crate::lthash::LtHash;
 use crate::names::Names;
 use crate::rows::{
     Branch, BranchNo, Counters, EntryRow, GrantRow, HeadRow, META_COUNTERS, META_DATABASE,
-    META_FRONTIER, META_OWN, Own, Row, StoreRow, branch_key, key32, last4, log_key,
+    META_FRONTIER, META_OWN, MOST, Own, Row, StoreRow, branch_key, key32, last4, log_key,
     split_branch_key,
 };
 use crate::storage::{Order, ReadTx, StorageError, Table};
@@ -122,7 +122,10 @@ impl<'t> View<'t> {
     }
 
     pub(crate) fn branch(&self, branch: BranchNo) -> Result<Branch, StorageError> {
-        Branch::get(self.tx, &key32(branch))?.ok_or_else(|| corrupt("a branch"))
+        let row = Branch::get(self.tx, &key32(branch))?.ok_or_else(|| corrupt("a branch"))?;
+        // What a branch leaves was there before it, so that whoever follows bases comes to an end.
+        let ends = row.base.is_none_or(|(below, _)| below < branch);
+        if ends { Ok(row) } else { Err(corrupt("a branch")) }
     }
 
     /// Branch numbers of `log`, ascending. Nearly always one.
@@ -160,7 +163,8 @@ impl<'t> View<'t> {
         let Some((key, Ok(first))) = found else {
             return Err(corrupt("a segment"));
         };
-        Ok(u64::from_be_bytes(first) + (seq - key?.1))
+        let arrival = u64::from_be_bytes(first).checked_add(seq - key?.1);
+        arrival.filter(|arrival| *arrival <= MOST).ok_or_else(|| corrupt("a segment"))
     }
 
     fn entry_bytes(&self, branch: BranchNo, seq: Seq) -> Result<Vec<u8>, StorageError> {

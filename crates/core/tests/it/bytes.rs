@@ -268,6 +268,60 @@ fn use_all(device: &mut Device) {
     let _ = Replica { database: world.database, ..replica }.admit(&[run.verify().unwrap()]);
 }
 
+/// Rows whose numbers would overflow when something is added to them, or lead round in a circle.
+#[test]
+fn numbers_that_cannot_be_are_damage() {
+    let most = u64::MAX;
+    let counters = |next: u64, branches: u64| {
+        let mut w = Writer::new();
+        w.array(7).u64(next).u64(1).u64(1).u64(branches).u64(1).u64(1).u64(0);
+        (Table::Meta, b"counters".to_vec(), w.finish())
+    };
+    let branch = |base: u64, base_seq: u64, tip: u64, head: u64, unsigned: u64| {
+        let mut w = Writer::new();
+        w.array(12).bytes(&[1; 32]).u64(1).u64(base).u64(base_seq).u64(tip).bytes(&[2; 32]);
+        w.u64(1).u64(1).u64(head).bytes(&[2; 32]).u64(unsigned).u64(0);
+        (Table::Branch, 1_u32.to_be_bytes().to_vec(), w.finish())
+    };
+    let segment = |arrival: u64| {
+        let key = [&1_u32.to_be_bytes()[..], &1_u64.to_be_bytes()].concat();
+        (Table::Segment, key, arrival.to_be_bytes().to_vec())
+    };
+    for (table, key, row) in [
+        counters(0, 1),
+        counters(most, 1),
+        counters(5, u32::MAX.into()),
+        branch(0, 0, most, 1, 0),
+        branch(0, 0, 2, 3, 0),
+        branch(0, 0, 2, 2, u32::MAX.into()),
+        // On itself, on a later one, and on a place above its own tip.
+        branch(2, 1, 3, 3, 0),
+        branch(9, 1, 3, 3, 0),
+        branch(1, 4, 3, 3, 0),
+        segment(most),
+    ] {
+        let mut device = busy();
+        let mut tx = device.replica.storage.write(Durability::Full).unwrap();
+        tx.put(table, &key, &row).unwrap();
+        tx.commit().unwrap();
+        let told = device.replica.view(|v| {
+            let read = || {
+                v.totals()?;
+                v.entries(1, &mut |_, _| Ok(ControlFlow::Continue(())))?;
+                let mut out = Outgoing::new(v, &Frontier::default())?;
+                while out.next(v)?.is_some() {}
+                Ok::<_, Error>(())
+            };
+            read()
+        });
+        assert!(
+            matches!(told, Err(Error::Storage(StorageError::Corrupt(_)))),
+            "{row:02x?} {told:?}"
+        );
+        use_all(&mut device);
+    }
+}
+
 #[test]
 fn members_of_every_length_are_read() {
     let ops = |n: usize| {
