@@ -33,6 +33,7 @@
 mod bulk;
 mod conflict;
 mod database;
+mod depth;
 mod doc;
 mod error;
 mod node;

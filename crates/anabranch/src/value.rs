@@ -2,6 +2,7 @@
 //! cut out of the encoding of the whole, never decoded on the way.
 
 use crate::Error;
+use crate::depth::{self, Bounded};
 use minicbor::data::Type;
 use minicbor::decode::Decoder;
 use minicbor::encode::Encoder;
@@ -28,7 +29,7 @@ impl Raw {
     /// Encodes `value`.
     ///
     /// # Errors
-    /// [`Error::Value`] when serde cannot.
+    /// [`Error::Value`] when serde cannot, or when it is nested too deeply to be read again.
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
         let mut bytes = Vec::new();
         let mut serializer = minicbor_serde::Serializer::new(&mut bytes);
@@ -36,6 +37,7 @@ impl Raw {
         value
             .serialize(serializer.serialize_unit_as_null(true))
             .map_err(|e| value_error("a value cannot be stored", e))?;
+        depth::check(&bytes).map_err(|e| value_error("a value cannot be stored", e))?;
         Ok(Self(bytes))
     }
 
@@ -48,9 +50,9 @@ impl Raw {
     /// Decodes it as a `T`.
     ///
     /// # Errors
-    /// [`Error::Value`] when it is none.
+    /// [`Error::Value`] when it is none, or one that is nested beyond what a stack has room for.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        minicbor_serde::from_slice(&self.0)
+        T::deserialize(Bounded::new(&mut minicbor_serde::Deserializer::new(&self.0)))
             .map_err(|e| value_error("a stored value has another type", e))
     }
 
