@@ -1,11 +1,11 @@
-//! Simulations that are worth optimising for: a slice of fresh seeds, and each bug put in on purpose, which the simulator
+//! Simulations that are worth optimising for: a slice of seeds, and each bug put in on purpose, which the simulator
 //! must find.
 
 use crate::error::Result;
 use crate::process;
 use crate::workspace::Workspace;
 
-/// Fresh seeds, if `ANABRANCH_SIM_SEEDS` says nothing else.
+/// Seeds, if `ANABRANCH_SIM_SEEDS` says nothing else.
 const SEEDS: &str = "150";
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
