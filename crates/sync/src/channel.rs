@@ -54,6 +54,10 @@ pub struct Channel {
     /// A ticket the peer proved to hold.
     pub(crate) ticket: Option<NodeId>,
     peer_may_read: bool,
+    /// The database changed while the peer might not read: somebody else may have brought what makes it a member.
+    rights_stale: bool,
+    /// They are being looked up.
+    looking: bool,
     digest: [u8; 32],
     their_digest: Option<[u8; 32]>,
     started: bool,
@@ -125,6 +129,8 @@ impl Channel {
             theirs: None,
             ticket: None,
             peer_may_read: false,
+            rights_stale: false,
+            looking: false,
             digest: [0; 32],
             their_digest: None,
             started: false,
@@ -348,6 +354,11 @@ impl Channel {
             return;
         }
         match answer {
+            Answer::Open { digest, readable, .. } if self.started => {
+                self.looking = false;
+                self.digest = digest;
+                self.on_readable(readable);
+            }
             Answer::Open { digest, readable, ticket } => self.on_open(digest, readable, ticket),
             Answer::Frontier { frontier, whole } => {
                 self.tell_frontier(&frontier, whole);
@@ -494,6 +505,7 @@ impl Channel {
     /// The database changed here.
     pub(crate) fn committed(&mut self) {
         self.dirty = true;
+        self.rights_stale = !self.peer_may_read;
         self.go_on();
     }
 
@@ -523,6 +535,7 @@ impl Channel {
         if self.closed || !self.started {
             return;
         }
+        self.look_again();
         self.plan_next();
         self.ask_next();
         // By turns, so that neither direction waits for the other to end.
@@ -551,6 +564,13 @@ impl Channel {
                 self.work(Work::PutBlob { hash, bytes });
             }
             None => {}
+        }
+    }
+
+    fn look_again(&mut self) {
+        if !self.looking && std::mem::take(&mut self.rights_stale) && !self.peer_may_read {
+            self.looking = true;
+            self.work(Work::Open);
         }
     }
 

@@ -57,7 +57,7 @@ pub struct Access<'a> {
 /// Something to be done on storage.
 #[derive(Debug)]
 pub enum Work {
-    /// Find out what the peer may have.
+    /// Find out what the peer may have: at the opening, and again when the database changes while it may have nothing.
     Open,
     /// Read the frontier: all of it, or as far as the peer has shown that it knows.
     Frontier {

@@ -13,7 +13,7 @@ impl Channel {
         };
         let parted = !self.peer_may_read || self.forks.is_settled();
         let told = self.told_frontier != Told::Soon;
-        compared && parted && told && self.replan.is_none() && self.is_idle()
+        compared && parted && told && !self.looking && self.replan.is_none() && self.is_idle()
     }
 
     fn is_idle(&self) -> bool {

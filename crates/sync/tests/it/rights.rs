@@ -269,6 +269,23 @@ fn a_device_let_in_elsewhere_gets_what_the_third_node_has_of_its_own() {
 }
 
 #[test]
+fn word_of_a_membership_may_come_from_somebody_else_meanwhile() {
+    for frames in 0..20 {
+        let (mut host, database) = host();
+        let mut third = join(&mut host, 2, database, Role::Write);
+        let member = join(&mut host, 3, database, Role::Write);
+        third.put("news", "of the third");
+        let mut run = Run::cut(&member, &third, database, Direction::BOTH, None, frames);
+        let outcome = sync(&host, &third, database);
+        assert!(outcome.settled, "{outcome:?}");
+        run.sessions[1].committed(database);
+        run.pump();
+        assert!(run.outcome.settled, "after {frames} frames: {:?}", run.outcome);
+        assert_eq!(member.digest(), third.digest(), "after {frames} frames");
+    }
+}
+
+#[test]
 fn a_device_let_in_on_one_branch_of_a_fork_meets_a_node_on_the_other() {
     // The admin's log is forked, and the joiner's grant is on a branch that the third node does not have.
     let (mut host, database) = host();
