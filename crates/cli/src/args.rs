@@ -116,6 +116,9 @@ pub(crate) struct SimArgs {
     /// Print what happens, line by line
     #[arg(long)]
     pub(crate) story: bool,
+    /// Go on after a seed that fails, and list all that did
+    #[arg(long, requires = "seeds", conflicts_with = "story")]
+    pub(crate) go_on: bool,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ mod report;
 mod signals;
 mod units;
 
-use args::Arguments;
+use args::{Arguments, Command};
 use clap::Parser;
 use context::Context;
 use failure::{Failure, Kind};
@@ -26,7 +26,7 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log_to_stderr(arguments.verbose);
+    log_to_stderr(&arguments);
     let output = Output { json: arguments.json, quiet: arguments.quiet };
     match run(arguments, output) {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,8 +49,10 @@ fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 }
 
 /// `ANABRANCH_LOG` takes the directives of tracing-subscriber's `EnvFilter` and wins over `-v`.
-fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
+fn log_to_stderr(arguments: &Arguments) {
+    let level = match arguments.verbose {
+        // What simulated nodes complain of is what is done to them.
+        0 if matches!(arguments.command, Command::Sim(_)) => "error",
         0 => "warn",
         1 => "info",
         2 => "debug",

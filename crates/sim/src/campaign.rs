@@ -1,4 +1,4 @@
-//! Many seeds: on as many threads as there are, each simulation in one, until one fails or all are done.
+//! Many seeds: on as many threads as there are, each simulation in one, until one fails (or not even then) or all are done.
 
 use crate::check::Violation;
 use crate::plan::{FaultKind, Options, Plan};
@@ -23,6 +23,8 @@ pub struct Failure {
 pub struct Summary {
     /// Simulations.
     pub seeds: u64,
+    /// Those that failed.
+    pub failed: u64,
     /// Transactions acknowledged, by simulation.
     pub operations: Vec<u64>,
     /// Faults, by simulation.
@@ -67,46 +69,57 @@ pub fn median(values: &[u64]) -> u64 {
     values.get(values.len() / 2).copied().unwrap_or(0)
 }
 
-/// Simulates `seeds` seeds from `first` on `threads` threads, stopping after the first failure. `progress` is told after
-/// each one.
-pub fn run(
-    first: u64,
-    seeds: u64,
-    options: &Options,
-    threads: usize,
-    progress: &(dyn Fn(&Summary) + Sync),
-) -> (Summary, Option<Failure>) {
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let results = Mutex::new((Summary::default(), None::<Failure>));
-    let begin = Instant::now();
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= seeds {
-                return;
-            }
-            let seed = first.wrapping_add(number);
-            let outcome = simulate(&Plan::generate(seed, options), false);
-            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-            let (summary, failure) = &mut *results;
-            summary.add(&outcome.stats);
-            summary.took = begin.elapsed();
-            if let Some(violation) = outcome.violation {
-                stop.store(true, Ordering::Relaxed);
-                if failure.as_ref().is_none_or(|failure| failure.seed > seed) {
-                    *failure = Some(Failure { seed, violation });
+/// Which seeds, and how.
+#[derive(Debug, Clone)]
+pub struct Campaign {
+    /// The first seed.
+    pub first: u64,
+    /// How many.
+    pub seeds: u64,
+    /// What their plans may contain.
+    pub options: Options,
+    /// Threads; each simulation is in one.
+    pub threads: usize,
+    /// Whether to go on after a failure.
+    pub go_on: bool,
+}
+
+impl Campaign {
+    /// Simulates. `progress` is told after each seed. Failures come back in the order of seeds.
+    pub fn run(&self, progress: &(dyn Fn(&Summary) + Sync)) -> (Summary, Vec<Failure>) {
+        let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let results = Mutex::new((Summary::default(), Vec::new()));
+        let begin = Instant::now();
+        let work = || {
+            while !stop.load(Ordering::Relaxed) {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= self.seeds {
+                    return;
                 }
+                let seed = self.first.wrapping_add(number);
+                let outcome = simulate(&Plan::generate(seed, &self.options), false);
+                let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                let (summary, failures) = &mut *results;
+                summary.add(&outcome.stats);
+                summary.took = begin.elapsed();
+                if let Some(violation) = outcome.violation {
+                    stop.store(!self.go_on, Ordering::Relaxed);
+                    failures.push(Failure { seed, violation });
+                    summary.failed += 1;
+                }
+                progress(summary);
             }
-            progress(summary);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.max(1) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let (mut summary, failure) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    summary.took = begin.elapsed();
-    (summary, failure)
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.threads.max(1) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let (mut summary, mut failures) =
+            results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        summary.took = begin.elapsed();
+        failures.sort_by_key(|failure: &Failure| failure.seed.wrapping_sub(self.first));
+        (summary, failures)
+    }
 }

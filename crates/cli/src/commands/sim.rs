@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table;
 use crate::progress::Meter;
-use anabranch_sim::campaign::{self, Failure as Failed, Summary, median};
+use anabranch_sim::campaign::{Campaign, Failure as Failed, Summary, median};
 use anabranch_sim::plan::{MOST_NODES, Options, Plan};
 use anabranch_sim::shrink::{shrink, story};
 use anabranch_sim::world::simulate;
@@ -75,11 +75,20 @@ fn many(
         let text = format!("{} of {seeds} seeds, {rate:.0} a second", summary.seeds);
         meter.lock().unwrap_or_else(PoisonError::into_inner).set(summary.seeds, Some(seeds), text);
     };
-    let (summary, failure) = campaign::run(first, seeds, options, threads, &progress);
+    let options = options.clone();
+    let campaign = Campaign { first, seeds, options, threads, go_on: args.go_on };
+    let (summary, failures) = campaign.run(&progress);
     drop(meter);
-    match failure {
-        Some(failed) => fail(context, &failed, options, args),
-        None => context.output.answer(&told(first, &summary), &object(first, &summary)),
+    match &failures[..] {
+        [failed, ..] if !args.go_on => fail(context, failed, &campaign.options, args),
+        _ => {
+            let text = told(first, &summary, &failures);
+            context.output.answer(&text, &object(first, &summary, &failures))?;
+            match failures.len() {
+                0 => Ok(()),
+                failed => Err(Failure::failed(format!("{failed} seeds failed"))),
+            }
+        }
     }
 }
 
@@ -89,10 +98,10 @@ fn random_seed() -> Result<u64, Failure> {
     Ok(now.map_or(1, |since| since.as_micros() as u64 % 1_000_000_007))
 }
 
-fn told(first: u64, summary: &Summary) -> String {
+fn told(first: u64, summary: &Summary, failures: &[Failed]) -> String {
     let (seconds, sum) = (summary.took.as_secs_f64(), summary.operations.iter().sum::<u64>());
     let mut rows = vec![
-        vec!["seeds".into(), format!("{} from {first}, all well", summary.seeds)],
+        vec!["seeds".into(), format!("{} from {first}, {}", summary.seeds, how_many(failures))],
         vec![
             "took".into(),
             format!(
@@ -117,10 +126,21 @@ fn told(first: u64, summary: &Summary) -> String {
     }
     rows.push(vec!["entries".into(), summary.entries.to_string()]);
     rows.push(vec!["sessions".into(), format!("{}, {} frames", summary.sessions, summary.frames)]);
+    let failed = failures
+        .iter()
+        .map(|failed| vec![format!("failed {}", failed.seed), failed.violation.to_string()]);
+    rows.extend(failed);
     table(&rows)
 }
 
-fn object(first: u64, summary: &Summary) -> Value {
+fn how_many(failures: &[Failed]) -> String {
+    match failures.len() {
+        0 => "all well".into(),
+        failed => format!("{failed} of them failed"),
+    }
+}
+
+fn object(first: u64, summary: &Summary, failures: &[Failed]) -> Value {
     let kinds: serde_json::Map<String, Value> =
         summary.kinds.iter().map(|(kind, count)| (kind.name().to_owned(), json!(count))).collect();
     json!({
@@ -136,7 +156,12 @@ fn object(first: u64, summary: &Summary) -> Value {
         "entries": summary.entries,
         "sessions": summary.sessions,
         "frames": summary.frames,
+        "failed": failures.iter().map(failed_object).collect::<Vec<Value>>(),
     })
+}
+
+fn failed_object(failed: &Failed) -> Value {
+    json!({ "seed": failed.seed, "why": failed.violation.to_string() })
 }
 
 /// Tells what went wrong as a story that is as short as can be.
