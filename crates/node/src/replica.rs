@@ -51,6 +51,8 @@ pub struct Replica {
     pub(crate) pending: Mutex<Pending>,
     /// Started by the first commit that needs it.
     writer: OnceLock<Writer>,
+    /// What an earlier process left unsigned could not be signed when this was opened.
+    unsigned: bool,
     version: watch::Sender<u64>,
     /// Counts blobs that came and refusals.
     blobs_moved: Mutex<u64>,
@@ -128,9 +130,8 @@ impl Replica {
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
         let committer = Committer { storage, device, durability: options.durability };
         // An earlier process ended between a commit under normal durability and its signature. Reading works without.
-        if unsigned > 0
-            && let Err(e) = committer.sign()
-        {
+        let signed = if unsigned > 0 { committer.sign() } else { Ok(()) };
+        if let Err(e) = &signed {
             tracing::warn!("commits could not be signed for peers yet: {e}");
         }
         Ok(Arc::new_cyclic(|this| Self {
@@ -140,6 +141,7 @@ impl Replica {
             blobs,
             pending: Mutex::new(Pending::new(options.pending_bytes)),
             writer: OnceLock::new(),
+            unsigned: signed.is_err(),
             version: watch::Sender::new(0),
             blobs_moved: Mutex::new(0),
             blob_bell: Condvar::new(),
@@ -208,7 +210,16 @@ impl Replica {
     }
 
     fn writer(&self) -> &Writer {
-        self.writer.get_or_init(|| Writer::start(self.committer.clone(), Weak::clone(&self.this)))
+        self.writer.get_or_init(|| {
+            Writer::start(self.committer.clone(), Weak::clone(&self.this), self.unsigned)
+        })
+    }
+
+    /// Sees to it that what could not be signed when the replica was opened is signed as soon as that can be done.
+    pub(crate) fn sign_left(&self) {
+        if self.unsigned {
+            self.writer();
+        }
     }
 
     /// Commits drafts, each as one entry or, if it comes to nothing, as `None`; durable when it returns. Others that

@@ -24,6 +24,8 @@ pub async fn run(
     let Wire { sender, mut receiver, binding, initiator } = wire;
     let (frames, outbox) = mpsc::unbounded_channel();
     let sending = tokio::spawn(send_all(sender, outbox));
+    let opened = task.openings.iter().map(|opening| &opening.replica);
+    task.served.iter().chain(opened).for_each(|replica| replica.sign_left());
     let drive = Drive::new(task, binding, initiator);
     let result = Runner { drive, frames, progress }.go(&mut receiver, stop).await;
     // What is queued still leaves, the peer's word or ours that it is over among it; a link that is broken already or a

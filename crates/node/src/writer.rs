@@ -7,7 +7,7 @@ use crate::replica::Replica;
 use anabranch_core::author::Draft;
 use anabranch_core::entry::Entry;
 use anabranch_core::storage::{Durability, StorageError};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError, Weak};
 use std::thread::{JoinHandle, current};
 use std::time::{Duration, Instant};
@@ -20,6 +20,9 @@ const UNSIGNED: Duration = Duration::from_millis(20);
 /// How long to wait for another commit before signing: longer than a writer that waits for each commit takes to send the
 /// next, since signing syncs the disk; shorter than a person or a peer notices.
 const IDLE: Duration = Duration::from_micros(500);
+/// How long to wait before signing is tried again after it failed (a full disk, say): at first, and at the most.
+const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
 
 type Reply = Result<Vec<Option<Entry>>, NodeError>;
 
@@ -37,13 +40,14 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(committer: Committer, replica: Weak<Replica>) -> Self {
+    /// `unsigned`: whether an earlier process or attempt left commits that are not signed yet.
+    pub(crate) fn start(committer: Committer, replica: Weak<Replica>, unsigned: bool) -> Self {
         let (jobs, queue) = channel();
         let thread = Thread { committer, replica };
         // Without the thread every commit reports that the database is closed.
         let thread = std::thread::Builder::new()
             .name("anabranch-writer".into())
-            .spawn(move || thread.run(&queue));
+            .spawn(move || thread.run(&queue, unsigned));
         Self { jobs: Mutex::new(Some(jobs)), thread: thread.ok() }
     }
 
@@ -69,22 +73,52 @@ struct Thread {
     replica: Weak<Replica>,
 }
 
+/// When what is committed and not signed yet is to be signed.
+struct Unsigned {
+    /// Since when there has been something, or since when the last attempt failed.
+    since: Instant,
+    /// After how long it is due even if more commits come.
+    due: Duration,
+    /// How long to wait for another commit before that.
+    idle: Duration,
+}
+
+impl Unsigned {
+    fn now() -> Self {
+        Self { since: Instant::now(), due: UNSIGNED, idle: IDLE }
+    }
+
+    /// After an attempt that failed: later each time.
+    fn again(&self) -> Self {
+        let pause = if self.idle == IDLE { AGAIN } else { (self.due * 2).min(AGAIN_AT_MOST) };
+        Self { since: Instant::now(), due: pause, idle: pause }
+    }
+
+    /// How long to wait for another commit.
+    fn patience(&self) -> Duration {
+        self.idle.min(self.due.saturating_sub(self.since.elapsed()))
+    }
+
+    fn is_due(&self) -> bool {
+        self.since.elapsed() >= self.due
+    }
+}
+
 impl Thread {
-    fn run(&self, queue: &Receiver<Job>) {
+    fn run(&self, queue: &Receiver<Job>, unsigned: bool) {
         let normal = self.committer.durability == Durability::Normal;
-        // Since when the oldest unsigned commit is.
-        let mut unsigned: Option<Instant> = None;
+        let mut unsigned = unsigned.then(Unsigned::now);
         loop {
-            let job = match unsigned {
+            let job = match &unsigned {
                 None => queue.recv().ok(),
-                Some(since) => match queue.recv_timeout(patience(since.elapsed())) {
-                    Ok(job) if since.elapsed() < UNSIGNED => Some(job),
+                Some(waits) => match queue.recv_timeout(waits.patience()) {
+                    Ok(job) if !waits.is_due() => Some(job),
                     waiting => {
-                        self.sign();
-                        unsigned = None;
+                        unsigned = if self.sign() { None } else { Some(waits.again()) };
                         match waiting {
                             Ok(job) => Some(job),
-                            Err(_) => queue.recv().ok(),
+                            Err(RecvTimeoutError::Timeout) => continue,
+                            Err(RecvTimeoutError::Disconnected) => None,
                         }
                     }
                 },
@@ -92,7 +126,7 @@ impl Thread {
             let Some(first) = job else { return };
             let wrote = self.commit(gather(first, queue));
             if wrote && normal {
-                unsigned = unsigned.or_else(|| Some(Instant::now()));
+                unsigned = unsigned.or_else(|| Some(Unsigned::now()));
             }
         }
     }
@@ -124,12 +158,16 @@ impl Thread {
         }
     }
 
-    /// What fails here is tried again with the next group, and the entries stay here meanwhile.
-    fn sign(&self) {
+    /// Whether it could be done; the entries stay here meanwhile.
+    fn sign(&self) -> bool {
         match self.committer.sign() {
             Ok(()) => self.announce(),
-            Err(e) => tracing::warn!("commits could not be signed for peers yet: {e}"),
+            Err(e) => {
+                tracing::warn!("commits could not be signed for peers yet: {e}");
+                return false;
+            }
         }
+        true
     }
 
     fn announce(&self) {
@@ -137,11 +175,6 @@ impl Thread {
             replica.changed();
         }
     }
-}
-
-/// How long to wait for another commit when the oldest unsigned one is this old.
-fn patience(age: Duration) -> Duration {
-    IDLE.min(UNSIGNED.saturating_sub(age))
 }
 
 fn gather(first: Job, queue: &Receiver<Job>) -> Vec<Job> {

@@ -7,6 +7,7 @@ use anabranch_core::storage::{Durability, Storage};
 use anabranch_node::{Control, Device, Node, Opening, Replica, ReplicaOptions};
 use anabranch_sync::channel::Direction;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 fn draft(key: &str, value: &[u8]) -> Draft {
@@ -67,6 +68,44 @@ async fn nothing_is_told_that_a_power_loss_could_take() {
         let normal = storage.commits().iter().any(|c| c.durability == Durability::Normal);
         assert_eq!(normal, durability == Durability::Normal, "the setting has an effect");
     }
+}
+
+async fn comes_to_be_signed(replica: &Arc<Replica>) {
+    let signed = async {
+        while replica.read(|v| v.unsigned()).unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), signed).await.unwrap();
+}
+
+/// Nobody writes again, and still peers get to hear of it once there is room on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_signed_is_signed_later() {
+    let (storage, replica) = replica(Durability::Normal, &device(1));
+    storage.full.store(2, Ordering::SeqCst);
+    replica.commit(vec![draft("k", b"v")]).await.unwrap();
+    comes_to_be_signed(&replica).await;
+    assert_eq!(storage.full.load(Ordering::SeqCst), 0);
+}
+
+/// Likewise where it was another process that wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_unsigned_is_signed_once_that_can_be_done() {
+    let node = Node::in_memory().unwrap();
+    let (storage, one) = replica(Durability::Normal, node.device());
+    one.commit_group(&[vec![draft("k", b"v")]]).unwrap();
+    storage.full.store(2, Ordering::SeqCst);
+    let options = ReplicaOptions { durability: Durability::Normal, ..ReplicaOptions::default() };
+    let again = Arc::clone(&storage) as Arc<dyn Storage>;
+    let again = Replica::open(again, None, node.device().clone(), options).unwrap();
+    assert_eq!(again.read(|v| v.unsigned()).unwrap(), 1);
+    let other = Arc::new(Watched::default());
+    Replica::prepare(&*other, one.database()).unwrap();
+    let other = Replica::open(other, None, node.device().clone(), options).unwrap();
+    let opening = Opening { replica: Arc::clone(&again), direction: Direction::BOTH, ticket: None };
+    node.sync_local(opening, other, &Control::default()).await.unwrap();
+    comes_to_be_signed(&again).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use anabranch_core::storage::{
 };
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// One committed transaction.
@@ -18,6 +19,8 @@ pub(crate) struct Commit {
 pub(crate) struct Watched {
     inner: MemoryStorage,
     commits: Arc<Mutex<Vec<Commit>>>,
+    /// How many of the next fully durable transactions find the disk full.
+    pub(crate) full: AtomicU32,
 }
 
 impl Watched {
@@ -73,6 +76,12 @@ impl Storage for Watched {
     }
 
     fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError> {
+        let less = |left: u32| left.checked_sub(1);
+        if durability == Durability::Full
+            && self.full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+        {
+            return Err(StorageError::Full);
+        }
         let inner = self.inner.write(durability)?;
         let tx = Tx { inner, durability, before: [0; 32], commits: Arc::clone(&self.commits) };
         let before = View::new(&tx).frontier_digest()?;
