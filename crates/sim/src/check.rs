@@ -4,7 +4,8 @@
 use crate::node::Node;
 use crate::workload::named_blobs;
 use anabranch_core::blob::ChunkHash;
-use anabranch_core::entry::Entry;
+use anabranch_core::cells::StoreInfo;
+use anabranch_core::entry::{Entry, StoreId};
 use anabranch_core::error::Error;
 use anabranch_core::id::{EntryId, Position};
 use anabranch_core::path::Path;
@@ -13,7 +14,7 @@ use anabranch_core::verify::verify;
 use anabranch_core::view::View;
 use anabranch_reference::{State, fold, judge};
 use anabranch_store::MemoryStorage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -177,8 +178,10 @@ pub fn judge_node(number: usize, node: &Node, forbidden: &[Position]) -> Result<
     let tx = content.read().map_err(|e| broken(number)(e.into()))?;
     let view = View::new(&*tx);
     let list = entries(view).map_err(broken(number))?;
-    if stored(view).map_err(broken(number))? != fold(&list) {
-        return Err(Check::Reference.failed(format!("node {number} holds another state")));
+    let (held, meant) = (stored(view).map_err(broken(number))?, fold(&list));
+    if held != meant {
+        let text = format!("node {number} holds another state: {}", difference(&held, &meant));
+        return Err(Check::Reference.failed(text));
     }
     for position in forbidden {
         if view.holds(position).map_err(|e| broken(number)(e.into()))? {
@@ -187,6 +190,29 @@ pub fn judge_node(number: usize, node: &Node, forbidden: &[Position]) -> Result<
         }
     }
     judge_rights(number, view, &list)
+}
+
+/// Where what is stored first differs from what the entries mean.
+fn difference(held: &State, meant: &State) -> String {
+    let paths: BTreeSet<_> = held.cells.keys().chain(meant.cells.keys()).collect();
+    for cell in paths {
+        let names = |state: &State| {
+            let values = state.cells.get(cell).map_or(&[][..], Vec::as_slice);
+            values.iter().map(|value| (value.name, value.timestamp)).collect::<Vec<_>>()
+        };
+        if held.cells.get(cell) != meant.cells.get(cell) {
+            return format!("{cell:?} is {:?} and should be {:?}", names(held), names(meant));
+        }
+    }
+    format!("stores {:?} and {:?}", held.stores, meant.stores)
+}
+
+/// The stores in which two nodes differ.
+fn differing(a: &Node, b: &Node) -> Result<Vec<StoreId>, StorageError> {
+    let (a, b) = (a.look(|view| view.stores())?, b.look(|view| view.stores())?);
+    let common = |store: &&StoreInfo| a.contains(store) && b.contains(store);
+    let names = a.iter().chain(&b).filter(|store| !common(store)).map(|store| store.id.clone());
+    Ok(BTreeSet::from_iter(names).into_iter().collect())
 }
 
 /// Replays everything into an empty storage and compares.
@@ -232,17 +258,25 @@ pub fn judge_all(nodes: &[Node], forbidden: &[Position]) -> Result<Digests, Viol
         }
     }
     for (number, node) in members() {
+        let unsigned = node.look(|view| view.unsigned()).map_err(|e| broken(number)(e.into()))?;
+        if unsigned > 0 {
+            let text = format!("node {number} told nobody of {unsigned} entries of its own");
+            return Err(Check::Converged.failed(text));
+        }
         let digests = node.look(Digests::of).map_err(|e| broken(number)(e.into()))?;
         let expected = *first.get_or_insert(digests);
         if digests.frontier != expected.frontier {
             return Err(Check::Converged.failed(format!("nodes 0 and {number} hold other entries")));
         }
-        if digests.state != expected.state {
-            return Err(Check::SameState.failed(format!("nodes 0 and {number} differ in state")));
-        }
     }
     for (number, node) in members() {
         judge_node(number, node, forbidden)?;
+        let digests = node.look(Digests::of).map_err(|e| broken(number)(e.into()))?;
+        if first.is_some_and(|first| first.state != digests.state) {
+            let stores = differing(&nodes[0], node).map_err(|e| broken(number)(e.into()))?;
+            let text = format!("nodes 0 and {number} differ in {stores:?}");
+            return Err(Check::SameState.failed(text));
+        }
     }
     // Of equal ones, since each signature is checked anew.
     members().next_back().map_or(Ok(()), |(number, node)| judge_storage(number, node))?;

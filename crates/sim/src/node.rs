@@ -52,11 +52,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts its process.
+    /// Starts its process. Returns whether everything there is signed.
     ///
     /// # Errors
     /// What the replica reports.
-    pub fn start(&mut self) -> Result<(), NodeError> {
+    pub fn start(&mut self) -> Result<bool, NodeError> {
         let storage: Arc<dyn Storage> = self.disk.open();
         let replica = Replica::open(storage, None, self.device.clone(), self.options)?;
         let signed = replica.read(|view| view.unsigned())? == 0;
@@ -67,7 +67,7 @@ impl Node {
         if signed {
             self.mark_safe();
         }
-        Ok(())
+        Ok(signed)
     }
 
     /// Everything acknowledged so far is signed in a synced transaction now.

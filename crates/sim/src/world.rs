@@ -522,7 +522,8 @@ impl<'p> World<'p> {
             }
         }
         node.acknowledged = kept;
-        if let Err(e) = node.start() {
+        let started = node.start();
+        if let Err(e) = &started {
             if node.disk.is_dead() {
                 // The power went once more.
                 node.disk.lose_power(&mut self.random);
@@ -532,7 +533,7 @@ impl<'p> World<'p> {
             let text = format!("node {number} does not start: {e}");
             return Err(Check::Sound.failed(text));
         }
-        if !node.is_full() && node.acknowledged.iter().any(|write| !write.safe) {
+        if let Ok(false) = started {
             node.signing = true;
             let generation = node.generation;
             self.after(SECOND, Event::Sign { node: number, generation });
@@ -577,7 +578,10 @@ impl<'p> World<'p> {
             self.tickets.insert(number, ticket);
         }
         self.nodes.push(copy);
-        self.nodes[number].start().map_err(setup_failed)?;
+        if !self.nodes[number].start().map_err(setup_failed)? {
+            self.nodes[number].signing = true;
+            self.after(SECOND, Event::Sign { node: number, generation: 1 });
+        }
         // It talks to somebody else, so that both grow for a while before anybody sees both.
         let known = |n: &usize| *n != original && !self.nodes[*n].stranger;
         let others: Vec<usize> = (0..number).filter(known).collect();
