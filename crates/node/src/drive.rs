@@ -108,7 +108,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// Does it. Blocking; memory is bounded by the size of a batch.
+    /// Does it, and lets everybody know what that changed: the session may be gone by now. Blocking; memory is bounded by
+    /// the size of a batch.
     #[must_use]
     pub fn perform(self) -> Done {
         let replica = &self.replica;
@@ -122,7 +123,13 @@ impl Job {
             ticket: self.ticket,
             now: replica.device().now(),
         };
-        Done { channel: self.channel, answer: access.perform(self.work) }
+        let answer = access.perform(self.work);
+        match &answer {
+            Answer::Applied { entries: 1.., .. } => replica.changed(),
+            Answer::Stored { hash } => replica.blob_arrived(hash),
+            _ => {}
+        }
+        Done { channel: self.channel, answer }
     }
 }
 
@@ -369,15 +376,11 @@ impl Drive {
             Event::Applied { entries, bytes, .. } => {
                 self.progress.entries_received += entries;
                 self.progress.bytes_received += bytes;
-                if entries > 0 {
-                    replica.changed();
-                }
                 self.attend(channel, &replica);
             }
-            Event::Blob { hash, bytes } => {
+            Event::Blob { bytes, .. } => {
                 self.progress.blobs_received += 1;
                 self.progress.bytes_received += bytes;
-                replica.blob_arrived(&hash);
                 self.attend(channel, &replica);
             }
             Event::NoBlobs(hashes) => {

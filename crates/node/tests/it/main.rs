@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod commits;
+mod drives;
 mod homes;
 mod watched;

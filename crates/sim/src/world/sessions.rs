@@ -169,7 +169,10 @@ impl World<'_> {
                 Act::Send(frame) => self.send(id, side, frame),
                 Act::Work(job) => {
                     let delay = 50 + self.random.u64(..3 * MS);
-                    self.after(delay, Event::Work { conn: id, side, job: Box::new(job) });
+                    let Some(node) = self.conns.get(&id).map(|conn| conn.ends[side].node) else {
+                        continue;
+                    };
+                    self.after(delay, Event::Work { conn: id, side, node, job: Box::new(job) });
                 }
             }
         }
@@ -269,12 +272,15 @@ impl World<'_> {
         self.wake_end(id, to)
     }
 
-    pub(super) fn work(&mut self, id: ConnId, side: Side, job: Job) -> Result<(), Violation> {
-        let Some(conn) = self.conns.get(&id) else { return Ok(()) };
-        let node = conn.ends[side].node;
-        if conn.ends[side].drive.is_none() {
-            return Ok(());
-        }
+    /// Does storage work, which nobody calls off when its session ends meanwhile. Of a process that is gone the disk knows
+    /// nothing any more.
+    pub(super) fn work(
+        &mut self,
+        id: ConnId,
+        side: Side,
+        node: usize,
+        job: Job,
+    ) -> Result<(), Violation> {
         let done = job.perform();
         if !self.nodes[node].disk.is_dead()
             && let Some(drive) = self.drive(id, side)
@@ -473,16 +479,16 @@ impl World<'_> {
 fn describe(bytes: &[u8]) -> String {
     let size = bytes.len();
     match Frame::decode(bytes) {
-        Ok(Frame::Want { hashes, .. }) => format!("a want of {} blobs", hashes.len()),
-        Ok(Frame::NoBlob { hashes, .. }) => format!("word that {} blobs are lacking", hashes.len()),
-        Ok(Frame::Have { hashes, .. }) => format!("word that {} blobs have come", hashes.len()),
+        Ok(Frame::Want { hashes, .. }) => format!("a want of blobs {hashes:?}"),
+        Ok(Frame::NoBlob { hashes, .. }) => format!("word that blobs {hashes:?} are lacking"),
+        Ok(Frame::Have { hashes, .. }) => format!("word that blobs {hashes:?} have come"),
         Ok(Frame::Level { digest, busy, .. }) => {
             let reads = digest.map_or("no digest", |_| "a digest");
             format!("level with {reads}{}", if busy { ", busy" } else { "" })
         }
         Ok(Frame::Tips { tips, .. }) => format!("{} tips", tips.len()),
         Ok(Frame::Batch { .. }) => format!("a batch of {size} bytes"),
-        Ok(Frame::Blob { .. }) => format!("a blob of {size} bytes"),
+        Ok(Frame::Blob { hash, .. }) => format!("blob {hash:?} ({size} bytes)"),
         Ok(Frame::Credit { .. }) => "credit".into(),
         Ok(frame) => {
             let debug = format!("{frame:?}");

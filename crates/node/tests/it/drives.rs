@@ -1,0 +1,113 @@
+//! Sessions driven by hand, so that what usually happens at once can happen in another order.
+
+use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::entry::StoreId;
+use anabranch_core::key::DeviceKey;
+use anabranch_core::path::Path;
+use anabranch_core::storage::Storage;
+use anabranch_node::{Act, Device, Drive, Job, Opening, Replica, ReplicaOptions, Task, Until};
+use anabranch_store::MemoryStorage;
+use anabranch_sync::channel::Direction;
+use std::sync::Arc;
+
+struct Pair {
+    replicas: [Arc<Replica>; 2],
+    drives: [Drive; 2],
+}
+
+fn replica(device: &Device, make: impl FnOnce(&dyn Storage)) -> Arc<Replica> {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    make(&*storage);
+    Replica::open(storage, None, device.clone(), ReplicaOptions::default()).unwrap()
+}
+
+impl Pair {
+    /// Two replicas of one database on one device; the first dials.
+    fn new() -> Self {
+        let device = Device::new(DeviceKey::from_seed(&[1; 32]));
+        let one = replica(&device, |storage| _ = Replica::found(storage, &device).unwrap());
+        let other = replica(&device, |storage| Replica::prepare(storage, one.database()).unwrap());
+        let opening =
+            Opening { replica: Arc::clone(&one), direction: Direction::BOTH, ticket: None };
+        let task = |openings: Vec<Opening>, served: &Arc<Replica>| Task {
+            device: device.clone(),
+            served: vec![Arc::clone(served)],
+            openings,
+            until: Until::Closed,
+        };
+        let drives = [
+            Drive::new(task(vec![opening], &one), [7; 32], true),
+            Drive::new(task(Vec::new(), &other), [7; 32], false),
+        ];
+        Self { replicas: [one, other], drives }
+    }
+
+    /// Goes on until nothing moves, or until the second side is to do work that `held` names, which is returned.
+    fn pump(&mut self, held: &str) -> Option<Job> {
+        loop {
+            let mut moved = false;
+            for side in 0..2 {
+                self.drives[side].look();
+                while let Some(act) = self.drives[side].poll() {
+                    moved = true;
+                    match act {
+                        Act::Send(frame) => self.drives[1 - side].receive(&frame),
+                        Act::Work(job) if side == 1 && format!("{job:?}").contains(held) => {
+                            return Some(job);
+                        }
+                        Act::Work(job) => self.drives[side].answer(job.perform()),
+                    }
+                }
+            }
+            if !moved {
+                return None;
+            }
+        }
+    }
+}
+
+/// The work is done, and nobody is left who would pass on that it was.
+#[test]
+fn entries_that_come_at_the_end_of_a_session_are_told_to_the_others() {
+    let mut pair = Pair::new();
+    let job = pair.pump("Apply").expect("a batch comes");
+    let versions = pair.replicas[1].versions();
+    pair.drives[1].link_ended();
+    drop(job.perform());
+    assert!(versions.has_changed().unwrap());
+    assert_eq!(pair.replicas[1].read(|view| view.totals()).unwrap().entries, 1);
+}
+
+#[test]
+fn a_blob_that_comes_at_the_end_of_a_session_is_told_to_the_others() {
+    let mut pair = Pair::new();
+    assert!(pair.pump("PutBlob").is_none());
+    let blob = b"a blob".to_vec();
+    let hash = ChunkHash::of(&blob);
+    pair.replicas[0].blobs().put(&[(hash, blob)]).unwrap();
+    pair.replicas[1].want([hash]);
+    let job = pair.pump("PutBlob").expect("a blob comes");
+    pair.drives[1].link_ended();
+    drop(job.perform());
+    assert_eq!(pair.replicas[1].lacking(), (0, 0));
+}
+
+/// So that the two above test what they say.
+#[test]
+fn a_session_driven_by_hand_is_a_session() {
+    let mut pair = Pair::new();
+    let write = Write {
+        store: StoreId::table("t"),
+        path: Path::text(["k"]).unwrap(),
+        value: Some(b"v".to_vec()),
+        seen: Seen::AtCommit,
+        below: false,
+        above: false,
+    };
+    let draft = Draft { writes: vec![write], members: Vec::new() };
+    pair.replicas[0].commit_group(&[vec![draft]]).unwrap();
+    assert!(pair.pump("nothing of the kind").is_none());
+    let digest = |replica: &Arc<Replica>| replica.read(|view| view.state_digest()).unwrap();
+    assert_eq!(digest(&pair.replicas[0]), digest(&pair.replicas[1]));
+}
