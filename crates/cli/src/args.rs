@@ -96,6 +96,8 @@ pub(crate) enum Command {
   anabranch sim --seeds 10000
   anabranch sim --seed 42 --story            one, and what happens in it
   anabranch sim --faults power,copy --nodes 5
+  anabranch sim --seeds 10000 --save found.json   keep what fails
+  anabranch sim --plan found.json
 
 Faults: crash (processes die, links break), power (what was not synced is lost), full (disks fill up),
 net (networks part, links lose and alter frames), clock (days off, jumps), copy (state restored from older
@@ -119,6 +121,12 @@ pub(crate) struct SimArgs {
     /// Go on after a seed that fails, and list all that did
     #[arg(long, requires = "seeds", conflicts_with = "story")]
     pub(crate) go_on: bool,
+    /// Simulate what a file says that --save wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "nodes", "faults"])]
+    pub(crate) plan: Option<PathBuf>,
+    /// Write what failed, made as short as possible, to a file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["go_on", "plan"])]
+    pub(crate) save: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ pub mod campaign;
 pub mod check;
 pub mod clock;
 pub mod disk;
+pub mod file;
 pub mod network;
 pub mod node;
 pub mod plan;

@@ -6,6 +6,7 @@ use crate::workload::{Op, Workload};
 use anabranch_core::ops::Role;
 use anabranch_core::storage::Durability;
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -63,7 +64,7 @@ impl FromStr for FaultKind {
 }
 
 /// Something that goes wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
     /// The process dies and is started again after a while.
     Kill {
@@ -166,6 +167,24 @@ impl Fault {
             Self::Rogue { .. } => FaultKind::Rogue,
         }
     }
+
+    /// The nodes it names.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<usize> {
+        match self {
+            Self::Kill { node, .. }
+            | Self::Power { node, .. }
+            | Self::Full { node, .. }
+            | Self::Restore { node, .. }
+            | Self::Clone { node, .. }
+            | Self::Jump { node, .. }
+            | Self::Rogue { node, .. } => vec![*node],
+            Self::Part { side, .. } => side.clone(),
+            Self::Deaf { from, to, .. } => vec![*from, *to],
+            Self::Bad { a, b, .. } => vec![*a, *b],
+            Self::Cut { .. } => Vec::new(),
+        }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -211,7 +230,7 @@ impl fmt::Display for Fault {
 }
 
 /// What a step does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
     /// Several callers of `node` commit at once.
     Write {
@@ -225,7 +244,7 @@ pub enum Act {
 }
 
 /// Something that happens at a time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// When.
     pub at: Time,
@@ -246,23 +265,41 @@ impl fmt::Display for Step {
     }
 }
 
+/// How a role is written in a plan.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Role")]
+enum RoleName {
+    Read,
+    Write,
+    Admin,
+}
+
+/// How a durability is written in a plan.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Durability")]
+enum DurabilityName {
+    Full,
+    Normal,
+}
+
 /// How a node comes into the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entrance {
     /// The first node grants its device a role.
-    Granted(Role),
+    Granted(#[serde(with = "RoleName")] Role),
     /// It redeems a ticket.
-    Ticket(Role),
+    Ticket(#[serde(with = "RoleName")] Role),
     /// It knows the database's name and nothing else.
     Stranger,
 }
 
 /// One node as it begins. The first one founds the database.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setup {
     /// How far its clock is ahead.
     pub skew: i64,
     /// How safe its commits are.
+    #[serde(with = "DurabilityName")]
     pub durability: Durability,
     /// How it comes in.
     pub entrance: Entrance,
@@ -271,7 +308,7 @@ pub struct Setup {
 }
 
 /// Who talks to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
     /// Who dials.
     pub from: usize,
@@ -282,7 +319,7 @@ pub struct Edge {
 }
 
 /// Everything a seed decides before anything runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Decides what is left to chance while it runs.
     pub seed: u64,

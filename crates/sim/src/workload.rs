@@ -9,11 +9,12 @@ use anabranch_core::path::Path;
 use anabranch_core::storage::StorageError;
 use anabranch_core::view::View;
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::ControlFlow;
 
 /// One transaction of one caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Sets columns of a row.
     Row {

@@ -585,7 +585,7 @@ impl<'p> World<'p> {
         // It talks to somebody else, so that both grow for a while before anybody sees both.
         let known = |n: &usize| *n != original && !self.nodes[*n].stranger;
         let others: Vec<usize> = (0..number).filter(known).collect();
-        for _ in 0..2 {
+        for _ in 0..2.min(others.len()) {
             let to = others[self.random.usize(..others.len())];
             self.edges.push(sessions::Line {
                 from: number,

@@ -27,7 +27,7 @@ pub const FRONTIER_TIPS: usize = 200_000;
 const BATCH_LEAST: usize = 64;
 /// Heads of received runs that are noted for the next batch; what is not noted is at worst sent back.
 const HELD: usize = 8_192;
-/// How often two peers that are level but not equal compare anew before they give up.
+/// How often two peers that are level but not equal compare anew, while nothing moves, before they give up.
 const RECOMPARES: u32 = 3;
 
 #[derive(Debug)]
@@ -263,6 +263,10 @@ impl Channel {
                 if let Some(theirs) = self.theirs.as_mut().filter(|_| digest.is_some()) {
                     theirs.you_may_read = true;
                 }
+                // What moves is worth comparing again.
+                if digest != self.their_digest {
+                    self.recompares = 0;
+                }
                 self.their_digest = digest;
                 self.their_level = true;
                 self.their_busy = busy;
@@ -391,6 +395,9 @@ impl Channel {
                 self.on_readable(readable);
                 let bytes = self.acknowledge();
                 self.event(Event::Applied { entries, bytes, changes });
+                if entries > 0 {
+                    self.recompares = 0;
+                }
                 let lost = waiting && self.incoming.is_empty();
                 if lost && self.recompares < RECOMPARES {
                     self.recompares += 1;

@@ -6,11 +6,13 @@ use crate::failure::Failure;
 use crate::output::table;
 use crate::progress::Meter;
 use anabranch_sim::campaign::{Campaign, Failure as Failed, Summary, median};
+use anabranch_sim::file;
 use anabranch_sim::plan::{MOST_NODES, Options, Plan};
 use anabranch_sim::shrink::{shrink, story};
-use anabranch_sim::world::simulate;
+use anabranch_sim::world::{Outcome, simulate};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -24,6 +26,9 @@ pub(crate) fn run(context: &Context, args: &SimArgs) -> Result<(), Failure> {
         return Err(Failure::usage(format!("--nodes takes a number from 2 to {MOST_NODES}")));
     }
     let options = Options { nodes: args.nodes, faults: args.faults.clone() };
+    if let Some(path) = &args.plan {
+        return replay(context, path, args);
+    }
     match args.seed {
         Some(seed) if args.seeds.is_none() => one(context, seed, &options, args),
         first => many(context, first, args.seeds.unwrap_or(100), &options, args),
@@ -32,16 +37,42 @@ pub(crate) fn run(context: &Context, args: &SimArgs) -> Result<(), Failure> {
 
 fn one(context: &Context, seed: u64, options: &Options, args: &SimArgs) -> Result<(), Failure> {
     let plan = Plan::generate(seed, options);
-    let told = args.story && !context.output.json;
-    let outcome = simulate(&plan, told);
+    let outcome = simulate(&plan, args.story && !context.output.json);
     if let Some(violation) = &outcome.violation {
         let failed = Failed { seed, violation: violation.clone() };
         return fail(context, &failed, options, args);
     }
+    went_well(context, &plan, &outcome, args)
+}
+
+/// Plays what a file says.
+fn replay(context: &Context, path: &Path, args: &SimArgs) -> Result<(), Failure> {
+    let unread = |e: &dyn std::error::Error| {
+        Failure::failed(format!("the plan {} cannot be read", path.display())).because(e)
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| unread(&e))?;
+    let plan = file::read(&text).map_err(|e| unread(&e))?;
+    let outcome = simulate(&plan, args.story && !context.output.json);
+    let Some(violation) = &outcome.violation else {
+        return went_well(context, &plan, &outcome, args);
+    };
+    if !context.output.json {
+        tell_failure(context, &plan, &outcome)?;
+    }
+    Err(Failure::failed(format!("{}: {violation}", path.display())))
+}
+
+fn went_well(
+    context: &Context,
+    plan: &Plan,
+    outcome: &Outcome,
+    args: &SimArgs,
+) -> Result<(), Failure> {
     let trace = HEXLOWER.encode(&outcome.trace);
     let mut text =
-        if told { format!("{}\n{}", story(&plan), outcome.story) } else { String::new() };
-    let (stats, faults) = (&outcome.stats, outcome.stats.faults.values().sum::<u64>());
+        if args.story { format!("{}\n{}", story(plan), outcome.story) } else { String::new() };
+    let (seed, stats) = (plan.seed, &outcome.stats);
+    let faults = stats.faults.values().sum::<u64>();
     text.push_str(&format!(
         "seed {seed}: {} nodes, {} operations, {faults} faults, {} entries in {:.0} simulated seconds; all equal\ntrace {trace}",
         stats.nodes,
@@ -172,26 +203,33 @@ fn fail(
     args: &SimArgs,
 ) -> Result<(), Failure> {
     let Failed { seed, violation } = failed;
-    let plan = Plan::generate(*seed, options);
-    let mut lines = context.output.lines();
-    if !context.output.json {
-        context
-            .output
-            .note(&format!("seed {seed} failed ({violation}); looking for the shortest way to it"));
-        let small = shrink(&plan, violation.check, SHRINKING);
-        let outcome = simulate(&small, args.story);
-        lines.text(story(&small).trim_end())?;
-        if args.story {
-            lines.text(outcome.story.trim_end())?;
+    let note = format!("seed {seed} failed ({violation}); looking for the shortest way to it");
+    if !context.output.json || args.save.is_some() {
+        context.output.note(&note);
+        let small = shrink(&Plan::generate(*seed, options), violation.check, SHRINKING);
+        if let Some(path) = &args.save {
+            std::fs::write(path, file::write(&small)?)?;
         }
-        if let Some(last) = outcome.violation {
-            lines.text(&format!("and then: {last}"))?;
+        if !context.output.json {
+            tell_failure(context, &small, &simulate(&small, args.story))?;
         }
-        lines.end()?;
     }
     let mut again = format!("anabranch sim --seed {seed} --nodes {}", options.nodes);
     let names: Vec<&str> = options.faults.iter().map(|kind| kind.name()).collect();
     again.push_str(&format!(" --faults {}", names.join(",")));
     Err(Failure::failed(format!("seed {seed}: {violation}"))
         .hint(format!("replay it with '{again} --story'")))
+}
+
+/// The plan as a story, what happened if that was asked for, and how it ended.
+fn tell_failure(context: &Context, plan: &Plan, outcome: &Outcome) -> Result<(), Failure> {
+    let mut lines = context.output.lines();
+    lines.text(story(plan).trim_end())?;
+    if !outcome.story.is_empty() {
+        lines.text(outcome.story.trim_end())?;
+    }
+    if let Some(last) = &outcome.violation {
+        lines.text(&format!("and then: {last}"))?;
+    }
+    lines.end()
 }

@@ -11,5 +11,6 @@ mod help;
 mod import;
 mod kill;
 mod sharing;
+mod sim;
 mod ssh;
 mod world;
