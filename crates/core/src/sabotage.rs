@@ -44,6 +44,12 @@ pub enum Bug {
     Watermark,
     /// Everybody may read.
     RightUnchecked,
+    /// What a peer said of where it stands is believed although it had not answered about a fork.
+    StaleWord,
+    /// A peer's right to read is looked up once.
+    RightStale,
+    /// What a session brings is told to no other session.
+    WorkUntold,
     /// A blob is stored under whatever name it came with.
     BlobUnverified,
     /// The tables are committed one after the other, entries last.
@@ -52,7 +58,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -73,6 +79,9 @@ impl Bug {
         Self::PendingUnbounded,
         Self::Watermark,
         Self::RightUnchecked,
+        Self::StaleWord,
+        Self::RightStale,
+        Self::WorkUntold,
         Self::BlobUnverified,
         Self::FrontierFirst,
     ];

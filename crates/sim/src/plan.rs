@@ -316,6 +316,9 @@ pub struct Edge {
     pub to: usize,
     /// How long after a sync the next one begins; `None`: they stay connected.
     pub every: Option<Time>,
+    /// Whether many syncs only push or only pull.
+    #[serde(default)]
+    pub one_way: bool,
 }
 
 /// Everything a seed decides before anything runs.
@@ -431,8 +434,9 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
     let mut edges = Vec::new();
     let mut add = |random: &mut Rng, a: usize, b: usize, joins: bool| {
         let every = (random.u32(..4) < live).then(|| random.u64(1..15) * SECOND);
+        let one_way = every.is_some() && random.u32(..3) == 0;
         let (from, to) = if joins || random.bool() { (a, b) } else { (b, a) };
-        edges.push(Edge { from, to, every });
+        edges.push(Edge { from, to, every, one_way });
     };
     for node in 1..count {
         let mut other = match shape {
@@ -458,7 +462,7 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
 
 fn writes(random: &mut Rng, count: usize, span: Time) -> Vec<Step> {
     let load = Workload::choose(random);
-    let total = random.usize(150..450);
+    let total = random.usize(170..480);
     let mut steps = Vec::new();
     let mut number = 0;
     while number < total {

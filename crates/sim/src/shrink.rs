@@ -66,6 +66,9 @@ pub fn story(plan: &Plan) -> String {
     }
     for (number, edge) in plan.edges.iter().enumerate() {
         let how = match edge.every {
+            Some(every) if edge.one_way => {
+                format!("every {:.1} s, often to push or to pull only", every as f64 / 1e6)
+            }
             Some(every) => format!("every {:.1} s", every as f64 / 1e6),
             None => "and stays connected".into(),
         };

@@ -482,7 +482,7 @@ impl<'p> World<'p> {
             }
         }
         for line in &mut self.edges {
-            line.every = None;
+            (line.every, line.one_way) = (None, false);
         }
         bad.into_iter().try_for_each(|conn| self.cut(conn))
     }
@@ -591,6 +591,7 @@ impl<'p> World<'p> {
                 from: number,
                 to,
                 every: None,
+                one_way: false,
                 conn: None,
                 wait: SECOND,
             });

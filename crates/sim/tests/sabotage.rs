@@ -63,6 +63,9 @@ bugs! {
     pending_unbounded: PendingUnbounded,
     watermark: Watermark,
     right_unchecked: RightUnchecked,
+    stale_word: StaleWord,
+    right_stale: RightStale,
+    work_untold: WorkUntold,
     blob_unverified: BlobUnverified,
     frontier_first: FrontierFirst,
 }

@@ -17,6 +17,7 @@ use anabranch_core::codec::keyed_hash;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position};
 use anabranch_core::outgoing::Outgoing;
+use anabranch_core::sabotage::{self, Bug};
 use std::collections::VecDeque;
 
 /// Bytes of data that may be under way in one direction of one channel. Part of the protocol.
@@ -242,6 +243,8 @@ impl Channel {
             Frame::Tips { tips, last, .. } => self.on_tips(tips, last),
             Frame::Fork { samples, .. } => self.on_fork(samples),
             Frame::ForkPoint { log, held, .. } => {
+                // What the peer said of where it stands it said before it knew of our branch, and it will say so anew.
+                self.their_level &= sabotage::is(Bug::StaleWord);
                 for held in self.forks.answered(log, held).into_iter().flatten() {
                     self.parted.push((log, held));
                     self.dirty = true;
@@ -332,7 +335,11 @@ impl Channel {
         match samples.first() {
             Some(first) if samples.iter().all(|p| p.log == first.log) => {
                 match self.forks.asked(&first.log) {
-                    Some(show) => self.work(Work::Fork { samples, show }),
+                    Some(show) => {
+                        // The peer waits for word of what comes of it.
+                        self.level_told = None;
+                        self.work(Work::Fork { samples, show });
+                    }
                     None => {
                         self.refuse(Code::Limit, "too many branches of logs were shown at once")
                     }
@@ -512,7 +519,7 @@ impl Channel {
     /// The database changed here.
     pub(crate) fn committed(&mut self) {
         self.dirty = true;
-        self.rights_stale = !self.peer_may_read;
+        self.rights_stale = !self.peer_may_read && !sabotage::is(Bug::RightStale);
         self.go_on();
     }
 

@@ -97,4 +97,9 @@ impl Forks {
     pub(crate) fn is_settled(&self) -> bool {
         self.questions.is_empty()
     }
+
+    /// Whether the peer waits for an answer. What it asked may show that there is more to send.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.answering > 0
+    }
 }

@@ -30,6 +30,7 @@ pub(super) struct Line {
     pub(super) from: usize,
     pub(super) to: usize,
     pub(super) every: Option<Time>,
+    pub(super) one_way: bool,
     pub(super) conn: Option<ConnId>,
     /// Before the next attempt.
     pub(super) wait: Time,
@@ -37,7 +38,8 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(edge: &Edge) -> Self {
-        Self { from: edge.from, to: edge.to, every: edge.every, conn: None, wait: SECOND }
+        let Edge { from, to, every, one_way } = *edge;
+        Self { from, to, every, one_way, conn: None, wait: SECOND }
     }
 }
 
@@ -74,7 +76,7 @@ pub(super) struct Conn {
     ends: [End; 2],
     /// Whether anything was lost or altered on it.
     spoiled: bool,
-    /// What each side held when it began and the other may have.
+    /// How many entries each side held when it began that the other may have and is to get.
     held: [u64; 2],
     until: Until,
 }
@@ -93,7 +95,7 @@ impl Conn {
 
 impl World<'_> {
     pub(super) fn dial(&mut self, number: usize) -> Result<(), Violation> {
-        let Line { from, to, every, conn, wait } = self.edges[number];
+        let Line { from, to, every, one_way, conn, wait } = self.edges[number];
         // Strangers try for ever, and nobody waits for them.
         if conn.is_some() || (self.healed && self.nodes[from].stranger) {
             return Ok(());
@@ -108,7 +110,11 @@ impl World<'_> {
         let until = if every.is_some() { Until::Settled } else { Until::Closed };
         let ticket = self.tickets.get(&from).filter(|_| self.nodes[from].joining).cloned();
         let redeems = ticket.is_some().then(|| here.hold());
-        let opening = Opening { replica: Arc::clone(&here), direction: Direction::BOTH, ticket };
+        let direction = match one_way && ticket.is_none() {
+            true => *self.choose(&[Direction::BOTH, Direction::PUSH, Direction::PULL]),
+            false => Direction::BOTH,
+        };
+        let opening = Opening { replica: Arc::clone(&here), direction, ticket };
         let dialling = Task {
             device: self.nodes[from].device.clone(),
             served: vec![here],
@@ -128,7 +134,10 @@ impl World<'_> {
                 End::new(to, Drive::new(answering, binding, false)),
             ],
             spoiled: false,
-            held: [self.due(from, to), self.due(to, from)],
+            held: [
+                if direction.send { self.due(from, to) } else { 0 },
+                if direction.receive { self.due(to, from) } else { 0 },
+            ],
             until,
         };
         let mut conn = conn;
@@ -140,6 +149,10 @@ impl World<'_> {
         self.edges[number].conn = Some(id);
         self.pump(id, 0)?;
         self.pump(id, 1)
+    }
+
+    fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.random.usize(..from.len())]
     }
 
     /// How many entries `from` holds now, if `to` can show that it may have them.
@@ -377,7 +390,7 @@ impl World<'_> {
         }
     }
 
-    /// What either side held when it began is on both now.
+    /// What either side held when it began is on the side now to which it was to go.
     fn judge_settled(&self, id: ConnId) -> Result<(), Violation> {
         let Some(conn) = self.conns.get(&id).filter(|conn| !conn.spoiled) else { return Ok(()) };
         let [a, b] = conn.nodes();
@@ -386,7 +399,7 @@ impl World<'_> {
             let told = self.nodes[from].options.durability == Durability::Full;
             if let Some(position) = self.first_lacking(from, to, count).filter(|_| told) {
                 let text = format!(
-                    "nodes {a} and {b} said that they are equal, and node {to} lacks {position:?}"
+                    "nodes {a} and {b} said that all is done, and node {to} lacks {position:?}"
                 );
                 return Err(Check::Settled.failed(text));
             }

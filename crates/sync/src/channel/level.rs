@@ -11,7 +11,8 @@ impl Channel {
             Plan::Here(_) => !self.dirty || !self.sends(),
             Plan::None | Plan::Away => false,
         };
-        let parted = !self.peer_may_read || self.forks.is_settled();
+        let asked = self.peer_may_read && !self.forks.is_settled();
+        let parted = !asked && !self.forks.is_answering();
         let told = self.told_frontier != Told::Soon;
         compared && parted && told && !self.looking && self.replan.is_none() && self.is_idle()
     }

@@ -1,7 +1,7 @@
 //! How a channel begins: each side says what it wants and whether it lets the other read, and who may not read is told
 //! why. Then both compare.
 
-use super::{Channel, Event, Plan, blinded_name};
+use super::{Channel, Direction, Event, Plan, blinded_name};
 use crate::frame::{Code, Frame, Terms};
 use crate::work::Work;
 use anabranch_core::membership::TicketState;
@@ -64,6 +64,10 @@ impl Channel {
     fn start(&mut self) {
         self.started = true;
         let readable = self.theirs.is_some_and(|t| t.you_may_read);
+        if self.opener && self.mine == Direction::PULL && !readable {
+            let text = "the other side does not know this device as a member yet; sync with it both ways once";
+            return self.refuse(Code::NotServed, text);
+        }
         self.event(Event::Opened { readable });
         if self.peer_may_read && self.their_digest == Some(self.blind(self.digest)) {
             self.plan = Plan::Away;

@@ -1,9 +1,10 @@
 //! Forked logs: both sides get each other's branches, and little that they have.
 
-use crate::harness::{Node, join, sync};
+use crate::harness::{Node, Run, join, sync};
 use crate::rogue::{OPEN, Rogue};
 use anabranch_core::id::{DatabaseId, EntryId, LogId, Position};
 use anabranch_core::ops::Role;
+use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::{Code, Frame};
 
 /// Writes many entries in one transaction.
@@ -52,6 +53,22 @@ fn deep_forks_cost_little_more_than_what_differs() {
         let duplicates = meet(&a, &b, database);
         let differs = (first + second) as u64;
         assert!(duplicates <= differs, "{common} {first} {second}: {duplicates} sent for nothing");
+    }
+}
+
+#[test]
+fn one_way_is_done_when_the_other_branch_is_there() {
+    for (hears_first, here, there) in [(0, 40, 10), (1, 40, 10), (0, 10, 40), (1, 10, 40)] {
+        let one_way = |direction| {
+            let (_, a, b, database) = forked(20, here, there);
+            let mut run = Run::cut(&a, &b, database, direction, None, 0);
+            run.hears_first = hears_first;
+            run.pump();
+            assert_eq!(run.outcome.done, Some(a.frontier()), "it left before everything had come");
+            run.outcome.new
+        };
+        assert_eq!(one_way(Direction::PULL), [there as u64, 0]);
+        assert_eq!(one_way(Direction::PUSH), [0, here as u64]);
     }
 }
 

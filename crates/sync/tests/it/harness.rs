@@ -192,6 +192,8 @@ pub(crate) struct Outcome {
     pub(crate) new: [u64; 2],
     pub(crate) closed: Vec<(usize, Code, String)>,
     pub(crate) settled: bool,
+    /// The frontier of the first side when it first thought that all is done, as which it could leave.
+    pub(crate) done: Option<[u8; 32]>,
     pub(crate) largest: usize,
     /// Blobs that were stored, and those that were not to be had.
     pub(crate) blobs: u64,
@@ -205,6 +207,8 @@ pub(crate) struct Run<'a> {
     pub(crate) nodes: [&'a Node; 2],
     pub(crate) sessions: [Session; 2],
     wires: [VecDeque<Vec<u8>>; 2],
+    /// Which side hears first where frames are under way both ways.
+    pub(crate) hears_first: usize,
     pub(crate) outcome: Outcome,
     /// What the first side does once it is greeted.
     opening: Option<(Direction, Option<DeviceKey>)>,
@@ -245,6 +249,7 @@ impl<'a> Run<'a> {
             nodes: [a, b],
             sessions: [session(a, true), session(b, false)],
             wires: Default::default(),
+            hears_first: 0,
             outcome: Outcome::default(),
             opening: Some((direction, ticket.cloned())),
         };
@@ -265,7 +270,11 @@ impl<'a> Run<'a> {
                     self.output(side, output);
                 }
             }
-            let Some(side) = (0..2).find(|&s| !self.wires[s].is_empty()) else { break };
+            if self.outcome.done.is_none() && self.is_settled() {
+                self.outcome.done = Some(self.nodes[0].frontier());
+            }
+            let order = [self.hears_first, 1 - self.hears_first];
+            let Some(side) = order.into_iter().find(|&s| !self.wires[s].is_empty()) else { break };
             if frames == 0 {
                 return;
             }
@@ -274,8 +283,11 @@ impl<'a> Run<'a> {
                 self.sessions[side].receive(&bytes);
             }
         }
-        self.outcome.settled =
-            self.sessions[0].channel(0).is_some_and(anabranch_sync::channel::Channel::is_settled);
+        self.outcome.settled = self.is_settled();
+    }
+
+    fn is_settled(&self) -> bool {
+        self.sessions[0].channel(0).is_some_and(anabranch_sync::channel::Channel::is_settled)
     }
 
     fn output(&mut self, side: usize, output: Output) {

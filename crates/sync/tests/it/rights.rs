@@ -324,6 +324,21 @@ fn a_joiner_redeems_on_the_session_it_came_by() {
 }
 
 #[test]
+fn pulling_from_who_does_not_know_us_yet_is_no_success() {
+    let (mut host, database) = host();
+    let mut third = join(&mut host, 2, database, Role::Write);
+    third.put("news", "of the third");
+    let member = join(&mut host, 3, database, Role::Write);
+    let outcome = Run::new(&member, &third, database, Direction::PULL, None).outcome;
+    let [(0, Code::NotServed, text)] = &outcome.closed[..] else { panic!("{outcome:?}") };
+    assert!(text.contains("both ways"), "{text}");
+    assert_eq!(outcome.done, None);
+    assert!(sync(&member, &third, database).settled);
+    let outcome = Run::new(&member, &third, database, Direction::PULL, None).outcome;
+    assert!(outcome.settled, "{outcome:?}");
+}
+
+#[test]
 fn pushing_and_pulling_go_one_way() {
     let (mut host, database) = host();
     let mut other = join(&mut host, 2, database, Role::Write);
