@@ -11,7 +11,7 @@ mod folders;
 mod kill;
 mod million;
 mod proxy;
-mod random;
+
 pub(crate) mod readme;
 mod tree;
 

@@ -1,14 +1,17 @@
 //! `cargo xtask`: what a developer and the CI run, written once and in Rust, so that both run the same.
 //!
-//! This file turns arguments into a task. The tasks are in the modules `test`, `ci` and `accept`; nothing here
+//! This file turns arguments into a task. The tasks are in the modules `test`, `ci`, `accept` and `mutants`; nothing here
 //! is linked into what users get.
 
 mod accept;
 mod ci;
 mod error;
+mod mutants;
 mod packages;
 mod process;
+mod random;
 mod test;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;
@@ -22,6 +25,7 @@ usage: cargo xtask <task>
   test              install what the tests need, then run all of them; a skipped test is a failure
   ci [STEP...]      all checks of a change, or only the named ones
   accept [NAME...]  long acceptance programs; without a name, list them
+  mutants [N]       N changes to core and sync that nobody picked (40); what notices them
 ";
 
 fn main() -> ExitCode {
@@ -47,6 +51,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "test" if rest.is_empty() => test::run(&Workspace::find()?),
         "ci" => ci::run(rest),
         "accept" => accept::run(rest),
+        "mutants" if rest.len() <= 1 => mutants::run(rest.first().map_or("40", String::as_str)),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");
             Ok(())

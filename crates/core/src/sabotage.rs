@@ -46,8 +46,6 @@ pub enum Bug {
     RightUnchecked,
     /// What a peer said of where it stands is believed although it had not answered about a fork.
     StaleWord,
-    /// A peer's right to read is looked up once.
-    RightStale,
     /// What a session brings is told to no other session.
     WorkUntold,
     /// A blob is stored under whatever name it came with.
@@ -58,7 +56,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 24] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -80,7 +78,6 @@ impl Bug {
         Self::Watermark,
         Self::RightUnchecked,
         Self::StaleWord,
-        Self::RightStale,
         Self::WorkUntold,
         Self::BlobUnverified,
         Self::FrontierFirst,

@@ -305,6 +305,9 @@ pub struct Setup {
     pub entrance: Entrance,
     /// Bytes of early runs it keeps.
     pub pending: usize,
+    /// When it dials for the first time.
+    #[serde(default)]
+    pub arrives: Time,
 }
 
 /// Who talks to whom.
@@ -359,12 +362,12 @@ impl Plan {
     pub fn generate(seed: u64, options: &Options) -> Self {
         let mut random = Rng::with_seed(seed);
         let count = count(&mut random, options.nodes);
-        let nodes: Vec<Setup> = (0..count).map(|n| setup(&mut random, n, options)).collect();
+        let span = random.u64(20..120) * SECOND;
+        let nodes: Vec<Setup> = (0..count).map(|n| setup(&mut random, n, span, options)).collect();
         let edges = edges(&mut random, &nodes);
         let net = options.faults.contains(&FaultKind::Net);
         let latency = *choose(&mut random, &[200, 2 * MS, 20 * MS, 200 * MS]);
         let loss = if net { *choose(&mut random, &[0, 0, 5, 50]) } else { 0 };
-        let span = random.u64(20..120) * SECOND;
         let mut steps = writes(&mut random, count, span);
         steps.extend(faults(&mut random, count, edges.len(), span, &options.faults));
         steps.sort_by_key(|step| step.at);
@@ -405,7 +408,7 @@ fn count(random: &mut Rng, most: usize) -> usize {
     random.usize(2..=most.min(limit))
 }
 
-fn setup(random: &mut Rng, node: usize, options: &Options) -> Setup {
+fn setup(random: &mut Rng, node: usize, span: Time, options: &Options) -> Setup {
     let skewed = options.faults.contains(&FaultKind::Clock) && random.u32(..3) == 0;
     let days = (5 * DAY).cast_signed();
     let role = match random.u32(..8) {
@@ -413,16 +416,19 @@ fn setup(random: &mut Rng, node: usize, options: &Options) -> Setup {
         1 => Role::Admin,
         _ => Role::Write,
     };
+    let entrance = match random.u32(..3) {
+        _ if node == 0 => Entrance::Granted(Role::Admin),
+        _ if node > 2 && random.u32(..20) == 0 => Entrance::Stranger,
+        0 => Entrance::Ticket(role),
+        _ => Entrance::Granted(role),
+    };
+    let late = matches!(entrance, Entrance::Ticket(_)) && random.bool();
     Setup {
         skew: if skewed { random.i64(-days..days) } else { random.i64(-50_000..50_000) },
         durability: if random.u32(..3) == 0 { Durability::Normal } else { Durability::Full },
-        entrance: match random.u32(..3) {
-            _ if node == 0 => Entrance::Granted(Role::Admin),
-            _ if node > 2 && random.u32(..20) == 0 => Entrance::Stranger,
-            0 => Entrance::Ticket(role),
-            _ => Entrance::Granted(role),
-        },
+        entrance,
         pending: *choose(random, &[4 * 1024 * 1024, 64 * 1024, 2 * 1024]),
+        arrives: if late { random.u64(..span) } else { 0 },
     }
 }
 
@@ -431,10 +437,11 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
     let count = nodes.len();
     let shape = random.u32(..4);
     let live = random.u32(..4);
+    let one_way = *choose(random, &[0, 0, 1, 4]);
     let mut edges = Vec::new();
     let mut add = |random: &mut Rng, a: usize, b: usize, joins: bool| {
         let every = (random.u32(..4) < live).then(|| random.u64(1..15) * SECOND);
-        let one_way = every.is_some() && random.u32(..3) == 0;
+        let one_way = every.is_some() && random.u32(..4) < one_way;
         let (from, to) = if joins || random.bool() { (a, b) } else { (b, a) };
         edges.push(Edge { from, to, every, one_way });
     };

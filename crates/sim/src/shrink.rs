@@ -60,8 +60,14 @@ pub fn story(plan: &Plan) -> String {
         let skew = node.skew as f64 / 1e6;
         let _ = writeln!(
             text,
-            "node {number}: {:?}, {:?}, clock {skew:+.1} s, keeps {} bytes of early runs",
-            node.entrance, node.durability, node.pending
+            "node {number}: {:?}, {:?}, clock {skew:+.1} s, keeps {} bytes of early runs{}",
+            node.entrance,
+            node.durability,
+            node.pending,
+            match node.arrives {
+                0 => String::new(),
+                at => format!(", dials from {:.1} s on", at as f64 / 1e6),
+            }
         );
     }
     for (number, edge) in plan.edges.iter().enumerate() {

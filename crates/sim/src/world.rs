@@ -10,7 +10,7 @@ use crate::clock::{Clock, MS, SECOND, Surroundings, Time};
 use crate::disk::Disk;
 use crate::network::Network;
 use crate::node::{Acknowledged, Node};
-use crate::plan::{Act, Entrance, Fault, FaultKind, Plan, Setup};
+use crate::plan::{Act, Edge, Entrance, Fault, FaultKind, Plan, Setup};
 use crate::trace::Trace;
 use crate::workload::{Memory, Op, named_blobs};
 use anabranch_core::author::Draft;
@@ -190,7 +190,8 @@ impl<'p> World<'p> {
         };
         for edge in 0..world.edges.len() {
             let after = world.random.u64(..SECOND);
-            world.after(after, Event::Dial(edge));
+            let Edge { from, .. } = plan.edges[edge];
+            world.at(plan.nodes[from].arrives + after, Event::Dial(edge));
         }
         for (number, step) in plan.steps.iter().enumerate() {
             world.at(step.at, Event::Step(number));

@@ -64,7 +64,6 @@ bugs! {
     watermark: Watermark,
     right_unchecked: RightUnchecked,
     stale_word: StaleWord,
-    right_stale: RightStale,
     work_untold: WorkUntold,
     blob_unverified: BlobUnverified,
     frontier_first: FrontierFirst,

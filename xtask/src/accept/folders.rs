@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::device::{Device, Lab, Running, bytes, check, since};
 use super::proxy::Proxy;
-use super::random::Random;
 use super::tree;
 use crate::error::{Error, Result};
+use crate::random::Random;
 use crate::workspace::Workspace;
 
 /// What a sync that moves nothing may send, both ways together.

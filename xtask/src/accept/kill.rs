@@ -9,8 +9,8 @@ use super::databases::{DATABASE, import, same};
 use super::device::{Device, Lab, Running, bytes, check, since};
 use super::dpkg;
 use super::proxy::Proxy;
-use super::random::Random;
 use crate::error::{Error, Result};
+use crate::random::Random;
 use crate::workspace::Workspace;
 
 const KILLS: usize = 10;

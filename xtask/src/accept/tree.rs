@@ -5,9 +5,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::random::Random;
 use crate::error::{Error, Result};
 use crate::process;
+use crate::random::Random;
 
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();

@@ -335,8 +335,19 @@ impl World<'_> {
         } else {
             drop(hold);
             self.note("joined", node, &[], || "redeemed its ticket".into());
+            self.dial_others(node);
         }
         self.settle_node(node)
+    }
+
+    /// Who has just been let in tries everybody it knows, some of whom have not heard of it yet.
+    fn dial_others(&mut self, node: usize) {
+        for line in 0..self.edges.len() {
+            if self.edges[line].from == node && self.edges[line].conn.is_none() {
+                let after = self.random.u64(..=4 * self.network.latency);
+                self.after(after, Event::Dial(line));
+            }
+        }
     }
 
     /// Lets the sessions of `node` look whether something changed there.
