@@ -101,7 +101,7 @@ pub(crate) enum Command {
 
 Faults: crash (processes die, links break), power (what was not synced is lost), full (disks fill up),
 net (networks part, links lose and alter frames), clock (days off, jumps), copy (state restored from older
-copies, or cloned), rogue (members lie and send garbage).")]
+copies, or cloned), rogue (members lie and send garbage), rot (bits of what is stored change).")]
 pub(crate) struct SimArgs {
     /// The seed to simulate, or with --seeds the first one [default: by the clock]
     #[arg(long, value_name = "N")]

@@ -377,7 +377,8 @@ pub fn judge_return(nodes: &[Node], number: usize) -> Result<(), Violation> {
     if node.copied {
         return Ok(());
     }
-    for (other, peer) in nodes.iter().enumerate().filter(|(other, _)| *other != number) {
+    let witness = |(other, peer): &(usize, &Node)| *other != number && !peer.rotten;
+    for (other, peer) in nodes.iter().enumerate().filter(witness) {
         let told = peer.look(|view| {
             let mine = view.frontier()?;
             Ok(mine.positions().filter(|p| p.log.device == node.device.id()).copied().collect())

@@ -147,6 +147,39 @@ impl Disk {
         true
     }
 
+    /// A bit of what is stored, in a random row of a random table that has any, is another now. Only while nobody uses it.
+    ///
+    /// # Errors
+    /// None that memory can cause.
+    pub fn flip_bit(&self, random: &mut Rng) -> Result<(), StorageError> {
+        let content = self.content();
+        let mut rows = Vec::new();
+        // Every table alike, so that the small ones that much depends on have their share.
+        let mut tables = Table::ALL.to_vec();
+        random.shuffle(&mut tables);
+        let read = content.read()?;
+        while let Some(table) = tables.pop().filter(|_| rows.is_empty()) {
+            read.scan(table, &[], None, Order::Ascending, &mut |key, value| {
+                if !value.is_empty() {
+                    rows.push((table, key.to_vec(), value.to_vec()));
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        drop(read);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (table, key, mut value) = rows.swap_remove(random.usize(..rows.len()));
+        let at = random.usize(..value.len());
+        value[at] ^= 1 << random.u32(..8);
+        let mut tx = content.write(Durability::Full)?;
+        tx.put(table, &key, &value)?;
+        tx.commit()?;
+        lock(&self.state).contents = vec![content];
+        Ok(())
+    }
+
     /// No copy made so far is ever put back.
     pub fn forget_history(&self) {
         lock(&self.state).history.clear();

@@ -41,6 +41,8 @@ pub struct Node {
     pub copied: bool,
     /// Whether that happened without anything it could notice, so that it may sign two entries at one place.
     pub unnoticed: bool,
+    /// Whether bits of what it stores changed: what it says and does from then on means nothing.
+    pub rotten: bool,
     /// Whether nobody ever let it in.
     pub stranger: bool,
     /// How many entries it held when it last looked for blobs it lacks.

@@ -30,12 +30,22 @@ pub enum FaultKind {
     Copy,
     /// Members of the database lie and send garbage.
     Rogue,
+    /// Bits of what is stored change.
+    Rot,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Crash, Self::Power, Self::Full, Self::Net, Self::Clock, Self::Copy, Self::Rogue];
+    pub const ALL: [Self; 8] = [
+        Self::Crash,
+        Self::Power,
+        Self::Full,
+        Self::Net,
+        Self::Clock,
+        Self::Copy,
+        Self::Rogue,
+        Self::Rot,
+    ];
 
     /// Its name on the command line and in summaries.
     #[must_use]
@@ -48,6 +58,7 @@ impl FaultKind {
             Self::Clock => "clock",
             Self::Copy => "copy",
             Self::Rogue => "rogue",
+            Self::Rot => "rot",
         }
     }
 }
@@ -144,6 +155,16 @@ pub enum Fault {
         /// Which of [`Plan::edges`].
         edge: usize,
     },
+    /// The process dies, and a few bits of what is stored are others when it comes back. In the end its user puts an empty
+    /// replica in its place. Never the founder: it may be the only one.
+    Rot {
+        /// Whose.
+        node: usize,
+        /// How many.
+        bits: u32,
+        /// How long it is away.
+        down: Time,
+    },
     /// A member sends its peers what no honest node sends.
     Rogue {
         /// Who.
@@ -165,6 +186,7 @@ impl Fault {
             Self::Jump { .. } => FaultKind::Clock,
             Self::Part { .. } | Self::Deaf { .. } | Self::Bad { .. } => FaultKind::Net,
             Self::Rogue { .. } => FaultKind::Rogue,
+            Self::Rot { .. } => FaultKind::Rot,
         }
     }
 
@@ -178,6 +200,7 @@ impl Fault {
             | Self::Restore { node, .. }
             | Self::Clone { node, .. }
             | Self::Jump { node, .. }
+            | Self::Rot { node, .. }
             | Self::Rogue { node, .. } => vec![*node],
             Self::Part { side, .. } => side.clone(),
             Self::Deaf { from, to, .. } => vec![*from, *to],
@@ -224,6 +247,9 @@ impl fmt::Display for Fault {
                 write!(f, "links between nodes {a} and {b} are bad for {}", s(lasts))
             }
             Self::Cut { edge } => write!(f, "link {edge} breaks"),
+            Self::Rot { node, bits, down } => {
+                write!(f, "{bits} bits of node {node} change, back in {}", s(down))
+            }
             Self::Rogue { node, trick } => write!(f, "node {node} plays trick {trick}"),
         }
     }
@@ -545,6 +571,7 @@ fn fault(random: &mut Rng, kind: FaultKind, count: usize, edges: usize) -> Fault
         }
         FaultKind::Copy if random.u32(..3) == 0 => Fault::Clone { node, marked: random.bool() },
         FaultKind::Copy => Fault::Restore { node, marked: random.bool(), down },
+        FaultKind::Rot => Fault::Rot { node: random.usize(1..count), bits: random.u32(1..4), down },
         FaultKind::Rogue => Fault::Rogue { node, trick: random.u64(..) },
     }
 }

@@ -36,6 +36,7 @@ const UNSIGNED: Time = 20 * MS;
 enum Return {
     AsItWas,
     Restored { marked: bool },
+    Rotten { bits: u32 },
 }
 
 #[derive(Debug)]
@@ -156,6 +157,7 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
         joining: matches!(setup.entrance, Entrance::Ticket(_)),
         copied: false,
         unnoticed: false,
+        rotten: false,
         stranger: setup.entrance == Entrance::Stranger,
         looked: 0,
         signing: false,
@@ -232,7 +234,8 @@ impl<'p> World<'p> {
             }
         }
         let digests = judge_all(&self.nodes, &self.forbidden)?;
-        if self.plan.faults().all(|fault| fault.kind() != FaultKind::Clock)
+        let apart = [FaultKind::Clock, FaultKind::Rot];
+        if self.plan.faults().all(|fault| !apart.contains(&fault.kind()))
             && self.plan.nodes.iter().all(|node| node.skew.unsigned_abs() < SECOND)
         {
             judge_timestamps(&self.nodes[0])?;
@@ -325,6 +328,7 @@ impl<'p> World<'p> {
                     }
                 }
                 Err(Error::NotPermitted { .. }) => self.stats.refused += 1,
+                Err(_) if self.nodes[node].rotten => self.stats.refused += 1,
                 Err(e) => {
                     let text = format!("node {node} could not commit: {e}");
                     return Err(Check::Blamed.failed(text));
@@ -376,6 +380,7 @@ impl<'p> World<'p> {
             _ => Ok(None),
         });
         match digests {
+            Ok(Some(_)) if self.nodes[node].rotten => Ok(()),
             Ok(Some(digests)) => self.same.note(node, &digests),
             Ok(None) | Err(_) => Ok(()),
         }
@@ -418,6 +423,10 @@ impl<'p> World<'p> {
             Fault::Restore { node, marked, down } => {
                 self.nodes[*node].disk.kill();
                 self.go_down(*node, *down, Return::Restored { marked: *marked })
+            }
+            Fault::Rot { node, bits, down } => {
+                self.nodes[*node].disk.kill();
+                self.go_down(*node, *down, Return::Rotten { bits: *bits })
             }
             Fault::Clone { node, marked } => self.clone_node(*node, *marked),
             Fault::Jump { node, by } => {
@@ -482,6 +491,11 @@ impl<'p> World<'p> {
                 node.disk.light_fuse(u64::MAX);
             }
         }
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].rotten {
+                self.replace_disk(node)?;
+            }
+        }
         for line in &mut self.edges {
             (line.every, line.one_way) = (None, false);
         }
@@ -501,6 +515,10 @@ impl<'p> World<'p> {
     }
 
     fn come_back(&mut self, number: usize, how: Return) -> Result<(), Violation> {
+        if self.nodes[number].replica.is_some() {
+            // Its disk was replaced meanwhile.
+            return Ok(());
+        }
         if let Return::Restored { marked } = how {
             let instance = marked.then(|| self.random_bytes());
             if self.nodes[number].disk.restore(&mut self.random, instance) {
@@ -511,7 +529,16 @@ impl<'p> World<'p> {
                 self.nodes[number].joining = self.tickets.contains_key(&number);
             }
         }
+        if let Return::Rotten { bits } = how {
+            for _ in 0..bits {
+                self.nodes[number].disk.flip_bit(&mut self.random).map_err(setup_failed)?;
+            }
+            self.nodes[number].rotten = true;
+        }
         self.note("up", number, &[], || format!("is back, {how:?}"));
+        if self.nodes[number].rotten {
+            return self.start_rotten(number);
+        }
         judge_return(&self.nodes, number)?;
         let node = &mut self.nodes[number];
         let held = node.acknowledged.clone();
@@ -542,9 +569,37 @@ impl<'p> World<'p> {
         self.settle_node(number)
     }
 
-    /// An older copy was put back: what was nowhere else is gone, and nobody can help it.
+    /// It may start or not; what it does then must harm nobody else (I5).
+    fn start_rotten(&mut self, number: usize) -> Result<(), Violation> {
+        if self.nodes[number].start().is_err() {
+            self.note("lost", number, &[], || "does not start any more".into());
+            return Ok(());
+        }
+        self.settle_node(number)
+    }
+
+    /// A user found out that bits have changed, and begins anew with nothing.
+    fn replace_disk(&mut self, number: usize) -> Result<(), Violation> {
+        self.nodes[number].disk.kill();
+        self.nodes[number].replica = None;
+        self.drop_sessions(number);
+        self.forget_gone()?;
+        let instance = self.random_bytes();
+        let node = &mut self.nodes[number];
+        node.disk = Disk::new(instance);
+        Replica::prepare(&*node.disk.open(), self.database).map_err(setup_failed)?;
+        node.start().map_err(setup_failed)?;
+        // Whatever it wrote meanwhile, its log may have been another than it thought.
+        (node.rotten, node.copied, node.unnoticed) = (false, true, true);
+        node.joining = self.tickets.contains_key(&number);
+        self.note("replaced", number, &[], || "begins anew with nothing".into());
+        self.settle_node(number)
+    }
+
+    /// An older copy was put back, or a damaged one thrown away: what was nowhere else is gone, and nobody can help it.
     fn forget_gone(&mut self) -> Result<(), Violation> {
-        let contents: Vec<_> = self.nodes.iter().map(|node| node.disk.content()).collect();
+        let sound = self.nodes.iter().filter(|node| !node.rotten);
+        let contents: Vec<_> = sound.map(|node| node.disk.content()).collect();
         for node in &mut self.nodes {
             node.acknowledged.retain(|write| {
                 contents.iter().any(|content| {
@@ -571,6 +626,7 @@ impl<'p> World<'p> {
         copy.options = source.options;
         copy.joining = source.joining;
         copy.stranger = source.stranger;
+        copy.rotten = source.rotten;
         copy.copied = true;
         source.copied = true;
         source.unnoticed |= !marked;
@@ -578,8 +634,11 @@ impl<'p> World<'p> {
         if let Some(ticket) = self.tickets.get(&original).cloned() {
             self.tickets.insert(number, ticket);
         }
+        let rotten = copy.rotten;
         self.nodes.push(copy);
-        if !self.nodes[number].start().map_err(setup_failed)? {
+        if rotten {
+            self.start_rotten(number)?;
+        } else if !self.nodes[number].start().map_err(setup_failed)? {
             self.nodes[number].signing = true;
             self.after(SECOND, Event::Sign { node: number, generation: 1 });
         }

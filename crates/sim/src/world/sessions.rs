@@ -396,7 +396,8 @@ impl World<'_> {
             }
             Err(e) => {
                 self.note("failed", node, &[], || format!("with node {other}: {e}"));
-                judge_failure(node, other, spoiled, &e)
+                let rotten = self.nodes[node].rotten || self.nodes[other].rotten;
+                judge_failure(node, other, spoiled || rotten, &e)
             }
         }
     }
@@ -405,6 +406,9 @@ impl World<'_> {
     fn judge_settled(&self, id: ConnId) -> Result<(), Violation> {
         let Some(conn) = self.conns.get(&id).filter(|conn| !conn.spoiled) else { return Ok(()) };
         let [a, b] = conn.nodes();
+        if self.nodes[a].rotten || self.nodes[b].rotten {
+            return Ok(());
+        }
         for (from, to, count) in [(a, b, conn.held[0]), (b, a, conn.held[1])] {
             // What is not signed yet is told to nobody.
             let told = self.nodes[from].options.durability == Durability::Full;

@@ -60,12 +60,25 @@ impl Channel {
         }
     }
 
+    /// Why nothing can come of this: entries go one way only, and that one is closed for as long as nothing comes by the
+    /// other that proves a right.
+    fn vain(&self, readable: bool) -> Option<&'static str> {
+        match self.mine {
+            Direction::PULL if !readable => Some(
+                "the other side does not know this device as a member yet; sync with it both ways once",
+            ),
+            Direction::PUSH if !self.peer_may_read => Some(
+                "this device does not know the other one as a member yet; sync with it both ways once",
+            ),
+            _ => None,
+        }
+    }
+
     /// Both sides have said what they want: compare.
     fn start(&mut self) {
         self.started = true;
         let readable = self.theirs.is_some_and(|t| t.you_may_read);
-        if self.opener && self.mine == Direction::PULL && !readable {
-            let text = "the other side does not know this device as a member yet; sync with it both ways once";
+        if let Some(text) = self.vain(readable).filter(|_| self.opener) {
             return self.refuse(Code::NotServed, text);
         }
         self.event(Event::Opened { readable });

@@ -324,18 +324,23 @@ fn a_joiner_redeems_on_the_session_it_came_by() {
 }
 
 #[test]
-fn pulling_from_who_does_not_know_us_yet_is_no_success() {
+fn one_way_with_who_is_not_known_yet_is_no_success() {
     let (mut host, database) = host();
     let mut third = join(&mut host, 2, database, Role::Write);
     third.put("news", "of the third");
     let member = join(&mut host, 3, database, Role::Write);
-    let outcome = Run::new(&member, &third, database, Direction::PULL, None).outcome;
-    let [(0, Code::NotServed, text)] = &outcome.closed[..] else { panic!("{outcome:?}") };
-    assert!(text.contains("both ways"), "{text}");
-    assert_eq!(outcome.done, None);
+    let ways = [(&member, &third, Direction::PULL), (&third, &member, Direction::PUSH)];
+    for (from, to, direction) in ways {
+        let outcome = Run::new(from, to, database, direction, None).outcome;
+        let [(0, Code::NotServed, text)] = &outcome.closed[..] else { panic!("{outcome:?}") };
+        assert!(text.contains("both ways"), "{text}");
+        assert_eq!(outcome.done, None);
+    }
     assert!(sync(&member, &third, database).settled);
-    let outcome = Run::new(&member, &third, database, Direction::PULL, None).outcome;
-    assert!(outcome.settled, "{outcome:?}");
+    for (from, to, direction) in ways {
+        let outcome = Run::new(from, to, database, direction, None).outcome;
+        assert!(outcome.settled, "{outcome:?}");
+    }
 }
 
 #[test]
