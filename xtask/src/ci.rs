@@ -3,6 +3,7 @@
 mod alone;
 mod deny;
 mod lockfile;
+mod mutants;
 mod sim;
 
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ const STEPS: &[Step] = &[
     Step { name: "doc", run: doc },
     Step { name: "test", run: test::run },
     Step { name: "sim", run: sim::run },
+    Step { name: "mutants", run: mutants::run },
     Step { name: "deny", run: deny::check },
 ];
 
