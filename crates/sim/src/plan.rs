@@ -495,7 +495,7 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
 
 fn writes(random: &mut Rng, count: usize, span: Time) -> Vec<Step> {
     let load = Workload::choose(random);
-    let total = random.usize(170..480);
+    let total = random.usize(210..540);
     let mut steps = Vec::new();
     let mut number = 0;
     while number < total {

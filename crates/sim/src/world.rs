@@ -583,6 +583,8 @@ impl<'p> World<'p> {
         self.nodes[number].disk.kill();
         self.nodes[number].replica = None;
         self.drop_sessions(number);
+        // What its sessions said before holds no longer.
+        self.sides_of(number).into_iter().for_each(|(id, _)| self.spoil(id));
         self.forget_gone()?;
         let instance = self.random_bytes();
         let node = &mut self.nodes[number];

@@ -40,6 +40,17 @@ enum Plan {
     Here(Box<Outgoing>),
 }
 
+/// What is to come where entries only come.
+#[derive(Debug)]
+enum Goal {
+    /// Nothing more than came.
+    None,
+    /// All of this.
+    Of(Frontier),
+    /// It is being looked whether all came.
+    Away,
+}
+
 /// One open database.
 #[derive(Debug)]
 pub struct Channel {
@@ -68,6 +79,9 @@ pub struct Channel {
     tips: Vec<FrontierTip>,
     plan: Plan,
     replan: Option<Frontier>,
+    /// What the peer told that it has, where entries only come from it: there are no equal digests to wait for, so it is
+    /// checked in the end that all of this came.
+    goal: Goal,
     /// Found out while the plan was lent.
     held: Vec<Position>,
     parted: Vec<(LogId, Option<Position>)>,
@@ -140,6 +154,7 @@ impl Channel {
             tips: Vec::new(),
             plan: Plan::None,
             replan: None,
+            goal: Goal::None,
             held: Vec::new(),
             parted: Vec::new(),
             forks: Forks::default(),
@@ -228,6 +243,10 @@ impl Channel {
 
     fn receives(&self) -> bool {
         self.mine.receive && self.theirs.is_some_and(|t| t.sends && t.you_may_read)
+    }
+
+    fn takes_only(&self) -> bool {
+        self.receives() && !self.sends()
     }
 
     fn ask_frontier(&mut self, within: Option<Frontier>) {
@@ -328,6 +347,9 @@ impl Channel {
             self.shown = (!self.peer_may_read).then(|| frontier.clone());
             self.ask_frontier(self.shown.clone());
         }
+        if self.takes_only() && !matches!(self.goal, Goal::Away) {
+            self.goal = Goal::Of(frontier.clone());
+        }
         self.replan = Some(frontier);
     }
 
@@ -389,6 +411,7 @@ impl Channel {
                 self.event(Event::Planned { due, lacking });
                 self.forks.plan(forks);
             }
+            Answer::Lacking { peer, lacking } => self.on_lacking(peer, lacking),
             Answer::Next { out, batch, digest, readable } => {
                 self.on_next(out, batch, digest, readable);
             }
@@ -562,6 +585,7 @@ impl Channel {
         }
         self.tell_level();
         self.recompare();
+        self.check_goal();
     }
 
     fn apply_next(&mut self) {

@@ -74,6 +74,11 @@ pub enum Work {
         /// Its frontier.
         peer: Frontier,
     },
+    /// Count what is still lacking of what the peer has told.
+    Lacking {
+        /// Its frontier.
+        peer: Frontier,
+    },
     /// Put the next batch together.
     Next {
         /// What the peer holds.
@@ -144,6 +149,13 @@ pub enum Answer {
         lacking: u64,
         /// For each branch of a forked log: places along it.
         forks: Vec<Vec<Position>>,
+    },
+    /// To [`Work::Lacking`].
+    Lacking {
+        /// The frontier that was asked about.
+        peer: Frontier,
+        /// Entries under it that are not held here.
+        lacking: u64,
     },
     /// To [`Work::Next`].
     Next {
@@ -222,6 +234,11 @@ impl Access<'_> {
             Work::Frontier { within } => self.frontier(within),
             Work::Level { digest } => self.level(&digest),
             Work::Plan { peer } => self.plan(&peer),
+            Work::Lacking { peer } => {
+                let tx = self.storage.read()?;
+                let lacking = View::new(&*tx).lacking(&peer)?;
+                Ok(Answer::Lacking { peer, lacking })
+            }
             Work::Next { out, held, forks, budget } => self.next(out, &held, &forks, budget),
             Work::Fork { samples, show } => self.fork(&samples, show),
             Work::Apply { raw, bytes } => self.apply(raw, &bytes),

@@ -1,8 +1,10 @@
 //! Whether the two sides hold the same, as far as each can tell from what the other said last: what a session that ends
 //! by itself waits for.
 
-use super::{Channel, Event, Plan, RECOMPARES, Told};
+use super::{Channel, Emit, Event, Goal, Plan, RECOMPARES, Told};
 use crate::frame::Frame;
+use crate::work::Work;
+use anabranch_core::frontier::Frontier;
 
 impl Channel {
     /// Whether nothing more is to be sent or applied, as far as is known here.
@@ -57,12 +59,46 @@ impl Channel {
         }
     }
 
+    /// Both have said all they have to say, and entries only come: look whether all came.
+    pub(super) fn check_goal(&mut self) {
+        if self.agree()
+            && self.recompares < RECOMPARES
+            && let Goal::Of(_) = self.goal
+            && let Goal::Of(peer) = std::mem::replace(&mut self.goal, Goal::Away)
+        {
+            self.out.push(Emit::Work(Work::Lacking { peer }));
+        }
+    }
+
+    /// What did not come was dropped on the way, or the peer had not heard yet where this side stands.
+    pub(super) fn on_lacking(&mut self, peer: Frontier, lacking: u64) {
+        if lacking == 0 {
+            self.goal = Goal::None;
+            return self.event(Event::Progress);
+        }
+        self.goal = Goal::Of(peer);
+        self.recompares += 1;
+        self.their_level = false;
+        self.ask_frontier(self.shown.clone());
+    }
+
+    /// Whether there is nothing to wait for that the peer has told and that did not come.
+    fn is_complete(&self) -> bool {
+        match self.takes_only() {
+            true => matches!(self.goal, Goal::None),
+            false => !(self.sends() && self.receives()) || self.is_equal(),
+        }
+    }
+
     /// Whether both sides hold what they should: nothing to send, nothing to apply, nothing being worked on, and equal
-    /// digests wherever entries go both ways.
+    /// digests wherever entries go both ways. Where they only come, all that the peer told it has.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let equal = !(self.sends() && self.receives()) || self.is_equal();
-        self.agree() && equal && !self.busy && !self.their_busy && self.wanted.is_empty()
+        self.agree()
+            && self.is_complete()
+            && !self.busy
+            && !self.their_busy
+            && self.wanted.is_empty()
     }
 
     /// Whether a peer that leaves now does so on this side's word that all is done. Meanwhile this side may be looking up
@@ -83,8 +119,7 @@ impl Channel {
     /// Whether entries have settled, whatever is still being done with them.
     #[must_use]
     pub fn entries_settled(&self) -> bool {
-        let equal = !(self.sends() && self.receives()) || self.is_equal();
-        self.agree() && equal
+        self.agree() && self.is_complete()
     }
 
     /// Whether it gave up comparing: both sides are level and differ.
