@@ -35,6 +35,6 @@ mod targets;
 
 pub use actions::{Action, Goal, Keep, Plan, PutOff, Was, plan_actions};
 pub use copies::copy_name;
-pub use records::{Change, LocalStep, Record, Records, SeenCopies, plan_records};
+pub use records::{Change, LocalStep, Record, Records, SeenCopies, Undecided, plan_records};
 pub use shape::{ConflictCopy, Shape};
 pub use targets::{Group, Slot, Targets};

@@ -107,11 +107,16 @@ pub(crate) fn record(
     let mut batch = Batch { may_write, ..Batch::new(replica, &nodes) };
     let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx));
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
-    for step in plan_records(rows, targets, &copies) {
+    let mut records = plan_records(rows, targets, &copies);
+    for step in &mut records {
         batch.add(step?)?;
     }
-    batch.commit()?;
+    let undecided = records.undecided();
     let (hidden, progress) = (scan.hidden().clone(), scan.progress());
+    for step in undecided.decide(&hidden) {
+        batch.add(step)?;
+    }
+    batch.commit()?;
     let Batch { paths, refused, .. } = batch;
     Ok(Recorded { paths, refused, problems: watcher.problems, hidden, progress })
 }

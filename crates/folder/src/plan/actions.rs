@@ -200,13 +200,14 @@ where
     B: Iterator<Item = Result<(RelPath, Base), E>>,
     T: Iterator<Item = Result<(RelPath, Vec<Value>), E>>,
 {
-    let Compared { mut diffs, touches, homes, hidden } = compare(base, targets, copies, hidden)?;
-    let moves = Moves::find(&mut diffs, &homes, &hidden);
+    let compared = compare(base, targets, copies, hidden)?;
+    let Compared { mut diffs, touches, homes, hidden: unknown } = compared;
+    let moves = Moves::find(&mut diffs, &homes, hidden);
     let mut actions = in_order(&diffs, &moves);
     actions.extend(touches);
-    let hidden = hidden.into_iter().map(|path| PutOff { path, hidden: true });
+    let unknown = unknown.into_iter().map(|path| PutOff { path, hidden: true });
     let unsaved = moves.put_off.into_iter().map(|path| PutOff { path, hidden: false });
-    Ok(Plan { actions, put_off: hidden.chain(unsaved).collect() })
+    Ok(Plan { actions, put_off: unknown.chain(unsaved).collect() })
 }
 
 fn compare<E, B, T>(

@@ -6,6 +6,7 @@
 
 use super::actions::{Diff, Diffs, Saying};
 use crate::base::{Base, ValueId};
+use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::state::State;
 use anabranch_core::blob::ContentRef;
@@ -47,7 +48,7 @@ impl Moves {
     pub(super) fn find(
         diffs: &mut Diffs,
         homes: &BTreeMap<ValueId, RelPath>,
-        hidden: &BTreeSet<RelPath>,
+        hidden: &Hold,
     ) -> Self {
         let mut moves = Self::default();
         moves.save_what_lives(diffs, homes, hidden);
@@ -71,7 +72,7 @@ impl Moves {
         &mut self,
         diffs: &mut Diffs,
         homes: &BTreeMap<ValueId, RelPath>,
-        hidden: &BTreeSet<RelPath>,
+        hidden: &Hold,
     ) {
         let mut waiting = Vec::new();
         for (path, diff) in &*diffs {
@@ -86,7 +87,7 @@ impl Moves {
                 continue;
             }
             let saved = match home.map(|home| (home, diffs.get(home))) {
-                Some((home, None)) => !hidden.contains(home),
+                Some((home, None)) => !hidden.covers(home),
                 Some((home, Some(there))) => {
                     let goal = there.goal.as_ref().map(|(state, _)| state);
                     let fits = goal.is_some_and(|goal| goal.same_content(&was.state))

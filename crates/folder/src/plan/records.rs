@@ -2,6 +2,7 @@
 
 use super::targets::{Slot, Targets};
 use crate::base::{Base, Seen, Source, Value, ValueId};
+use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::scan::{Here, Local};
 use crate::sorted::{InputError, Sorted};
@@ -104,7 +105,8 @@ impl SeenCopies {
 ///
 /// The same disk can come about in two ways: by the user's hands, or by an apply that was interrupted before it reached the
 /// base. What is as the tree wants it is therefore taken as done and not recorded. And content that is missing at one path,
-/// or replaced there, while its value shows elsewhere, counts as moved, not as deleted, if it is found there.
+/// or replaced there, while its value shows elsewhere, counts as moved, not as deleted, if it is found there. That is known
+/// when everything was looked at: see [`Records::undecided`].
 pub fn plan_records<E, R, T>(
     rows: R,
     targets: Targets<T>,
@@ -115,27 +117,36 @@ where
     T: Iterator<Item = Result<(RelPath, Vec<Value>), E>>,
 {
     let keyed: Keyed<E> = |row| row.map(|local| (local.path.clone(), local));
-    let (steps, waiting, standing) = Default::default();
     let rows = Sorted::new(rows.map(keyed));
-    Records { rows, targets, slot: None, copies, steps, waiting, standing }
+    let (steps, undecided) = Default::default();
+    Records { rows, targets, slot: None, copies, steps, undecided }
 }
 
 type Keyed<E> = fn(Result<Local, E>) -> Result<(RelPath, Local), E>;
 
-/// The steps of [`plan_records`]: in the order of the paths, except for those that wait for the others. Ends with the first
-/// error.
+/// The steps of [`plan_records`] that need no look elsewhere, in the order of the paths. Ends with the first error.
 pub struct Records<'a, E, R, T> {
     rows: Sorted<std::iter::Map<R, Keyed<E>>, Local>,
     targets: Targets<T>,
     slot: Option<Slot>,
     copies: &'a SeenCopies,
     steps: VecDeque<LocalStep>,
+    undecided: Undecided,
+}
+
+/// What went from its path and may stand elsewhere.
+#[derive(Debug, Default)]
+#[must_use = "what is not decided is never recorded"]
+pub struct Undecided {
     waiting: Vec<Waiting>,
     /// Values of conflict copies, present and former, that were found where they show or showed.
     standing: BTreeSet<ValueId>,
+    /// Where such values show or showed without anything having been seen there.
+    unseen: Vec<(RelPath, Vec<ValueId>)>,
 }
 
 /// Something that went from a path, to be judged when it is known whether it stands elsewhere.
+#[derive(Debug)]
 struct Waiting {
     values: Vec<ValueId>,
     /// If it does.
@@ -159,11 +170,7 @@ where
             match self.row() {
                 Err(error) => return Some(Err(error)),
                 Ok(true) => {}
-                Ok(false) => {
-                    let Waiting { values, moved, lost } = self.waiting.pop()?;
-                    let stands = values.iter().any(|value| self.standing.contains(value));
-                    self.steps.extend(if stands { moved } else { lost });
-                }
+                Ok(false) => return None,
             }
         }
     }
@@ -174,44 +181,84 @@ where
     R: Iterator<Item = Result<Local, E>>,
     T: Iterator<Item = Result<(RelPath, Vec<Value>), E>>,
 {
+    /// What is left to be decided when all other steps were taken.
+    pub fn undecided(self) -> Undecided {
+        self.undecided
+    }
+
     /// Takes in one row; `false` when there are no more.
     fn row(&mut self) -> Result<bool, InputError<E>> {
-        let Some(path) = self.rows.peek()?.cloned() else { return Ok(false) };
+        let path = self.rows.peek()?.cloned();
+        let slot = self.slot_at(path.as_ref())?;
+        let Some(path) = path else { return Ok(false) };
         let Some(Local { base, here, .. }) = self.rows.take(&path)? else { return Ok(false) };
-        let slot = self.slot_at(&path)?;
-        self.note_standing(base.as_ref(), slot.as_ref(), &here);
+        self.note_base(&path, base.as_ref(), &here);
+        self.note_slot(slot.as_ref(), &here);
         match (Row { path, slot, copies: self.copies }).compare(base, here) {
             Judged::Now(steps) => self.steps.extend(steps),
-            Judged::Later(waiting) => self.waiting.push(waiting),
+            Judged::Later(waiting) => self.undecided.waiting.push(waiting),
         }
         Ok(true)
     }
 
-    fn note_standing(&mut self, base: Option<&Base>, slot: Option<&Slot>, here: &Here) {
-        let Here::Present { state: now, .. } = here else { return };
-        if let Some(Slot { state, source, .. }) = slot
-            && (source.is_copy() || self.copies.any(source.values()))
-            && state.same_content(now)
-        {
-            self.standing.extend(source.values().iter().cloned());
-        }
+    fn note_base(&mut self, path: &RelPath, base: Option<&Base>, here: &Here) {
         if let Some(Base { state, source, .. }) = base
             && source.is_copy()
-            && state.same_content(now)
         {
-            self.standing.extend(source.values().iter().cloned());
+            self.undecided.note(path, state, source.values(), here);
         }
     }
 
-    /// What the tree has at `path`.
-    fn slot_at(&mut self, path: &RelPath) -> Result<Option<Slot>, InputError<E>> {
-        while self.slot.as_ref().is_none_or(|slot| slot.path < *path) {
+    fn note_slot(&mut self, slot: Option<&Slot>, here: &Here) {
+        if let Some(Slot { path, state, source, .. }) = slot
+            && (source.is_copy() || self.copies.any(source.values()))
+        {
+            self.undecided.note(path, state, source.values(), here);
+        }
+    }
+
+    /// What the tree has at `path`; at no path, all that is left of the tree is passed by.
+    fn slot_at(&mut self, path: Option<&RelPath>) -> Result<Option<Slot>, InputError<E>> {
+        while self.slot.as_ref().is_none_or(|slot| path.is_none_or(|path| slot.path < *path)) {
+            if let Some(passed) = self.slot.take() {
+                self.note_slot(Some(&passed), &Here::Hidden);
+            }
             match self.targets.next() {
                 Some(slot) => self.slot = Some(slot?),
                 None => return Ok(None),
             }
         }
-        Ok(self.slot.take_if(|slot| slot.path == *path))
+        Ok(self.slot.take_if(|slot| Some(&slot.path) == path))
+    }
+}
+
+impl Undecided {
+    /// Notes what is at a place where values show or showed as `state`.
+    fn note(&mut self, path: &RelPath, state: &State, values: &[ValueId], here: &Here) {
+        match here {
+            Here::Present { state: now, .. } if state.same_content(now) => {
+                self.standing.extend(values.iter().cloned());
+            }
+            Here::Hidden => self.unseen.push((path.clone(), values.to_vec())),
+            Here::Present { .. } | Here::Gone => {}
+        }
+    }
+
+    /// The steps that are left, now that it is known what could not be looked at. What may stand where it is `hidden` is
+    /// neither moved nor lost, and the base goes on to say where it was (I6).
+    pub fn decide(self, hidden: &Hold) -> impl Iterator<Item = LocalStep> + use<> {
+        let Self { waiting, standing, unseen } = self;
+        let covered = unseen.into_iter().filter(|(path, _)| hidden.covers(path));
+        let perhaps: BTreeSet<ValueId> = covered.flat_map(|(_, values)| values).collect();
+        waiting.into_iter().flat_map(move |Waiting { values, moved, lost }| {
+            if values.iter().any(|value| standing.contains(value)) {
+                moved
+            } else if values.iter().any(|value| perhaps.contains(value)) {
+                Vec::new()
+            } else {
+                lost
+            }
+        })
     }
 }
 

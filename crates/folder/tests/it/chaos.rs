@@ -87,6 +87,26 @@ fn nothing_takes_the_place_of_what_was_not_moved_away() {
     }
 }
 
+/// Likewise.
+#[test]
+fn what_may_stand_where_nobody_can_look_is_not_taken_for_deleted() {
+    for (first, ops) in [0, 7].into_iter().flat_map(|first| (0..60).map(move |ops| (first, ops))) {
+        check(
+            3,
+            &[
+                Step::User(0, Act::Write(3)),
+                Step::User(1, Act::MakeDir(3)),
+                Step::Crash(1, 2),
+                Step::During(0, first, Act::Write(0)),
+                Step::Meet(0, 1),
+                Step::Unreadable(0, 0),
+                Step::Crash(0, ops),
+                Step::Unreadable(0, 0),
+            ],
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 

@@ -224,7 +224,10 @@ fn records(base: &Tree, here: &Tree, there: &Tree) -> Vec<LocalStep> {
     let rows = all.into_values().map(Ok::<_, Infallible>);
     let copies = SeenCopies::default();
     let targets = Targets::new(shape, there.into_iter());
-    plan_records(rows, targets, &copies).map(Result::unwrap).collect()
+    let mut records = plan_records(rows, targets, &copies);
+    let mut steps: Vec<LocalStep> = records.by_ref().map(Result::unwrap).collect();
+    steps.extend(records.undecided().decide(&Hold::new()));
+    steps
 }
 
 #[test]

@@ -162,13 +162,15 @@ impl Replica {
         let mut scan = Scan::new(&self.fs, &*self.clock, &mut watch, sure(&self.base));
         let rows = scan.by_ref().map(|row| row.map_err(|error| error.to_string()));
         let there = sure(&there).map(|row| row.map_err(|error| error.to_string()));
-        let steps: Result<Vec<LocalStep>, _> =
-            plan_records(rows, Targets::new(shape, there), &copies).collect();
+        let mut records = plan_records(rows, Targets::new(shape, there), &copies);
+        let steps: Result<Vec<LocalStep>, _> = records.by_ref().collect();
+        let undecided = records.undecided();
         let hidden = scan.hidden().clone();
         drop(scan);
+        let steps = steps.map(|steps| steps.into_iter().chain(undecided.decide(&hidden)));
         run.problems = watch.0;
         match steps {
-            Ok(steps) => steps.into_iter().for_each(|step| self.take(step, run)),
+            Ok(steps) => steps.for_each(|step| self.take(step, run)),
             Err(error) => run.problems.push(error.to_string()),
         }
         hidden
