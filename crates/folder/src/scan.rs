@@ -267,7 +267,7 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
             return Ok((base.state.clone(), base.seen));
         }
         match stat.kind {
-            Kind::Dir => Ok((State::Dir { mode: mode_of(&seen, base) }, seen)),
+            Kind::Dir => Ok((State::Dir { mode: mode_of(stat.kind, &seen, base) }, seen)),
             Kind::Symlink => Ok((State::Symlink { target: self.fs.read_link(path)? }, seen)),
             _ => self.read(path, base),
         }
@@ -283,15 +283,16 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
             }
             _ => seen.mtime_ns,
         };
-        Ok((State::File { content, mode: mode_of(&seen, base), mtime_ns }, seen))
+        Ok((State::File { content, mode: mode_of(Kind::File, &seen, base), mtime_ns }, seen))
     }
 }
 
 /// The mode to record. A file system that does not keep modes (or not all of them) shows another than was asked for; as
-/// long as it shows the same one, nobody changed anything. The same holds for times.
-fn mode_of(seen: &Seen, base: Option<&Base>) -> u32 {
-    match base.map(|base| (&base.state, base.seen.mode)) {
-        Some((State::File { mode, .. } | State::Dir { mode }, then)) if then == seen.mode => *mode,
+/// long as it shows the same one for the same kind of thing, nobody changed anything. The same holds for times.
+fn mode_of(kind: Kind, seen: &Seen, base: Option<&Base>) -> u32 {
+    let base = base.filter(|base| same_kind(&base.state, kind) && base.seen.mode == seen.mode);
+    match base.map(|base| &base.state) {
+        Some(State::File { mode, .. } | State::Dir { mode }) => *mode,
         _ => seen.mode & MODE_BITS,
     }
 }

@@ -79,10 +79,14 @@ impl Look<'_> {
         if same { Seen { settled: expected.settled, ..now } } else { unsure }
     }
 
-    /// How something looks whose mode or time we set. Had it been written to just before, that would not show.
-    pub(super) fn after_touch(&self, expected: &Seen, path: &RelPath) -> Seen {
-        let unsure = Seen { settled: false, ..*expected };
-        let Ok(stat) = self.fs.lstat(path) else { return unsure };
-        Seen { settled: stat.kind == Kind::Dir, ..self.seen(&stat) }
+    /// How something looks whose mode or time we set. Had it been written to just before, that would not show. What is
+    /// something else by now is the next scan's: what we set says nothing about it.
+    pub(super) fn after_touch(&self, expected: &Seen, path: &RelPath) -> Result<Seen, Failed> {
+        let stat = self.fs.lstat(path)?;
+        let now = self.seen(&stat);
+        if now.inode != expected.inode {
+            return Err(Failed::ChangedMeanwhile);
+        }
+        Ok(Seen { settled: stat.kind == Kind::Dir, ..now })
     }
 }

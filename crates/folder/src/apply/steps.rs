@@ -19,8 +19,8 @@ pub struct Applier<'a> {
     fs: &'a dyn FileSystem,
     look: Look<'a>,
     names: Names<'a>,
-    /// Files that wait, by number: where they are and where they were.
-    parked: BTreeMap<usize, (RelPath, RelPath)>,
+    /// Files that wait, by number: where they are and what they were where.
+    parked: BTreeMap<usize, (RelPath, Was)>,
     /// Where they were, as long as nothing else is there. The base forgets them when they have found their place.
     vacated: BTreeSet<RelPath>,
     /// Paths that were to be cleared and could not: nothing is put there in this run, even if nothing is there any more, so
@@ -88,8 +88,8 @@ impl<'a> Applier<'a> {
     /// After the last part: sets what had to wait and puts back what found no place.
     #[must_use]
     pub fn finish(mut self) -> Applied {
-        for (temp, from) in std::mem::take(&mut self.parked).into_values() {
-            self.put_back(temp, &from);
+        for (temp, was) in std::mem::take(&mut self.parked).into_values() {
+            self.put_back(temp, &was.path);
         }
         for (path, error) in self.names.tidy() {
             self.fail(&path, error.into());
@@ -128,9 +128,7 @@ impl<'a> Applier<'a> {
     fn make_dir(&mut self, goal: &Goal) -> Done {
         match self.names.make_dir(&goal.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if self.fs.lstat(&goal.path)?.kind != Kind::Dir {
-                    return Err(Failed::ChangedMeanwhile);
-                }
+                self.check_dir(&goal.path)?;
             }
             result => result?,
         }
@@ -138,12 +136,22 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// How a directory looks that may be something else by now.
+    fn check_dir(&self, path: &RelPath) -> Result<Seen, Failed> {
+        let stat = self.fs.lstat(path)?;
+        if stat.kind != Kind::Dir {
+            return Err(Failed::ChangedMeanwhile);
+        }
+        Ok(self.look.seen(&stat))
+    }
+
     fn set_dir_mode(&mut self, goal: &Goal) -> Done {
+        self.check_dir(&goal.path)?;
         if let State::Dir { mode } = goal.state {
             self.fs.set_mode(&goal.path, mode)?;
         }
-        let expected = self.look.seen(&self.fs.lstat(&goal.path)?);
-        self.stands(goal, expected);
+        let seen = self.check_dir(&goal.path)?;
+        self.stands(goal, seen);
         Ok(())
     }
 
@@ -277,22 +285,23 @@ impl<'a> Applier<'a> {
             self.stands(goal, seen);
             return Ok(());
         }
-        let done = self.change_meta(goal, &from.state);
-        if done.is_ok() {
-            let seen = self.look.after_touch(&seen, &goal.path);
-            self.stands(goal, seen);
-        } else {
-            // It has its name; mode and time are the next run's.
-            self.stands(&Goal { state: from.state.clone(), ..goal.clone() }, seen);
+        let changed = self.change_meta(goal, &from.state);
+        match changed.and_then(|()| self.look.after_touch(&seen, &goal.path)) {
+            Ok(seen) => self.stands(goal, seen),
+            Err(why) => {
+                // It has its name; mode and time are the next run's.
+                self.stands(&Goal { state: from.state.clone(), ..goal.clone() }, seen);
+                return Err(why);
+            }
         }
-        done
+        Ok(())
     }
 
     fn park(&mut self, from: &Was, slot: usize) -> Done {
         self.look.check(&from.path, Some(from))?;
         let temp = self.names.aside(&from.path)?;
         self.vacated.insert(from.path.clone());
-        self.parked.insert(slot, (temp, from.path.clone()));
+        self.parked.insert(slot, (temp, from.clone()));
         Ok(())
     }
 
@@ -304,18 +313,16 @@ impl<'a> Applier<'a> {
         over: Option<&Was>,
         source: Source<'_>,
     ) -> Done {
-        let Some((temp, _)) = self.parked.get(&slot).cloned() else { return Err(Failed::Blocked) };
-        let expected = self.look.seen(&self.fs.lstat(&temp)?);
+        let Some((temp, was)) = self.parked.get(&slot).cloned() else {
+            return Err(Failed::Blocked);
+        };
         self.move_to(&temp, &goal.path, over)?;
         self.parked.remove(&slot);
         source.moved(from, &goal.path);
         if self.vacated.remove(from) {
             self.applied.base.push((from.clone(), None));
         }
-        let done = self.set_file_meta(goal);
-        let seen = self.look.after_touch(&expected, &goal.path);
-        self.stands(goal, seen);
-        done
+        self.follow(&was, goal)
     }
 
     /// A parked file whose place was not to be had goes back where it was. If that is taken by now, it goes: nothing that
@@ -330,7 +337,7 @@ impl<'a> Applier<'a> {
         self.names.close_up(&was.path)?;
         self.look.check(&was.path, Some(was))?;
         self.change_meta(goal, &was.state)?;
-        let seen = self.look.after_touch(&was.seen, &goal.path);
+        let seen = self.look.after_touch(&was.seen, &goal.path)?;
         self.stands(goal, seen);
         Ok(())
     }
@@ -350,14 +357,6 @@ impl<'a> Applier<'a> {
                 }
             }
             _ => {}
-        }
-        Ok(())
-    }
-
-    fn set_file_meta(&self, goal: &Goal) -> Done {
-        if let State::File { mode, mtime_ns, .. } = goal.state {
-            self.fs.set_mode(&goal.path, mode)?;
-            self.fs.set_mtime(&goal.path, mtime_ns)?;
         }
         Ok(())
     }

@@ -107,6 +107,24 @@ fn what_may_stand_where_nobody_can_look_is_not_taken_for_deleted() {
     }
 }
 
+/// Likewise.
+#[test]
+fn a_file_in_the_place_of_a_directory_just_made_keeps_its_own_mode() {
+    for ops in 0..60 {
+        check(
+            3,
+            &[
+                Step::User(1, Act::Write(0)),
+                Step::User(1, Act::MakeDir(8)),
+                Step::User(2, Act::Write(0)),
+                Step::Run(1),
+                Step::Meet(0, 1),
+                Step::During(0, ops, Act::Rename(0, 3)),
+            ],
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
