@@ -8,6 +8,8 @@ use std::io;
 
 /// What the owner of a directory needs to change names in it.
 const WRITABLE: u32 = 0o300;
+/// What the owner of a directory needs to fill it.
+const FILLABLE: u32 = 0o700;
 
 /// Names of a folder, being changed.
 pub(super) struct Names<'a> {
@@ -52,10 +54,20 @@ impl<'a> Names<'a> {
         Ok(())
     }
 
-    pub(super) fn make_dir(&mut self, path: &RelPath) -> io::Result<()> {
-        self.change(&[path], |fs| fs.make_dir(path))?;
-        self.fresh = true;
-        Ok(())
+    /// Makes a directory that has `mode` when it gets its name, and that its owner may fill besides: if the program dies
+    /// then, nobody may ever look at the mode again.
+    pub(super) fn make_dir(&mut self, path: &RelPath, mode: u32) -> io::Result<()> {
+        let fs = self.fs;
+        let (temp, ()) = self.temp.create(|temp| fs.make_dir(temp))?;
+        // A file system that keeps no modes may refuse. Where that matters it shows when the mode is set for good.
+        let _ = fs.set_mode(&temp, mode | FILLABLE);
+        let made = self.change(&[path, &temp], |fs| fs.rename(&temp, path, false));
+        if made.is_err() {
+            // What is left over goes with the next run.
+            let _ = fs.remove_dir(&temp);
+        }
+        self.fresh |= made.is_ok();
+        made
     }
 
     pub(super) fn remove_dir(&mut self, path: &RelPath) -> io::Result<()> {

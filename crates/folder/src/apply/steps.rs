@@ -126,7 +126,8 @@ impl<'a> Applier<'a> {
     }
 
     fn make_dir(&mut self, goal: &Goal) -> Done {
-        match self.names.make_dir(&goal.path) {
+        let State::Dir { mode } = goal.state else { return Ok(()) };
+        match self.names.make_dir(&goal.path, mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.check_dir(&goal.path)?;
             }

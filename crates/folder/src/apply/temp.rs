@@ -1,6 +1,7 @@
-//! Files that have no name of the user's yet, or none at the moment: all of them in one directory, `.anabranch/tmp`.
+//! Files and directories that have no name of the user's yet, or none at the moment: all of them in one directory,
+//! `.anabranch/tmp`.
 
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, Kind};
 use crate::path::{RelPath, STATE_DIR};
 use std::io;
 
@@ -24,7 +25,7 @@ pub(super) fn make_temp_dir(fs: &dyn FileSystem) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what a crash left among the temporary files. To be called while nobody applies anything to this folder.
+/// Removes what a crash left among the temporary files and directories. To be called while nobody applies anything to this folder.
 ///
 /// # Errors
 /// What the file system reports.
@@ -35,7 +36,11 @@ pub fn clear_temp(fs: &dyn FileSystem) -> io::Result<()> {
         entries => entries?,
     };
     for entry in entries {
-        fs.remove_file(&RelPath::in_dir(Some(&dir), &entry.name).map_err(io::Error::other)?)?;
+        let path = RelPath::in_dir(Some(&dir), &entry.name).map_err(io::Error::other)?;
+        match entry.stat?.kind {
+            Kind::Dir => fs.remove_dir(&path)?,
+            _ => fs.remove_file(&path)?,
+        }
     }
     Ok(())
 }

@@ -121,6 +121,31 @@ fn large_content_is_written_whole_with_mode_and_time() {
     assert_eq!((at, base.seen.inode, base.seen.settled), (&path("big"), stat.inode, true));
 }
 
+/// Whoever kills the program leaves directories behind whose mode nobody sets any more: those that nobody recorded.
+#[test]
+fn a_directory_has_its_mode_from_the_first_moment() {
+    for (mode, shown) in [(0o755, 0o755), (0o750, 0o750), (0o555, 0o755)] {
+        let mut folder = Folder::new();
+        let at = path("d");
+        let goal = Goal { path: at.clone(), state: State::Dir { mode }, source: source() };
+        let content = folder.blobs.add(b"x");
+        let (send, modes) = std::sync::mpsc::channel();
+        folder.fs.set_hook(move |fs, _, _| {
+            let shown = fs.tree().get(&at).map(|(stat, _)| stat.mode);
+            let _ = send.send(shown);
+            Ok(())
+        });
+        let applied = folder.apply(&[Action::MakeDir { goal }, write("d/f", content, None)]);
+        folder.fs.clear_hook();
+        assert_eq!(applied.failed.len(), 0);
+        let seen: BTreeSet<u32> = modes.try_iter().flatten().collect();
+        let expected: BTreeSet<u32> = [shown, mode].into();
+        assert_eq!(seen, expected, "{mode:o}");
+        assert_eq!(folder.fs.lstat(&path("d")).unwrap().mode, mode);
+        assert_eq!(folder.leftovers(), 0);
+    }
+}
+
 #[test]
 fn what_is_missing_is_listed_level_by_level_and_the_path_waits() {
     let mut folder = Folder::new();
