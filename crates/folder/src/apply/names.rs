@@ -1,8 +1,9 @@
 //! Changing names: where they change, what has to reach the disk, and what is temporary.
 
 use super::temp::TempNames;
-use crate::fs::{FileSystem, Kind, NewFile};
+use crate::fs::{FileSystem, Kind, NewFile, Stat};
 use crate::path::RelPath;
+use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -123,6 +124,24 @@ impl<'a> Names<'a> {
         self.temp.create(|temp| fs.create_new(temp))
     }
 
+    /// How something of the kind of `state` looks on this file system that has its mode and time: where nobody else gets
+    /// at it.
+    pub(super) fn probe(&mut self, state: &State) -> io::Result<Stat> {
+        let fs = self.fs;
+        let (temp, ()) = match state {
+            State::Dir { .. } => self.temp.create(|temp| fs.make_dir(temp))?,
+            _ => self.temp.create(|temp| fs.create_new(temp).map(drop))?,
+        };
+        let shown = set_meta(fs, &temp, state).and_then(|()| fs.lstat(&temp));
+        if state.is_dir() {
+            // What is left over goes with the next run.
+            let _ = fs.remove_dir(&temp);
+        } else {
+            self.discard(temp);
+        }
+        shown
+    }
+
     /// A symbolic link under a temporary name.
     pub(super) fn new_link(&mut self, target: &[u8]) -> io::Result<RelPath> {
         let fs = self.fs;
@@ -176,5 +195,17 @@ impl<'a> Names<'a> {
             }
         }
         failed
+    }
+}
+
+/// Gives what is at `path` the mode and time of `state`.
+fn set_meta(fs: &dyn FileSystem, path: &RelPath, state: &State) -> io::Result<()> {
+    match state {
+        State::Dir { mode } => fs.set_mode(path, *mode),
+        State::File { mode, mtime_ns, .. } => {
+            fs.set_mode(path, *mode)?;
+            fs.set_mtime(path, *mtime_ns)
+        }
+        State::Symlink { .. } => Ok(()),
     }
 }

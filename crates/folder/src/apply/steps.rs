@@ -152,6 +152,7 @@ impl<'a> Applier<'a> {
             self.fs.set_mode(&goal.path, mode)?;
         }
         let seen = self.check_dir(&goal.path)?;
+        let seen = self.ours(&goal.state, seen)?;
         self.stands(goal, seen);
         Ok(())
     }
@@ -286,8 +287,7 @@ impl<'a> Applier<'a> {
             self.stands(goal, seen);
             return Ok(());
         }
-        let changed = self.change_meta(goal, &from.state);
-        match changed.and_then(|()| self.look.after_touch(&seen, &goal.path)) {
+        match self.touch(goal, from, &seen) {
             Ok(seen) => self.stands(goal, seen),
             Err(why) => {
                 // It has its name; mode and time are the next run's.
@@ -337,10 +337,31 @@ impl<'a> Applier<'a> {
     fn set_meta(&mut self, goal: &Goal, was: &Was) -> Done {
         self.names.close_up(&was.path)?;
         self.look.check(&was.path, Some(was))?;
-        self.change_meta(goal, &was.state)?;
-        let seen = self.look.after_touch(&was.seen, &goal.path)?;
+        let seen = self.touch(goal, was, &was.seen)?;
         self.stands(goal, seen);
         Ok(())
+    }
+
+    /// Gives what `was`, and looks as `seen`, the mode and time of `goal`. How it looks then.
+    fn touch(&mut self, goal: &Goal, was: &Was, seen: &Seen) -> Result<Seen, Failed> {
+        self.change_meta(goal, &was.state)?;
+        let seen = self.look.after_touch(seen, &goal.path)?;
+        self.ours(&goal.state, seen)
+    }
+
+    /// How something looks as far as we made it so. If it looks different than asked for, either the file system shows it
+    /// like that, or the user changed it in the meantime, which the next scan is to find.
+    fn ours(&mut self, state: &State, seen: Seen) -> Result<Seen, Failed> {
+        let as_asked = match *state {
+            State::File { mode, mtime_ns, .. } => (seen.mode, seen.mtime_ns) == (mode, mtime_ns),
+            State::Dir { mode } => seen.mode == mode,
+            State::Symlink { .. } => true,
+        };
+        if as_asked {
+            return Ok(seen);
+        }
+        let shown = self.look.seen(&self.names.probe(state)?);
+        Ok(Seen { mode: shown.mode, mtime_ns: shown.mtime_ns, ..seen })
     }
 
     fn change_meta(&self, goal: &Goal, was: &State) -> Done {

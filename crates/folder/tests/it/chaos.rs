@@ -125,6 +125,28 @@ fn a_file_in_the_place_of_a_directory_just_made_keeps_its_own_mode() {
     }
 }
 
+/// Likewise.
+#[test]
+fn a_mode_that_the_user_sets_while_ours_is_being_set_is_the_users() {
+    for ops in 0..60 {
+        let made = [
+            Step::User(1, Act::MakeDir(2)),
+            Step::User(1, Act::Write(0)),
+            Step::Run(1),
+            Step::Meet(0, 1),
+        ];
+        let told = [Step::Wait(3000), Step::Run(1), Step::Meet(0, 1)];
+        for (theirs, mine) in [(2, 1), (2, 0), (0, 1), (1, 0)] {
+            // While it is made, and while it is changed.
+            check(2, &[&made[..], &[Step::During(0, ops, Act::Chmod(mine))]].concat());
+            let (first, second) = (Step::User(1, Act::Chmod(theirs)), Act::Chmod(mine));
+            let run = [Step::Run(0), first];
+            let last = [Step::During(0, ops, second)];
+            check(2, &[&made[..], &run, &told, &last].concat());
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
