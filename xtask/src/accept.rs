@@ -9,6 +9,7 @@ mod device;
 mod dpkg;
 mod folders;
 mod kill;
+mod kill_storm;
 mod million;
 mod proxy;
 
@@ -48,6 +49,11 @@ const PROGRAMS: &[Program] = &[
         name: "kill",
         about: "a bootstrap goes on after kill -9 of either side at random bytes",
         run: kill::run,
+    },
+    Program {
+        name: "kill-storm",
+        about: "200 kills and many cuts lose no acknowledged write and show nobody half a file",
+        run: kill_storm::run,
     },
     Program {
         name: "million",

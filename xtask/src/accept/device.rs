@@ -18,7 +18,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// Names a program to try instead of the one that this checkout builds.
-const PROGRAM: &str = "ANABRANCH_ACCEPT_PROGRAM";
+pub(crate) const PROGRAM: &str = "ANABRANCH_ACCEPT_PROGRAM";
 /// Longer than anything that is awaited here takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 

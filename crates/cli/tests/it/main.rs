@@ -13,4 +13,5 @@ mod kill;
 mod sharing;
 mod sim;
 mod ssh;
+mod storm;
 mod world;

@@ -5,18 +5,24 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long anything may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A device.
 pub(crate) struct Home {
     dir: TempDir,
+}
+
+/// The binary that belongs to these tests, unless the environment names another.
+pub(crate) fn program() -> PathBuf {
+    let other = std::env::var_os("ANABRANCH_ACCEPT_PROGRAM").map(PathBuf::from);
+    other.unwrap_or_else(|| env!("CARGO_BIN_EXE_anabranch").into())
 }
 
 /// What a command printed and ended with.
@@ -61,7 +67,7 @@ impl Home {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_anabranch"));
+        let mut command = Command::new(program());
         command.args(args).current_dir(self.dir()).stdin(Stdio::null());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("ANABRANCH_HOME", self.state()).env("HOME", self.dir());
@@ -242,9 +248,14 @@ impl Running {
 
     /// Tells it to end, as Ctrl-C does, and waits; its exit code.
     pub(crate) fn interrupt(mut self) -> i32 {
+        self.tell_to_end();
+        self.wait()
+    }
+
+    /// Tells it to end, as Ctrl-C does.
+    pub(crate) fn tell_to_end(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-        self.wait()
     }
 
     /// Waits for its end; its exit code.
@@ -257,6 +268,16 @@ impl Running {
             assert!(Instant::now() < end, "it does not end");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// What it said on standard error and nobody has read.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.err.all()
     }
 
     /// `kill -9`.
