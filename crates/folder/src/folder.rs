@@ -119,6 +119,9 @@ impl Folder {
             if found != database {
                 return Err(other_database(root, found, database));
             }
+            if let Some(ticket) = ticket {
+                folder.remember(node, ticket)?;
+            }
             return Ok(folder);
         }
         let addresses = ticket.map(|t| t.addresses.clone()).unwrap_or_default();
@@ -254,6 +257,18 @@ impl Folder {
             ticket,
         })?;
         Ok(())
+    }
+
+    /// Remembers where `ticket` leads, and the ticket itself if it is still needed, where nothing is remembered: whoever
+    /// set this replica up may have died before that.
+    fn remember(&self, node: &Node, ticket: &Ticket) -> Result<(), FolderError> {
+        let mut records = node.records()?.into_iter();
+        if records.any(|r| r.folder && r.path == self.root && !r.addresses.is_empty()) {
+            return Ok(());
+        }
+        let device = node.id();
+        let member = self.replica.read(|view| view.role_of(&device))?.is_some();
+        self.register(node, &ticket.addresses, (!member).then(|| ticket.key.seed()))
     }
 
     /// Where it is.

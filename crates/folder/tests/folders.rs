@@ -286,3 +286,28 @@ async fn a_value_of_a_later_version_leaves_the_file_alone() {
     assert_eq!((a["kept"].as_str(), a["other"].as_str()), ("old", "2"));
     assert_eq!(outcome.here.unread.len(), 1);
 }
+
+#[test]
+fn a_join_that_died_before_the_folder_was_remembered_can_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let (other, node) = (
+        Node::open(dir.path().join("other")).unwrap(),
+        Node::open(dir.path().join("home")).unwrap(),
+    );
+    let there = Folder::adopt(&other, &dir.path().join("there")).unwrap();
+    let ticket = Ticket {
+        addresses: vec!["http://127.0.0.1:1".into()],
+        database: there.replica().database(),
+        key: anabranch_core::key::DeviceKey::from_seed(&[7; 32]),
+        folder: true,
+        name: "x".into(),
+    };
+    let root = dir.path().join("here");
+    drop(Folder::prepare(&node, &root, ticket.database, Some(&ticket)).unwrap());
+    // The program dies between the database of the folder and what the home remembers of it.
+    let remembered = node.records().unwrap().remove(0);
+    node.forget(&remembered).unwrap();
+    drop(Folder::prepare(&node, &root, ticket.database, Some(&ticket)).unwrap());
+    let again = node.records().unwrap().remove(0);
+    assert_eq!((again.addresses, again.ticket), (remembered.addresses, remembered.ticket));
+}
