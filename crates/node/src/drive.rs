@@ -74,6 +74,8 @@ pub struct Report {
     pub progress: Progress,
     /// How far the peer's clock is off, if that is worth a warning: microseconds, positive when it is ahead.
     pub clock_ahead: Option<i64>,
+    /// What failed here with a database that the peer had opened. The peer is not told more than that something did.
+    pub failed: Option<String>,
 }
 
 /// What a session is about.
@@ -160,6 +162,7 @@ pub struct Drive {
     progress: Progress,
     peer: Option<NodeId>,
     clock_ahead: i64,
+    failed: Option<String>,
     outcome: Option<Result<(), NodeError>>,
     /// Whether the peer would leave nothing undone if it left now: each side may find out first that all is done.
     even: bool,
@@ -208,6 +211,7 @@ impl Drive {
             progress: Progress::default(),
             peer: None,
             clock_ahead: 0,
+            failed: None,
             outcome: None,
             even: false,
         };
@@ -258,7 +262,8 @@ impl Drive {
         Some(self.outcome.take()?.and_then(|()| {
             let peer = self.peer.ok_or(NodeError::Closed)?;
             let apart = Some(self.clock_ahead).filter(|us| us.abs() > CLOCKS_APART);
-            Ok(Report { peer, progress: self.progress, clock_ahead: apart })
+            let failed = self.failed.take();
+            Ok(Report { peer, progress: self.progress, clock_ahead: apart, failed })
         }))
     }
 
@@ -352,7 +357,9 @@ impl Drive {
     fn on_event(&mut self, channel: ChannelNo, event: Event) {
         // A channel that is refused at its opening belongs to no replica any more, and whoever opened it waits for this.
         let event = match event {
-            Event::Closed { code, text, .. } => return self.on_closed(channel, code, text),
+            Event::Closed { code, text, by_peer } => {
+                return self.on_closed(channel, code, text, by_peer);
+            }
             event => event,
         };
         let database = self.session.channel(channel).map(|c| c.database);
@@ -402,7 +409,7 @@ impl Drive {
         }
     }
 
-    fn on_closed(&mut self, channel: ChannelNo, code: Code, text: String) {
+    fn on_closed(&mut self, channel: ChannelNo, code: Code, text: String, by_peer: bool) {
         if let Some(database) = self.joined.remove(&channel)
             && let Some(replica) = self.replicas.get(&database)
         {
@@ -412,6 +419,9 @@ impl Drive {
         if self.mine.remove(&channel) || awaited {
             let outcome = Err(NodeError::Session { code, text });
             self.finish(outcome);
+        } else if code == Code::Internal && !by_peer {
+            tracing::warn!("a database could not be brought in step with a peer: {text}");
+            self.failed = Some(text);
         } else {
             tracing::info!(?code, "a peer's session on a database ended: {text}");
         }

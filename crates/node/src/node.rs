@@ -18,6 +18,7 @@ use anabranch_core::storage::Storage;
 use anabranch_core::ticket::Ticket;
 use anabranch_store::{MemoryStorage, SqliteStorage};
 use anabranch_sync::channel::Direction;
+use anabranch_sync::frame::Code;
 use anabranch_transport::secure::{StaticKey, accept, connect};
 use anabranch_transport::{Address, HttpListener, Link, ListenAddr, TransportManager};
 use std::collections::BTreeMap;
@@ -525,6 +526,13 @@ impl Node {
             (Ok(report), _) => Ok(report),
             // The side that noticed first says why.
             (Err(NodeError::Link(_)), Err(e)) => Err(e),
+            (
+                Err(NodeError::Session { code: Code::Internal, .. }),
+                Ok(Report { failed: Some(why), .. }),
+            ) => {
+                let text = format!("the other replica could not go on: {why}");
+                Err(NodeError::Session { code: Code::Internal, text })
+            }
             (Err(e), _) => Err(e),
         }
     }

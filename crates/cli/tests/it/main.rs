@@ -7,6 +7,7 @@ mod commands;
 mod damage;
 mod documents;
 mod folders;
+mod full;
 mod help;
 mod import;
 mod kill;

@@ -75,8 +75,7 @@ impl Home {
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Done {
-        let mut command = self.command(args);
-        within(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        finish(self.command(args))
     }
 
     /// Runs a command that must succeed; what it printed.
@@ -140,6 +139,11 @@ impl Home {
         assert_eq!(files.len(), 1, "{files:?}");
         files.remove(0)
     }
+}
+
+/// Runs a command to its end.
+pub(crate) fn finish(mut command: Command) -> Done {
+    within(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
 /// The end of a process, which is killed when it does not come.
