@@ -78,8 +78,10 @@ impl SmallDisk {
 
     fn grow(&self) {
         let mut mount = self.inside("mount");
-        mount.args(["-o", "remount,size=200m"]).arg(self.dir.path());
-        assert_eq!(finish(mount).code, 0);
+        // In full: what mount reads elsewhere of this one, it may not set again in a namespace of a user's.
+        mount.args(["-t", "tmpfs", "-o", "remount,size=200m", "small"]).arg(self.dir.path());
+        let done = finish(mount);
+        assert_eq!(done.code, 0, "{done:?}");
     }
 }
 

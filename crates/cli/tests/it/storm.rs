@@ -11,6 +11,7 @@ mod verdict;
 use crate::world::PATIENCE;
 use anabranch_transport::testing::{CuttingProxy, Direction};
 use crew::{Crew, Device, Slot, WRITERS, Way};
+use desk::Contents;
 use random::Random;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 /// How many processes are killed, if this does not say another number.
 const KILLS: &str = "ANABRANCH_KILLS";
 const FEW: usize = 12;
+/// After so many, everything may come to rest and is judged; then it goes on. The first time the devices are still joining.
+const ROUND: usize = 20;
 /// Bytes until a kill or a cut, at most.
 const BYTES: u64 = 300_000;
 
@@ -36,34 +39,54 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn a_storm_of_kills_loses_nothing_and_tears_nothing() {
-    let kills = std::env::var(KILLS).map_or(FEW, |text| text.parse().unwrap());
+    let kills: usize = std::env::var(KILLS).map_or(FEW, |text| text.parse().unwrap());
     let mut random = Random::from_environment();
     let (devices, proxy, tickets) = devices();
-    let over = AtomicBool::new(false);
-    let crew =
-        Crew { contents: Default::default(), tickets, over: &over, complaints: Mutex::default() };
-    let start = Instant::now();
-    let told = thread::scope(|scope| {
-        let _ends = Ends(&over);
-        for device in &devices {
+    let contents = Contents::default();
+    let mut left = kills;
+    for round in 0.. {
+        let now = left.min(ROUND);
+        left -= now;
+        let over = AtomicBool::new(false);
+        let (contents, tickets, complaints) = (&contents, &tickets, Mutex::default());
+        let crew = Crew { round, contents, tickets, over: &over, complaints };
+        let start = Instant::now();
+        let told =
+            at_work(&crew, &devices, &mut random, |random| storm(&devices, &proxy, now, random));
+        println!("{now} kills in {:.1} s: {told}", start.elapsed().as_secs_f64());
+        for (said, times) in &*crew.complaints.lock().unwrap() {
+            println!("    said {times} times: {said}");
+        }
+        verdict::settle(&devices, tickets);
+        println!("  {}", verdict::judge(&devices, contents));
+        devices.iter().for_each(Device::tidy_up);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// Does something while everybody is at work.
+fn at_work<T>(
+    crew: &Crew<'_>,
+    devices: &[Device],
+    random: &mut Random,
+    act: impl FnOnce(&mut Random) -> T,
+) -> T {
+    thread::scope(|scope| {
+        let _ends = Ends(crew.over);
+        for device in devices {
             scope.spawn(|| crew.step(device));
             scope.spawn(|| crew.read(device));
-            let random_of_user = random.fork();
-            scope.spawn(|| crew.edit(device, random_of_user));
+            let mine = random.fork();
+            scope.spawn(|| crew.edit(device, mine));
             for writer in 0..WRITERS {
-                let random = random.fork();
-                let crew = &crew;
-                scope.spawn(move || crew.put(device, writer, random));
+                let mine = random.fork();
+                scope.spawn(move || crew.put(device, writer, mine));
             }
         }
-        storm(&devices, &proxy, kills, &mut random)
-    });
-    println!("{kills} kills in {:.1} s: {told}", start.elapsed().as_secs_f64());
-    for (said, times) in &*crew.complaints.lock().unwrap() {
-        println!("    said {times} times: {said}");
-    }
-    verdict::settle(&devices, &crew.tickets);
-    println!("{}", verdict::judge(&devices, &crew.contents));
+        act(random)
+    })
 }
 
 /// The devices: the first has a database and a folder, which the others are about to join through the proxy.

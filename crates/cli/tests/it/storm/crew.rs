@@ -66,6 +66,12 @@ impl Device {
     pub(super) fn desk(&self) -> PathBuf {
         self.home.dir().join("desk")
     }
+
+    /// Empties the desk.
+    pub(super) fn tidy_up(&self) {
+        fs::remove_dir_all(self.desk()).unwrap();
+        fs::create_dir(self.desk()).unwrap();
+    }
 }
 
 /// Where a process runs that may be killed.
@@ -95,9 +101,11 @@ fn alive(place: &mut Option<Running>) -> Option<&mut Running> {
 
 /// Everybody, at work.
 pub(super) struct Crew<'a> {
-    pub(super) contents: Contents,
+    /// Which storm this is.
+    pub(super) round: usize,
+    pub(super) contents: &'a Contents,
     /// Tickets for the database and the folder, in files.
-    pub(super) tickets: [String; 2],
+    pub(super) tickets: &'a [String; 2],
     pub(super) over: &'a AtomicBool,
     /// What commands complained of, and how often.
     pub(super) complaints: Mutex<BTreeMap<String, u64>>,
@@ -142,7 +150,7 @@ impl Crew<'_> {
         }
     }
 
-    /// Joins what the device has not joined, then keeps it in step.
+    /// Joins, the first time, then keeps the device in step.
     pub(super) fn step(&self, device: &Device) {
         let run = |args: &[&str]| self.run(&device.home, &device.stepping, args);
         let again = |args: &[&str]| {
@@ -150,7 +158,7 @@ impl Crew<'_> {
                 thread::sleep(Duration::from_millis(20));
             }
         };
-        if !matches!(device.way, Way::Serving(_)) {
+        if self.round == 0 && !matches!(device.way, Way::Serving(_)) {
             again(&["join", &self.tickets[0]]);
             again(&["join", &self.tickets[1], "files"]);
         }
@@ -173,7 +181,7 @@ impl Crew<'_> {
             // Some rows are written by everybody.
             let key = match random.below(5) {
                 0 => format!("shared {}", random.below(9)),
-                _ => format!("{} {writer} {n}", device.name),
+                _ => format!("{} {} {writer} {n}", device.name, self.round),
             };
             let value = random.next() >> 12;
             let row = format!("{{\"value\":{value}}}");
@@ -188,7 +196,7 @@ impl Crew<'_> {
 
     /// Does what users do.
     pub(super) fn edit(&self, device: &Device, mut random: Random) {
-        let mut user = User::new(&device.files(), &device.desk(), &self.contents, &mut random);
+        let mut user = User::new(&device.files(), &device.desk(), self.contents, &mut random);
         while !self.is_over() {
             user.act();
             thread::sleep(Duration::from_millis(random.below(80)));
