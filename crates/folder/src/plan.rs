@@ -21,7 +21,7 @@
 //!
 //! **What is never done.** Content whose value lives is not taken off the disk before it stands elsewhere on this disk: an
 //! action that would is combined with the one that saves it, or put off ([`Plan::put_off`]). What is hidden is neither
-//! recorded nor touched.
+//! recorded nor touched, nor is what may stand where something is hidden taken for gone.
 //!
 //! Unchanged paths stream by; memory grows with the changed ones only (I7).
 
