@@ -7,7 +7,7 @@ use crate::path::RelPath;
 use crate::scan::{Here, Local};
 use crate::sorted::{InputError, Sorted};
 use crate::state::State;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Something to commit to the database: one operation on the cell of `path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,16 +139,33 @@ pub struct Records<'a, E, R, T> {
 #[must_use = "what is not decided is never recorded"]
 pub struct Undecided {
     waiting: Vec<Waiting>,
-    /// Values of conflict copies, present and former, that were found where they show or showed.
-    standing: BTreeSet<ValueId>,
-    /// Where such values show or showed without anything having been seen there.
-    unseen: Vec<(RelPath, Vec<ValueId>)>,
+    /// What conflict copies, present and former, were found to hold where they show or showed.
+    standing: Held,
+    /// Where they show or showed without anything having been seen there: the place, of what it is a copy, and what it holds.
+    unseen: Vec<(RelPath, RelPath, State)>,
+}
+
+/// Contents of paths: by the path whose value they are. Which value says so does not count: another one says the same
+/// when somebody changed the mode.
+#[derive(Debug, Default)]
+struct Held(BTreeMap<RelPath, Vec<State>>);
+
+impl Held {
+    fn add(&mut self, of: RelPath, state: State) {
+        self.0.entry(of).or_default().push(state);
+    }
+
+    fn has(&self, of: &RelPath, state: &State) -> bool {
+        self.0.get(of).is_some_and(|states| states.iter().any(|held| held.same_content(state)))
+    }
 }
 
 /// Something that went from a path, to be judged when it is known whether it stands elsewhere.
 #[derive(Debug)]
 struct Waiting {
-    values: Vec<ValueId>,
+    /// The path whose value it was.
+    of: RelPath,
+    state: State,
     /// If it does.
     moved: Vec<LocalStep>,
     /// If it does not.
@@ -202,18 +219,20 @@ where
     }
 
     fn note_base(&mut self, path: &RelPath, base: Option<&Base>, here: &Here) {
-        if let Some(Base { state, source, .. }) = base
-            && source.is_copy()
-        {
-            self.undecided.note(path, state, source.values(), here);
+        if let Some(Base { state, source: Source::Copy { of, .. }, .. }) = base {
+            self.undecided.note(path, of, state, here);
         }
     }
 
     fn note_slot(&mut self, slot: Option<&Slot>, here: &Here) {
-        if let Some(Slot { path, state, source, .. }) = slot
-            && (source.is_copy() || self.copies.any(source.values()))
-        {
-            self.undecided.note(path, state, source.values(), here);
+        match slot {
+            Some(Slot { path, state, source: Source::Copy { of, .. }, .. }) => {
+                self.undecided.note(path, of, state, here);
+            }
+            Some(Slot { path, state, source, .. }) if self.copies.any(source.values()) => {
+                self.undecided.note(path, path, state, here);
+            }
+            _ => {}
         }
     }
 
@@ -233,13 +252,13 @@ where
 }
 
 impl Undecided {
-    /// Notes what is at a place where values show or showed as `state`.
-    fn note(&mut self, path: &RelPath, state: &State, values: &[ValueId], here: &Here) {
+    /// Notes what is at a place where a value of `of` shows or showed as `state`.
+    fn note(&mut self, place: &RelPath, of: &RelPath, state: &State, here: &Here) {
         match here {
             Here::Present { state: now, .. } if state.same_content(now) => {
-                self.standing.extend(values.iter().cloned());
+                self.standing.add(of.clone(), state.clone());
             }
-            Here::Hidden => self.unseen.push((path.clone(), values.to_vec())),
+            Here::Hidden => self.unseen.push((place.clone(), of.clone(), state.clone())),
             Here::Present { .. } | Here::Gone => {}
         }
     }
@@ -248,12 +267,16 @@ impl Undecided {
     /// neither moved nor lost, and the base goes on to say where it was (I6).
     pub fn decide(self, hidden: &Hold) -> impl Iterator<Item = LocalStep> + use<> {
         let Self { waiting, standing, unseen } = self;
-        let covered = unseen.into_iter().filter(|(path, _)| hidden.covers(path));
-        let perhaps: BTreeSet<ValueId> = covered.flat_map(|(_, values)| values).collect();
-        waiting.into_iter().flat_map(move |Waiting { values, moved, lost }| {
-            if values.iter().any(|value| standing.contains(value)) {
+        let mut perhaps = Held::default();
+        for (place, of, state) in unseen {
+            if hidden.covers(&place) {
+                perhaps.add(of, state);
+            }
+        }
+        waiting.into_iter().flat_map(move |Waiting { of, state, moved, lost }| {
+            if standing.has(&of, &state) {
                 moved
-            } else if values.iter().any(|value| perhaps.contains(value)) {
+            } else if perhaps.has(&of, &state) {
                 Vec::new()
             } else {
                 lost
@@ -361,7 +384,11 @@ impl Row<'_> {
         if values.is_empty() || (shows_here && !self.copies.any(&values)) {
             return Judged::Now(lost);
         }
-        Judged::Later(Waiting { values, moved, lost })
+        let of = match base.source {
+            Source::Copy { of, .. } => of,
+            Source::Path { .. } => self.path,
+        };
+        Judged::Later(Waiting { of, state: base.state, moved, lost })
     }
 
     /// The values that may still say what the base has.

@@ -147,6 +147,33 @@ fn a_mode_that_the_user_sets_while_ours_is_being_set_is_the_users() {
     }
 }
 
+/// Likewise.
+#[test]
+fn a_copy_stands_even_if_another_value_says_the_same_by_now() {
+    for ops in 0..60 {
+        check(
+            3,
+            &[
+                Step::User(0, Act::Write(0)),
+                Step::User(0, Act::Write(4)),
+                Step::User(2, Act::Write(3)),
+                Step::Run(2),
+                Step::Meet(1, 2),
+                Step::Crash(1, 10),
+                Step::User(2, Act::Chmod(0)),
+                Step::Run(0),
+                Step::Meet(1, 0),
+                Step::Run(2),
+                Step::Unreadable(1, 0),
+                Step::Crash(1, ops),
+                Step::Meet(2, 1),
+                Step::User(0, Act::Write(0)),
+                Step::Full(0),
+            ],
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
