@@ -52,11 +52,19 @@ pub enum Bug {
     BlobUnverified,
     /// The tables are committed one after the other, entries last.
     FrontierFirst,
+    /// A file gets its name before its content is on the disk.
+    FileUnsynced,
+    /// The base of a folder says what is not on the disk yet.
+    BaseFirst,
+    /// What lost in a folder is not kept as a conflict copy.
+    CopyDropped,
+    /// What a user does to a file replaces what others did meanwhile.
+    UnseenReplaced,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -81,6 +89,10 @@ impl Bug {
         Self::WorkUntold,
         Self::BlobUnverified,
         Self::FrontierFirst,
+        Self::FileUnsynced,
+        Self::BaseFirst,
+        Self::CopyDropped,
+        Self::UnseenReplaced,
     ];
 }
 

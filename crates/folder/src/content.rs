@@ -2,7 +2,7 @@
 //! themselves, which are never stored a second time.
 
 use crate::apply::{ContentSource, LocalChunks};
-use crate::fs::{FileSystem, RealFs};
+use crate::fs::FileSystem;
 use crate::path::RelPath;
 use crate::tables::Index;
 use anabranch_core::blob::{ChunkHash, ChunkSpan};
@@ -12,14 +12,22 @@ use std::io;
 use std::sync::Arc;
 
 /// Serves peers, and takes in what they send.
-pub(crate) struct FolderBlobs {
+pub struct FolderBlobs {
     storage: Arc<dyn Storage>,
     index: Index,
-    fs: Arc<RealFs>,
+    fs: Arc<dyn FileSystem>,
+}
+
+impl std::fmt::Debug for FolderBlobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FolderBlobs")
+    }
 }
 
 impl FolderBlobs {
-    pub(crate) fn new(storage: Arc<dyn Storage>, fs: Arc<RealFs>) -> Self {
+    /// What the folder `fs` and its database have.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, fs: Arc<dyn FileSystem>) -> Self {
         Self { index: Index(Arc::clone(&storage)), storage, fs }
     }
 

@@ -3,16 +3,16 @@
 use crate::base::Source;
 use crate::content::FolderBlobs;
 use crate::error::FolderError;
-use crate::fs::{RealFs, SystemClock};
+use crate::fs::{FileSystem, RealFs, SystemClock};
 use crate::path::RelPath;
 use crate::scan::Progress;
-use crate::tables::{BaseRows, There, base_is_empty, cell_path, store};
+use crate::tables::{self, BaseRows, There, cell_path, store};
 use crate::update::{Fetch, Site, Updated};
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::cells::LiveValue;
 use anabranch_core::id::DatabaseId;
-use anabranch_core::storage::{Durability, Storage, Table};
+use anabranch_core::storage::Storage;
 use anabranch_core::ticket::Ticket;
 use anabranch_node::{Node, Record, Replica};
 use anabranch_store::SqliteStorage;
@@ -28,8 +28,6 @@ use tokio::sync::watch;
 
 const DATABASE: &str = "replica.db";
 const LOCK: &str = "lock";
-/// Set in the local table of the replica that the database was founded with.
-const FOUNDED: &[u8] = b"founded";
 /// How often an update that waits for content looks whether it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(200);
 
@@ -78,15 +76,6 @@ fn other_database(path: &Path, found: DatabaseId, wanted: DatabaseId) -> FolderE
     }
 }
 
-/// Founds a database, and remembers that it was here.
-fn found(node: &Node, storage: &dyn Storage) -> Result<DatabaseId, FolderError> {
-    let database = Replica::found(storage, node.device())?;
-    let mut tx = storage.write(Durability::Full)?;
-    tx.put(Table::Local, FOUNDED, &[])?;
-    tx.commit()?;
-    Ok(database)
-}
-
 impl Folder {
     /// Whether the folder at `root` is a replica.
     #[must_use]
@@ -99,7 +88,7 @@ impl Folder {
     /// # Errors
     /// [`FolderError`] when it cannot be, or is a replica already.
     pub fn adopt(node: &Node, root: &Path) -> Result<Arc<Self>, FolderError> {
-        Self::set_up(node, root, &[], None, |storage| found(node, storage))
+        Self::set_up(node, root, &[], None, |storage| Ok(tables::found(storage, node.device())?))
     }
 
     /// Makes the folder at `root` an empty replica of `database`, to be filled by a peer. It is created if it is not
@@ -183,8 +172,8 @@ impl Folder {
         let file =
             Arc::new(SqliteStorage::open(dir.join(DATABASE), node.settings().store.clone())?);
         let storage = Arc::clone(&file) as Arc<dyn Storage>;
-        let blobs: Arc<dyn Blobs> =
-            Arc::new(FolderBlobs::new(Arc::clone(&storage), Arc::clone(&disk)));
+        let files = Arc::clone(&disk) as Arc<dyn FileSystem>;
+        let blobs: Arc<dyn Blobs> = Arc::new(FolderBlobs::new(Arc::clone(&storage), files));
         let replica =
             Replica::open(storage, Some(blobs), node.device().clone(), node.settings().replica)?;
         let lock = fs::OpenOptions::new()
@@ -224,7 +213,7 @@ impl Folder {
             let storage = SqliteStorage::create(&file, options())?;
             match database {
                 Some(database) => Replica::prepare(&storage, database)?,
-                None => found(node, &storage).map(|_| ())?,
+                None => _ = tables::found(&storage, node.device())?,
             }
         }
         let folder = Self::at(node, if root.exists() { root } else { &empty }, dir)?;
@@ -301,8 +290,7 @@ impl Folder {
     /// # Errors
     /// What storage reports.
     pub fn is_new(&self) -> Result<bool, FolderError> {
-        self.replica
-            .read_tables(|tx| Ok(base_is_empty(tx)? && tx.get(Table::Local, FOUNDED)?.is_none()))
+        Ok(tables::is_new(&self.replica)?)
     }
 
     /// Brings database and folder in line with each other. Content that is lacking is asked of connected peers. Blocking.

@@ -22,10 +22,11 @@ pub mod state;
 mod tables;
 mod update;
 
+pub use content::FolderBlobs;
 pub use error::FolderError;
 pub use exchange::{Outcome, With, Work};
 pub use folder::{Conflict, Folder};
 pub use preview::{Preview, PreviewWith};
 pub use sorted::InputError;
-pub use tables::{author, store};
-pub use update::Updated;
+pub use tables::{author, found, is_new, store};
+pub use update::{Fetch, Site, Updated};

@@ -14,6 +14,7 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::Entry;
 use anabranch_core::ops::{Role, ValueName, decode_cells};
 use anabranch_core::path::Path;
+use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_node::Replica;
@@ -208,7 +209,10 @@ fn writes(steps: &[LocalStep]) -> Result<Vec<Write>, FolderError> {
         .into_iter()
         .map(|(path, (value, names))| {
             let path = cell_path(path)?;
-            let seen = Seen::Values(names);
+            let seen = match sabotage::is(Bug::UnseenReplaced) {
+                true => Seen::AtCommit,
+                false => Seen::Values(names),
+            };
             Ok(Write { store: store(), path, value, seen, below: false, above: false })
         })
         .collect()

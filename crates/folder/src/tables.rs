@@ -9,11 +9,12 @@ use crate::state::State;
 use anabranch_core::blob::{ChunkHash, ChunkSpan, ContentRef, Step, Walker};
 use anabranch_core::cells::{Cell, LiveValue};
 use anabranch_core::entry::{StoreId, StoreKind};
-use anabranch_core::id::{LogId, NodeId};
+use anabranch_core::id::{DatabaseId, LogId, NodeId};
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::{Path, PathError, Segment};
-use anabranch_core::storage::{Order, ReadTx, Storage, StorageError, Table, WriteTx};
+use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
+use anabranch_node::{Device, NodeError, Replica};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 
 const BASE: &[u8] = b"base/";
 const CHUNK: &[u8] = b"chunk/";
+/// Set where the database was founded.
+const FOUNDED: &[u8] = b"founded";
 /// Rows read at once.
 const PAGE: usize = 512;
 /// Places of one chunk that are tried.
@@ -201,9 +204,27 @@ impl Iterator for BaseRows<'_> {
     }
 }
 
-/// Whether nothing was ever brought in step here.
-pub(crate) fn base_is_empty(tx: &dyn ReadTx) -> Result<bool, StorageError> {
-    Ok(BaseRows::new(tx).next().transpose()?.is_none())
+/// Founds a database, and remembers that it was here.
+///
+/// # Errors
+/// What the replica reports.
+pub fn found(storage: &dyn Storage, device: &Device) -> Result<DatabaseId, NodeError> {
+    let database = Replica::found(storage, device)?;
+    let mut tx = storage.write(Durability::Full)?;
+    tx.put(Table::Local, FOUNDED, &[])?;
+    tx.commit()?;
+    Ok(database)
+}
+
+/// Whether nothing was ever brought in step here, nor was the database founded here.
+///
+/// # Errors
+/// What storage reports.
+pub fn is_new(replica: &Replica) -> Result<bool, StorageError> {
+    replica.read_tables(|tx| {
+        let base = BaseRows::new(tx).next().transpose()?;
+        Ok(base.is_none() && tx.get(Table::Local, FOUNDED)?.is_none())
+    })
 }
 
 fn chunk_key(hash: &ChunkHash, offset: u64, path: &RelPath) -> Vec<u8> {

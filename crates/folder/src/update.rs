@@ -76,22 +76,37 @@ impl Updated {
     }
 }
 
-/// Waits for blobs: asks until they are here or cannot be had. Returns whether any came.
-pub(crate) trait Fetch {
+/// Waits for blobs.
+pub trait Fetch {
+    /// Asks for them until they are here or cannot be had. Returns whether any came; if none did, what needs them is put
+    /// off and reported as missing.
     fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> bool;
 }
 
-/// What an update works with.
-pub(crate) struct Site<'a> {
-    pub(crate) replica: &'a Arc<Replica>,
-    pub(crate) fs: &'a dyn FileSystem,
-    pub(crate) clock: &'a dyn Clock,
-    pub(crate) tell: &'a dyn Fn(&Progress),
+/// What an update works with. One at a time may work on a folder.
+pub struct Site<'a> {
+    /// The folder's replica.
+    pub replica: &'a Arc<Replica>,
+    /// Its files.
+    pub fs: &'a dyn FileSystem,
+    /// The clock that its file times come from.
+    pub clock: &'a dyn Clock,
+    /// Told how far the scan has come.
+    pub tell: &'a dyn Fn(&Progress),
+}
+
+impl std::fmt::Debug for Site<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Site({:?})", self.replica.database())
+    }
 }
 
 impl Site<'_> {
     /// Brings the database in line with the folder and the folder with the database.
-    pub(crate) fn update(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
+    ///
+    /// # Errors
+    /// [`FolderError`]; trouble with single paths is in the result.
+    pub fn update(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
         clear_temp(self.fs).map_err(|e| FolderError::Input(e.to_string()))?;
         let mut total = Updated::default();
         for _ in 0..ROUNDS {

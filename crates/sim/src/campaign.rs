@@ -37,6 +37,10 @@ pub struct Summary {
     pub entries: u64,
     /// Sessions.
     pub sessions: u64,
+    /// What users did to their folders.
+    pub deeds: u64,
+    /// Updates of folders.
+    pub updates: u64,
     /// Frames.
     pub frames: u64,
     /// Virtual time.
@@ -56,6 +60,8 @@ impl Summary {
         self.most_nodes = self.most_nodes.max(stats.nodes);
         self.entries += stats.entries;
         self.sessions += stats.sessions;
+        self.deeds += stats.deeds;
+        self.updates += stats.updates;
         self.frames += stats.frames;
         self.simulated += Duration::from_micros(stats.time);
     }

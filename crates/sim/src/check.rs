@@ -69,6 +69,12 @@ pub enum Check {
     Secret,
     /// A blob is missing, or not what its name says.
     Blobs,
+    /// A folder is not what the entries ask for.
+    Folders,
+    /// Content that no user did away with is gone.
+    Lost,
+    /// A folder shows what nobody wrote.
+    Torn,
     /// The same seed did not give the same trace.
     Replayed,
 }
@@ -93,6 +99,9 @@ impl Check {
             Self::Timestamps => "timestamps follow what was seen",
             Self::Secret => "nothing for strangers",
             Self::Blobs => "blobs are there and right",
+            Self::Folders => "folders are the tree",
+            Self::Lost => "no content lost (I11)",
+            Self::Torn => "whole files only",
             Self::Replayed => "same seed, same trace",
         }
     }

@@ -107,6 +107,18 @@ impl Disk {
         state.contents = vec![newest];
     }
 
+    /// Lets somebody stop it from outside while it is in use.
+    #[must_use]
+    pub fn switch(&self) -> Switch {
+        Switch(Arc::clone(&self.state))
+    }
+
+    /// Whether only so much more can be written.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        lock(&self.state).room.is_some()
+    }
+
     /// The power goes: of the commits that were not synced a random number, the latest first, is lost.
     pub fn lose_power(&self, random: &mut Rng) {
         let mut state = lock(&self.state);
@@ -207,6 +219,17 @@ impl Disk {
     /// From now on it says that it syncs and does not: to show that the checks notice.
     pub fn lie(&self) {
         lock(&self.state).lies = true;
+    }
+}
+
+/// Stops a disk.
+#[derive(Debug, Clone)]
+pub struct Switch(Arc<Mutex<State>>);
+
+impl Switch {
+    /// From now on nothing can be done with it until it is opened anew.
+    pub fn off(&self) {
+        lock(&self.0).dead = true;
     }
 }
 

@@ -2,11 +2,14 @@
 
 use crate::clock::Surroundings;
 use crate::disk::Disk;
+use crate::folder::FolderSite;
 use crate::workload::Memory;
 use anabranch_core::id::Position;
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
+use anabranch_folder::FolderBlobs;
 use anabranch_node::{Device, NodeError, Replica, ReplicaOptions};
+use anabranch_sync::work::Blobs;
 use std::sync::Arc;
 
 /// A write that a user was told is kept.
@@ -51,6 +54,8 @@ pub struct Node {
     pub signing: bool,
     /// What its users read.
     pub memory: Memory,
+    /// Its folder, if it holds one.
+    pub folder: Option<FolderSite>,
 }
 
 impl Node {
@@ -60,8 +65,15 @@ impl Node {
     /// What the replica reports.
     pub fn start(&mut self) -> Result<bool, NodeError> {
         let storage: Arc<dyn Storage> = self.disk.open();
-        let replica = Replica::open(storage, None, self.device.clone(), self.options)?;
+        let blobs = self.folder.as_ref().map(|folder| {
+            let files = Arc::new(folder.fs.clone());
+            Arc::new(FolderBlobs::new(Arc::clone(&storage), files)) as Arc<dyn Blobs>
+        });
+        let replica = Replica::open(storage, blobs, self.device.clone(), self.options)?;
         let signed = replica.read(|view| view.unsigned())? == 0;
+        if let Some(folder) = &mut self.folder {
+            folder.start(&replica, anabranch_folder::is_new(&replica)?);
+        }
         self.replica = Some(replica);
         self.generation += 1;
         self.signing = false;

@@ -1,7 +1,10 @@
 //! What a seed stands for: who there is, who talks to whom, what is written and what breaks, and when. A plan is data, so
 //! that steps can be taken out of it and what is left be played again.
 
+mod folders;
+
 use crate::clock::{DAY, MS, SECOND, Time};
+use crate::files::Deed;
 use crate::workload::{Op, Workload};
 use anabranch_core::ops::Role;
 use anabranch_core::storage::Durability;
@@ -32,11 +35,13 @@ pub enum FaultKind {
     Rogue,
     /// Bits of what is stored change.
     Rot,
+    /// What happens to folders in the middle of an update: it dies, the user goes on editing, paths cannot be read.
+    Files,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Crash,
         Self::Power,
         Self::Full,
@@ -45,6 +50,7 @@ impl FaultKind {
         Self::Copy,
         Self::Rogue,
         Self::Rot,
+        Self::Files,
     ];
 
     /// Its name on the command line and in summaries.
@@ -59,6 +65,7 @@ impl FaultKind {
             Self::Copy => "copy",
             Self::Rogue => "rogue",
             Self::Rot => "rot",
+            Self::Files => "files",
         }
     }
 }
@@ -172,6 +179,35 @@ pub enum Fault {
         /// Decides what.
         trick: u64,
     },
+    /// An update of the folder does not get far: the process dies, or the power goes.
+    Halt {
+        /// Whose.
+        node: usize,
+        /// Before which change to the files, counted from the next update on.
+        changes: u32,
+        /// Whether the power goes.
+        power: bool,
+        /// How long it is away.
+        down: Time,
+    },
+    /// The user of a folder acts in the middle of an update.
+    Amid {
+        /// Whose.
+        node: usize,
+        /// Before which operation on the files.
+        ops: u32,
+        /// What they do.
+        deed: Deed,
+    },
+    /// A path of the folder cannot be looked at for a while.
+    Unreadable {
+        /// Whose.
+        node: usize,
+        /// Which of those that are there.
+        pick: u8,
+        /// For how long.
+        lasts: Time,
+    },
 }
 
 impl Fault {
@@ -187,6 +223,7 @@ impl Fault {
             Self::Part { .. } | Self::Deaf { .. } | Self::Bad { .. } => FaultKind::Net,
             Self::Rogue { .. } => FaultKind::Rogue,
             Self::Rot { .. } => FaultKind::Rot,
+            Self::Halt { .. } | Self::Amid { .. } | Self::Unreadable { .. } => FaultKind::Files,
         }
     }
 
@@ -201,7 +238,10 @@ impl Fault {
             | Self::Clone { node, .. }
             | Self::Jump { node, .. }
             | Self::Rot { node, .. }
-            | Self::Rogue { node, .. } => vec![*node],
+            | Self::Rogue { node, .. }
+            | Self::Halt { node, .. }
+            | Self::Amid { node, .. }
+            | Self::Unreadable { node, .. } => vec![*node],
             Self::Part { side, .. } => side.clone(),
             Self::Deaf { from, to, .. } => vec![*from, *to],
             Self::Bad { a, b, .. } => vec![*a, *b],
@@ -251,6 +291,17 @@ impl fmt::Display for Fault {
                 write!(f, "{bits} bits of node {node} change, back in {}", s(down))
             }
             Self::Rogue { node, trick } => write!(f, "node {node} plays trick {trick}"),
+            Self::Halt { node, changes, power, down } => {
+                let how = if *power { "loses power" } else { "is killed" };
+                let back = s(down);
+                write!(f, "node {node} {how} {changes} changes into an update, back in {back}")
+            }
+            Self::Amid { node, ops, deed } => {
+                write!(f, "{ops} operations into an update, the user of node {node} {deed}")
+            }
+            Self::Unreadable { node, pick, lasts } => {
+                write!(f, "path {pick} of node {node} cannot be read for {}", s(lasts))
+            }
         }
     }
 }
@@ -264,6 +315,13 @@ pub enum Act {
         node: usize,
         /// What, one for each caller.
         group: Vec<Op>,
+    },
+    /// The user of a folder does something to it.
+    User {
+        /// Where.
+        node: usize,
+        /// What.
+        deed: Deed,
     },
     /// Something goes wrong.
     Fault(Fault),
@@ -286,6 +344,7 @@ impl fmt::Display for Step {
                 write!(f, "node {node} writes")?;
                 group.iter().try_for_each(|op| write!(f, " [{op}]"))
             }
+            Act::User { node, deed } => write!(f, "the user of node {node} {deed}"),
             Act::Fault(fault) => write!(f, "{fault}"),
         }
     }
@@ -334,6 +393,9 @@ pub struct Setup {
     /// When it dials for the first time.
     #[serde(default)]
     pub arrives: Time,
+    /// Whether it holds a folder, too.
+    #[serde(default)]
+    pub folder: bool,
 }
 
 /// Who talks to whom.
@@ -397,7 +459,9 @@ impl Plan {
         let mut steps = writes(&mut random, count, span);
         steps.extend(faults(&mut random, count, edges.len(), span, &options.faults));
         steps.sort_by_key(|step| step.at);
-        Self { seed, nodes, edges, latency, loss, steps }
+        let mut plan = Self { seed, nodes, edges, latency, loss, steps };
+        folders::add(&mut plan, span, &options.faults);
+        plan
     }
 
     /// Operations that are asked for.
@@ -405,6 +469,7 @@ impl Plan {
     pub fn operations(&self) -> usize {
         let of = |step: &Step| match &step.act {
             Act::Write { group, .. } => group.len(),
+            Act::User { .. } => 1,
             Act::Fault(_) => 0,
         };
         self.steps.iter().map(of).sum()
@@ -414,7 +479,7 @@ impl Plan {
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.steps.iter().filter_map(|step| match &step.act {
             Act::Fault(fault) => Some(fault),
-            Act::Write { .. } => None,
+            Act::Write { .. } | Act::User { .. } => None,
         })
     }
 }
@@ -455,6 +520,7 @@ fn setup(random: &mut Rng, node: usize, span: Time, options: &Options) -> Setup 
         entrance,
         pending: *choose(random, &[4 * 1024 * 1024, 64 * 1024, 2 * 1024]),
         arrives: if late { random.u64(..span) } else { 0 },
+        folder: false,
     }
 }
 
@@ -519,13 +585,16 @@ fn faults(
     span: Time,
     allowed: &[FaultKind],
 ) -> Vec<Step> {
+    // Those of folders come with the folders.
+    let allowed: Vec<FaultKind> =
+        allowed.iter().copied().filter(|kind| *kind != FaultKind::Files).collect();
     if allowed.is_empty() {
         return Vec::new();
     }
     let total = random.usize(10..50);
     // Some simulations have many faults of few kinds.
     let some = 1 + random.usize(..allowed.len());
-    let mut kinds = allowed.to_vec();
+    let mut kinds = allowed.clone();
     random.shuffle(&mut kinds);
     kinds.truncate(some.max(allowed.len().min(2)));
     let mut copies = 0;
@@ -572,6 +641,6 @@ fn fault(random: &mut Rng, kind: FaultKind, count: usize, edges: usize) -> Fault
         FaultKind::Copy if random.u32(..3) == 0 => Fault::Clone { node, marked: random.bool() },
         FaultKind::Copy => Fault::Restore { node, marked: random.bool(), down },
         FaultKind::Rot => Fault::Rot { node: random.usize(1..count), bits: random.u32(1..4), down },
-        FaultKind::Rogue => Fault::Rogue { node, trick: random.u64(..) },
+        FaultKind::Rogue | FaultKind::Files => Fault::Rogue { node, trick: random.u64(..) },
     }
 }

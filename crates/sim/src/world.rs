@@ -1,5 +1,6 @@
 //! Plays a plan: one queue of events in virtual time, one thread, no choice that the seed does not make.
 
+mod folders;
 mod rogue;
 mod sessions;
 
@@ -8,6 +9,8 @@ use crate::check::{
 };
 use crate::clock::{Clock, MS, SECOND, Surroundings, Time};
 use crate::disk::Disk;
+use crate::files::Contents;
+use crate::folder::Amid;
 use crate::network::Network;
 use crate::node::{Acknowledged, Node};
 use crate::plan::{Act, Edge, Entrance, Fault, FaultKind, Plan, Setup};
@@ -22,7 +25,7 @@ use anabranch_node::{Committed, Device, Job, NodeError, Replica, ReplicaOptions}
 use fastrand::Rng;
 use sessions::{Conn, ConnId, Side};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// How long it may take, in virtual time, until all is quiet once everything has healed.
 const HEALING: Time = 300 * SECOND;
@@ -53,6 +56,7 @@ enum Event {
     Redeem { conn: ConnId, side: Side },
     Sign { node: usize, generation: u64 },
     Return { node: usize, how: Return },
+    Update { node: usize, generation: u64 },
 }
 
 /// What one simulation was like.
@@ -72,6 +76,10 @@ pub struct Stats {
     pub frames: u64,
     /// Sessions begun.
     pub sessions: u64,
+    /// What users did to their folders.
+    pub deeds: u64,
+    /// Updates of folders.
+    pub updates: u64,
     /// Virtual time.
     pub time: Time,
     /// Events.
@@ -130,6 +138,9 @@ struct World<'p> {
     healed: bool,
     same: SameState,
     forbidden: Vec<Position>,
+    contents: Arc<Mutex<Contents>>,
+    /// How often all folders were looked at in the end.
+    rounds: u32,
     trace: Trace,
     stats: Stats,
 }
@@ -148,6 +159,7 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
     let environment = Arc::clone(&surroundings) as Arc<dyn anabranch_node::Environment>;
     Node {
         device: Device::within(key, environment),
+        folder: folders::folder_of(setup, number, seed, &surroundings),
         surroundings,
         disk: Disk::new(bytes),
         options: ReplicaOptions { durability: setup.durability, pending_bytes: setup.pending },
@@ -186,6 +198,8 @@ impl<'p> World<'p> {
             healed: false,
             same: SameState::default(),
             forbidden: Vec::new(),
+            contents: Arc::default(),
+            rounds: 0,
             trace: Trace::new(told),
             stats: Stats::default(),
             plan,
@@ -218,7 +232,13 @@ impl<'p> World<'p> {
 
     fn run(&mut self) -> Result<(), Violation> {
         let mut limit = Time::MAX;
-        while let Some(((time, _), event)) = self.queue.pop_first() {
+        loop {
+            let Some(((time, _), event)) = self.queue.pop_first() else {
+                if self.look_again()? {
+                    continue;
+                }
+                break;
+            };
             self.stats.events += 1;
             if self.stats.events > EVENTS || time > limit {
                 let text = format!(
@@ -234,6 +254,7 @@ impl<'p> World<'p> {
             }
         }
         let digests = judge_all(&self.nodes, &self.forbidden)?;
+        self.judge_trees()?;
         let apart = [FaultKind::Clock, FaultKind::Rot];
         if self.plan.faults().all(|fault| !apart.contains(&fault.kind()))
             && self.plan.nodes.iter().all(|node| node.skew.unsigned_abs() < SECOND)
@@ -260,6 +281,7 @@ impl<'p> World<'p> {
             Event::Redeem { conn, side } => self.redeem(conn, side),
             Event::Sign { node, generation } => self.sign(node, generation),
             Event::Return { node, how } => self.come_back(node, how),
+            Event::Update { node, generation } => self.try_update(node, generation),
         }
     }
 
@@ -267,6 +289,10 @@ impl<'p> World<'p> {
         let step = &self.plan.steps[number];
         match &step.act {
             Act::Write { node, group } => self.write(*node, group, number as u64),
+            Act::User { node, deed } => {
+                self.stats.deeds += 1;
+                self.act(*node, deed)
+            }
             Act::Fault(fault) => {
                 let line = fault.to_string();
                 self.note("fault", 0, line.as_bytes(), || line.clone());
@@ -363,7 +389,7 @@ impl<'p> World<'p> {
     /// and what it holds must be what others hold who hold as much.
     fn settle_node(&mut self, node: usize) -> Result<(), Violation> {
         if self.nodes[node].disk.is_dead() && self.nodes[node].replica.is_some() {
-            self.nodes[node].disk.lose_power(&mut self.random);
+            self.lose_power(node);
             let down = self.random.u64(SECOND..5 * SECOND);
             return self.go_down(node, down, Return::AsItWas);
         }
@@ -396,8 +422,11 @@ impl<'p> World<'p> {
         }
         site.looked = held;
         let named = replica.read(named_blobs).unwrap_or_default();
-        let lacking =
-            named.into_iter().filter(|hash| matches!(replica.blobs().get(hash), Ok(None)));
+        let asked = site.folder.iter().flat_map(|folder| &folder.wants).copied();
+        let lacking = named
+            .into_iter()
+            .chain(asked)
+            .filter(|hash| matches!(replica.blobs().get(hash), Ok(None)));
         replica.want(lacking.collect::<Vec<_>>());
     }
 
@@ -408,7 +437,7 @@ impl<'p> World<'p> {
                 self.go_down(*node, *down, Return::AsItWas)
             }
             Fault::Power { node, fuse: 0, down } => {
-                self.nodes[*node].disk.lose_power(&mut self.random);
+                self.lose_power(*node);
                 self.go_down(*node, *down, Return::AsItWas)
             }
             Fault::Power { node, fuse, .. } => {
@@ -417,6 +446,7 @@ impl<'p> World<'p> {
             }
             Fault::Full { node, room, lasts } => {
                 self.nodes[*node].disk.limit(Some(*room));
+                self.fill_folder(*node, true);
                 self.after(*lasts, Event::Relief(number));
                 Ok(())
             }
@@ -440,6 +470,19 @@ impl<'p> World<'p> {
             }
             Fault::Cut { edge } => self.cut_line(*edge),
             Fault::Rogue { node, trick } => self.play_trick(*node, *trick),
+            Fault::Halt { node, changes, power, down } => {
+                self.arrange(*node, Amid::Halt { changes: *changes, power: *power, down: *down });
+                Ok(())
+            }
+            Fault::Amid { node, ops, deed } => {
+                self.arrange(*node, Amid::User { ops: *ops, deed: deed.clone() });
+                Ok(())
+            }
+            Fault::Unreadable { node, pick, lasts } => {
+                self.hide_path(*node, *pick);
+                self.after(*lasts, Event::Relief(number));
+                Ok(())
+            }
         }
     }
 
@@ -468,7 +511,11 @@ impl<'p> World<'p> {
     fn relieve(&mut self, number: usize) -> Result<(), Violation> {
         let Act::Fault(fault) = &self.plan.steps[number].act else { return Ok(()) };
         match fault {
-            Fault::Full { node, .. } => self.nodes[*node].disk.limit(None),
+            Fault::Full { node, .. } => {
+                self.nodes[*node].disk.limit(None);
+                self.fill_folder(*node, false);
+            }
+            Fault::Unreadable { node, .. } => self.show_paths(*node),
             fault => self.spoil_network(fault, false),
         }
         Ok(())
@@ -499,6 +546,7 @@ impl<'p> World<'p> {
         for line in &mut self.edges {
             (line.every, line.one_way) = (None, false);
         }
+        self.heal_folders();
         bad.into_iter().try_for_each(|conn| self.cut(conn))
     }
 
@@ -554,7 +602,7 @@ impl<'p> World<'p> {
         if let Err(e) = &started {
             if node.disk.is_dead() {
                 // The power went once more.
-                node.disk.lose_power(&mut self.random);
+                self.lose_power(number);
                 self.after(SECOND, Event::Return { node: number, how: Return::AsItWas });
                 return Ok(());
             }
@@ -626,6 +674,7 @@ impl<'p> World<'p> {
         copy.device = Device::within(source.device.key().clone(), environment);
         copy.disk = source.disk.copy(instance);
         copy.options = source.options;
+        copy.folder = source.folder.as_ref().map(|folder| folder.copy(&copy.surroundings));
         copy.joining = source.joining;
         copy.stranger = source.stranger;
         copy.rotten = source.rotten;
@@ -675,7 +724,13 @@ fn found(
     plan: &Plan,
     nodes: &mut [Node],
 ) -> Result<(DatabaseId, BTreeMap<usize, DeviceKey>), NodeError> {
-    let database = Replica::found(&*nodes[0].disk.open(), &nodes[0].device)?;
+    let storage = nodes[0].disk.open();
+    // Only there is the founder's folder looked at before it hears of anybody.
+    let database = match nodes[0].folder {
+        Some(_) => anabranch_folder::found(&*storage, &nodes[0].device)?,
+        None => Replica::found(&*storage, &nodes[0].device)?,
+    };
+    drop(storage);
     nodes[0].start()?;
     let mut tickets = BTreeMap::new();
     let mut members = Vec::new();

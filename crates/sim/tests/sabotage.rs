@@ -67,4 +67,8 @@ bugs! {
     work_untold: WorkUntold,
     blob_unverified: BlobUnverified,
     frontier_first: FrontierFirst,
+    file_unsynced: FileUnsynced,
+    base_first: BaseFirst,
+    copy_dropped: CopyDropped,
+    unseen_replaced: UnseenReplaced,
 }

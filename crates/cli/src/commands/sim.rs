@@ -157,6 +157,8 @@ fn told(first: u64, summary: &Summary, failures: &[Failed]) -> String {
     }
     rows.push(vec!["entries".into(), summary.entries.to_string()]);
     rows.push(vec!["sessions".into(), format!("{}, {} frames", summary.sessions, summary.frames)]);
+    let folders = format!("{} changes by users, {} updates", summary.deeds, summary.updates);
+    rows.push(vec!["folders".into(), folders]);
     let failed = failures
         .iter()
         .map(|failed| vec![format!("failed {}", failed.seed), failed.violation.to_string()]);
@@ -187,6 +189,8 @@ fn object(first: u64, summary: &Summary, failures: &[Failed]) -> Value {
         "entries": summary.entries,
         "sessions": summary.sessions,
         "frames": summary.frames,
+        "folder_changes": summary.deeds,
+        "folder_updates": summary.updates,
         "failed": failures.iter().map(failed_object).collect::<Vec<Value>>(),
     })
 }

@@ -4,6 +4,7 @@ use super::temp::TempNames;
 use crate::fs::{FileSystem, Kind, NewFile, Stat};
 use crate::path::RelPath;
 use crate::state::State;
+use anabranch_core::sabotage::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -171,7 +172,8 @@ impl<'a> Names<'a> {
     pub(super) fn sync(&mut self) -> Vec<(Option<RelPath>, io::Error)> {
         self.fresh = false;
         let mut failed = Vec::new();
-        for dir in std::mem::take(&mut self.dirty) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for dir in dirty.into_iter().filter(|_| !sabotage::is(Bug::BaseFirst)) {
             match self.fs.sync_dir(dir.as_ref()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => failed.push((dir, error)),
                 _ => {}

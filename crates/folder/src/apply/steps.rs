@@ -10,6 +10,7 @@ use crate::fs::{Clock, FileSystem, Kind};
 use crate::path::RelPath;
 use crate::plan::{Action, Goal, Keep, Was};
 use crate::state::State;
+use anabranch_core::sabotage::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -169,7 +170,9 @@ impl<'a> Applier<'a> {
         let mut write = || {
             let bytes = fill(&mut *file, content, source)?;
             file.set_meta(*mode, *mtime_ns)?;
-            file.sync()?;
+            if !sabotage::is(Bug::FileUnsynced) {
+                file.sync()?;
+            }
             Ok(bytes)
         };
         let written = write();

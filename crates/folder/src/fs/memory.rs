@@ -1,8 +1,11 @@
 //! A folder in memory, for tests and the simulator: inodes, times from a clock of its own, and a hook before every
-//! operation that can make it fail or change something behind its back.
+//! operation that can make it fail or change something behind its back. It can lose its power: see [`MemFs::lose_power`].
+
+mod journal;
 
 use super::{Clock, DirEntry, FileSystem, Kind, NewFile, OpenFile, Stat};
 use crate::path::RelPath;
+use journal::{Change, Journal, rename};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -80,14 +83,20 @@ struct Shared {
     clock: Arc<dyn Clock>,
     next_inode: AtomicU64,
     /// Every path but the root, by its bytes.
-    names: Mutex<BTreeMap<RelPath, Arc<Mutex<Inode>>>>,
+    names: Mutex<Names>,
     hook: Mutex<Option<Hook>>,
+    /// What a loss of power leaves, if that is kept.
+    journal: Mutex<Option<Journal>>,
 }
+
+type Names = BTreeMap<RelPath, Arc<Mutex<Inode>>>;
 
 struct Inode {
     stat: Stat,
     /// Content of a file, target of a link.
     bytes: Vec<u8>,
+    /// Whether a loss of power may take some of the content.
+    unsynced: bool,
 }
 
 impl fmt::Debug for MemFs {
@@ -108,8 +117,9 @@ impl MemFs {
     /// An empty folder whose times come from `clock`.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let (names, hook) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { clock, next_inode: AtomicU64::new(1), names, hook }) }
+        let (names, hook, journal) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let next_inode = AtomicU64::new(1);
+        Self { shared: Arc::new(Shared { clock, next_inode, names, hook, journal }) }
     }
 
     /// Calls `hook` before every operation. An error it returns is the operation's; what it does to the folder has
@@ -142,6 +152,7 @@ impl MemFs {
                     return error(io::ErrorKind::IsADirectory);
                 }
                 inode.bytes = bytes.to_vec();
+                inode.unsynced = true;
                 inode.written(self.now());
                 Ok(())
             }
@@ -219,8 +230,11 @@ impl MemFs {
         if names.contains_key(path) {
             return error(io::ErrorKind::AlreadyExists);
         }
-        names.insert(path.clone(), Arc::new(Mutex::new(Inode { stat, bytes: bytes.to_vec() })));
+        let unsynced = kind == Kind::File;
+        let inode = Arc::new(Mutex::new(Inode { stat, bytes: bytes.to_vec(), unsynced }));
+        names.insert(path.clone(), Arc::clone(&inode));
         drop(names);
+        self.log(Change::Insert(path.clone(), inode));
         self.touch_parent(path);
         Ok(())
     }
@@ -234,13 +248,7 @@ impl MemFs {
     }
 
     fn below(&self, dir: &RelPath) -> Vec<RelPath> {
-        lock(&self.shared.names)
-            .range::<RelPath, _>((Bound::Excluded(dir), Bound::Unbounded))
-            .map(|(path, _)| path)
-            .take_while(|path| path.as_bytes().starts_with(dir.as_bytes()))
-            .filter(|path| path.is_below(dir))
-            .cloned()
-            .collect()
+        below(&lock(&self.shared.names), dir)
     }
 
     /// Whether something of `kind` may be renamed onto what is at `to`.
@@ -269,9 +277,21 @@ impl MemFs {
             _ => {}
         }
         lock(&self.shared.names).remove(path);
+        self.log(Change::Remove(path.clone()));
         self.touch_parent(path);
         Ok(())
     }
+}
+
+/// The names inside a directory, at any depth.
+fn below(names: &Names, dir: &RelPath) -> Vec<RelPath> {
+    names
+        .range::<RelPath, _>((Bound::Excluded(dir), Bound::Unbounded))
+        .map(|(path, _)| path)
+        .take_while(|path| path.as_bytes().starts_with(dir.as_bytes()))
+        .filter(|path| path.is_below(dir))
+        .cloned()
+        .collect()
 }
 
 impl Inode {
@@ -308,6 +328,7 @@ impl NewFile for Handle {
         self.fs.before(Op::Write, Some(&self.path))?;
         let mut inode = lock(&self.inode);
         inode.bytes.extend_from_slice(bytes);
+        inode.unsynced = true;
         inode.written(self.fs.now());
         Ok(())
     }
@@ -321,7 +342,9 @@ impl NewFile for Handle {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.fs.before(Op::Sync, Some(&self.path))
+        self.fs.before(Op::Sync, Some(&self.path))?;
+        lock(&self.inode).unsynced = false;
+        Ok(())
     }
 }
 
@@ -375,19 +398,8 @@ impl FileSystem for MemFs {
             return error(io::ErrorKind::InvalidInput);
         }
         self.check_replaced(kind, to, replace)?;
-        let inside = self.below(from);
-        let mut names = lock(&self.shared.names);
-        names.remove(from);
-        names.insert(to.clone(), inode.clone());
-        for old in inside {
-            let tail = &old.as_bytes()[from.as_bytes().len()..];
-            let new = RelPath::new([to.as_bytes(), tail].concat());
-            let new = new.map_err(|_| io::ErrorKind::InvalidFilename)?;
-            if let Some(inode) = names.remove(&old) {
-                names.insert(new, inode);
-            }
-        }
-        drop(names);
+        rename(&mut lock(&self.shared.names), from, to)?;
+        self.log(Change::Rename(from.clone(), to.clone()));
         lock(&inode).stat.ctime_ns = self.now();
         self.touch_parent(from);
         self.touch_parent(to);
@@ -410,6 +422,7 @@ impl FileSystem for MemFs {
             names.insert(path.clone(), inode);
         }
         drop(names);
+        self.log(Change::Exchange(a.clone(), b.clone()));
         self.touch_parent(a);
         self.touch_parent(b);
         Ok(())
@@ -450,6 +463,10 @@ impl FileSystem for MemFs {
     }
 
     fn sync_dir(&self, dir: Option<&RelPath>) -> io::Result<()> {
-        self.before(Op::SyncDir, dir)
+        self.before(Op::SyncDir, dir)?;
+        if let Some(journal) = &mut *lock(&self.shared.journal) {
+            journal.sync(dir);
+        }
+        Ok(())
     }
 }

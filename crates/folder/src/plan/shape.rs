@@ -7,6 +7,7 @@ use crate::base::{Value, ValueId};
 use crate::path::RelPath;
 use crate::sorted::{InputError, Sorted};
 use crate::state::State;
+use anabranch_core::sabotage::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A losing value that shows as a file or link of its own.
@@ -90,7 +91,7 @@ impl Shape {
             self.displaced.insert(path.clone());
         }
         for (i, group) in groups.into_iter().enumerate() {
-            if Some(i) != shown && !group.state.is_dir() {
+            if Some(i) != shown && !group.state.is_dir() && !sabotage::is(Bug::CopyDropped) {
                 let Group { state, values, author, at_ms } = group;
                 let of = path.clone();
                 self.place(ConflictCopy { of, state, values, author, at_ms, attempt: 0 });

@@ -352,6 +352,7 @@ impl World<'_> {
 
     /// Lets the sessions of `node` look whether something changed there.
     pub(super) fn wake(&mut self, node: usize) -> Result<(), Violation> {
+        self.notice_folder(node);
         for (id, side) in self.sides_of(node) {
             if let Some(drive) = self.drive(id, side) {
                 drive.look();
