@@ -448,7 +448,11 @@ impl Replica {
     }
 
     pub(crate) fn blobs_offered(&self, session: SessionId, hashes: &[ChunkHash]) {
-        self.wants().offered(session, hashes);
+        let wanted = self.wants().offered(session, hashes);
+        // Who works here gave up waiting for some of them, and looks again.
+        if !wanted && self.worker.load(Ordering::SeqCst) {
+            self.changed();
+        }
     }
 
     pub(crate) fn offers_to(&self, session: SessionId) -> Vec<ChunkHash> {

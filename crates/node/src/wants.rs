@@ -102,14 +102,18 @@ impl Wants {
         self.offers.remove(&session).unwrap_or_default()
     }
 
-    /// A session says that blobs have come there.
-    pub(crate) fn offered(&mut self, session: SessionId, hashes: &[ChunkHash]) {
+    /// A session says that blobs have come there. Whether all of them are still wanted.
+    pub(crate) fn offered(&mut self, session: SessionId, hashes: &[ChunkHash]) -> bool {
+        let mut all = true;
         for hash in hashes {
-            if let Some(want) = self.wants.get_mut(hash) {
-                want.refused.remove(&session);
-                want.come |= want.asked == Some(session);
-            }
+            let Some(want) = self.wants.get_mut(hash) else {
+                all = false;
+                continue;
+            };
+            want.refused.remove(&session);
+            want.come |= want.asked == Some(session);
         }
+        all
     }
 
     pub(crate) fn refused(&mut self, session: SessionId, hashes: &[ChunkHash]) {

@@ -25,7 +25,7 @@ pub struct Summary {
     pub seeds: u64,
     /// Those that failed.
     pub failed: u64,
-    /// Transactions acknowledged, by simulation.
+    /// Transactions acknowledged and changes to folders, by simulation.
     pub operations: Vec<u64>,
     /// Faults, by simulation.
     pub faults: Vec<u64>,
@@ -52,7 +52,7 @@ pub struct Summary {
 impl Summary {
     fn add(&mut self, stats: &Stats) {
         self.seeds += 1;
-        self.operations.push(stats.operations);
+        self.operations.push(stats.operations + stats.deeds);
         self.faults.push(stats.faults.values().sum());
         for (kind, count) in &stats.faults {
             *self.kinds.entry(*kind).or_default() += count;

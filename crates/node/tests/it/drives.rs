@@ -93,7 +93,27 @@ fn a_blob_that_comes_at_the_end_of_a_session_is_told_to_the_others() {
     assert_eq!(pair.replicas[1].lacking(), (0, 0));
 }
 
-/// So that the two above test what they say.
+/// A folder that asked in vain puts the file off until something happens. Somebody has to tell it that something did.
+#[test]
+fn who_gave_up_waiting_for_a_blob_hears_when_a_peer_has_it() {
+    let mut pair = Pair::new();
+    pair.replicas[1].attach_worker();
+    assert!(pair.pump("nothing of the kind").is_none());
+    let blob = b"a blob".to_vec();
+    let hash = ChunkHash::of(&blob);
+    pair.replicas[1].want([hash]);
+    assert!(pair.pump("nothing of the kind").is_none());
+    assert_eq!(pair.replicas[1].lacking(), (1, 1));
+    pair.replicas[1].want([]);
+    let mut versions = pair.replicas[1].versions();
+    versions.mark_unchanged();
+    pair.replicas[0].blobs().put(&[(hash, blob)]).unwrap();
+    pair.replicas[0].blob_arrived(&hash);
+    assert!(pair.pump("nothing of the kind").is_none());
+    assert!(versions.has_changed().unwrap());
+}
+
+/// So that those above test what they say.
 #[test]
 fn a_session_driven_by_hand_is_a_session() {
     let mut pair = Pair::new();
