@@ -6,6 +6,7 @@ use crate::content::Content;
 use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem};
 use crate::hold::Hold;
+use crate::intent;
 use crate::path::RelPath;
 use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions};
 use crate::record::record;
@@ -108,6 +109,7 @@ impl Site<'_> {
     /// [`FolderError`]; trouble with single paths is in the result.
     pub fn update(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
         clear_temp(self.fs).map_err(|e| FolderError::Input(e.to_string()))?;
+        intent::recover(&**self.replica.storage(), self.fs, self.clock)?;
         let mut total = Updated::default();
         for _ in 0..ROUNDS {
             let round = self.round(fetch)?;
@@ -173,6 +175,7 @@ impl Site<'_> {
 
     fn apply(&self, actions: &[Action]) -> Result<Applied, FolderError> {
         let storage = self.replica.storage();
+        intent::note(&**storage, actions)?;
         let index = Index(Arc::clone(storage));
         let mut content = Content::new(&**storage, self.fs, &index);
         let applied = apply(self.fs, self.clock, actions, &mut content, &mut |_, _| ())
@@ -181,6 +184,7 @@ impl Site<'_> {
         for (path, base) in &applied.base {
             set_base(&mut *tx, path, base.as_ref())?;
         }
+        intent::clear(&mut *tx, actions)?;
         tx.commit()?;
         Ok(applied)
     }

@@ -1,0 +1,300 @@
+//! What is about to be done to the disk, noted before it is: if the program dies in the middle, the next update knows what
+//! is there of its own doing and what its user's, even if the tree asks for something else by then (I6).
+//!
+//! A row is `[vacate]` or `[vacate, base row]` in the canonical encoding: whether the path is to be emptied, and what it is
+//! to become, with nothing in place of how it looks.
+
+use crate::base::{Base, Seen};
+use crate::error::FolderError;
+use crate::fs::{Clock, FileSystem, Kind};
+use crate::path::RelPath;
+use crate::plan::{Action, Goal, Was};
+use crate::scan::{Progress, hash_file};
+use crate::state::{MODE_BITS, State};
+use crate::tables::{base_row, set_base};
+use anabranch_core::codec::{Reader, Writer};
+use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+
+const INTENT: &[u8] = b"intent/";
+/// No row of the base is longer: it names values, a path and a link's target.
+const ROW_BYTES: usize = 1 << 26;
+/// How a thing looks that is not there yet.
+const UNSEEN: Seen = Seen { mode: 0, inode: 0, size: 0, mtime_ns: 0, ctime_ns: 0, settled: false };
+
+/// What one path is to go through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Intent {
+    vacate: bool,
+    goal: Option<Base>,
+}
+
+impl Intent {
+    fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.array(1 + usize::from(self.goal.is_some())).bool(self.vacate);
+        if let Some(goal) = &self.goal {
+            w.bytes(&goal.encode());
+        }
+        w.finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut r = Reader::new(bytes);
+        let parts = r.array("intent", 2).ok()?;
+        let vacate = r.bool("vacate").ok()?;
+        let goal = match parts {
+            1 => None,
+            _ => Some(Base::decode(r.bytes("base row", ROW_BYTES).ok()?).ok()?),
+        };
+        r.finish().ok()?;
+        Some(Self { vacate, goal })
+    }
+}
+
+fn key(path: &RelPath) -> Vec<u8> {
+    [INTENT, path.as_bytes()].concat()
+}
+
+/// What `actions` amount to, path by path.
+fn intents(actions: &[Action]) -> BTreeMap<&RelPath, Intent> {
+    let mut found: BTreeMap<&RelPath, Intent> = BTreeMap::new();
+    let mut vacated = Vec::new();
+    let mut goals: Vec<&Goal> = Vec::new();
+    for action in actions {
+        match action {
+            Action::MakeDir { goal } | Action::Symlink { goal, .. } => goals.push(goal),
+            Action::WriteFile { goal, keep, .. } => {
+                goals.push(goal);
+                goals.extend(keep.iter().map(|keep| &keep.goal));
+            }
+            Action::Rename { from: Was { path, .. }, goal, .. }
+            | Action::Unpark { from: path, goal, .. } => {
+                vacated.push(path);
+                goals.push(goal);
+            }
+            Action::Park { from: Was { path, .. }, .. }
+            | Action::RemoveFile { was: Was { path, .. } }
+            | Action::RemoveDir { path } => vacated.push(path),
+            // A mode that is only half set is planned anew, or is the user's by now.
+            Action::SetMeta { .. } | Action::Adopt { .. } => {}
+        }
+    }
+    for path in vacated {
+        found.entry(path).or_default().vacate = true;
+    }
+    for Goal { path, state, source } in goals {
+        let goal = Base { state: state.clone(), source: source.clone(), seen: UNSEEN };
+        found.entry(path).or_default().goal = Some(goal);
+    }
+    found
+}
+
+/// Notes durably what `actions` are going to do. To be called before they are carried out.
+pub(crate) fn note(storage: &dyn Storage, actions: &[Action]) -> Result<(), StorageError> {
+    let intents = intents(actions);
+    if intents.is_empty() {
+        return Ok(());
+    }
+    let mut tx = storage.write(Durability::Full)?;
+    for (path, intent) in intents {
+        tx.put(Table::Local, &key(path), &intent.encode())?;
+    }
+    tx.commit()
+}
+
+/// Forgets what was noted of `actions`: the base says now what came of them.
+pub(crate) fn clear(tx: &mut dyn WriteTx, actions: &[Action]) -> Result<(), StorageError> {
+    for path in intents(actions).into_keys() {
+        tx.delete(Table::Local, &key(path))?;
+    }
+    Ok(())
+}
+
+/// Takes into the base what an update did that was interrupted before it could say so. Cost: nothing where none was; else
+/// a look at each path that was noted, and reading those files again.
+pub(crate) fn recover(
+    storage: &dyn Storage,
+    fs: &dyn FileSystem,
+    clock: &dyn Clock,
+) -> Result<(), FolderError> {
+    let left = left(&*storage.read()?)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut tx = storage.write(Durability::Full)?;
+    for (path, intent) in left {
+        match there(fs, clock, &path, &intent) {
+            Ok(There::Ours(base)) => set_base(&mut *tx, &path, Some(&base))?,
+            Ok(There::Gone) if base_row(&*tx, &path)?.is_some() => {
+                set_base(&mut *tx, &path, None)?;
+            }
+            Ok(There::Gone | There::Other) => {}
+            // It is looked at when it can be.
+            Err(_) => continue,
+        }
+        tx.delete(Table::Local, &key(&path))?;
+    }
+    Ok(tx.commit()?)
+}
+
+fn left(tx: &dyn ReadTx) -> Result<Vec<(RelPath, Intent)>, StorageError> {
+    let mut rows = Vec::new();
+    tx.scan(Table::Local, INTENT, None, Order::Ascending, &mut |key, value| {
+        let Some(path) = key.strip_prefix(INTENT) else { return ControlFlow::Break(()) };
+        rows.push((RelPath::new(path.to_vec()).ok(), Intent::decode(value)));
+        ControlFlow::Continue(())
+    })?;
+    rows.into_iter()
+        .map(|(path, intent)| {
+            let damaged = || StorageError::Corrupt("what a folder's update noted".into());
+            Ok((path.ok_or_else(damaged)?, intent.ok_or_else(damaged)?))
+        })
+        .collect()
+}
+
+enum There {
+    /// What was to come.
+    Ours(Base),
+    /// Nothing, as was to be.
+    Gone,
+    /// Whatever the base or the user says it is.
+    Other,
+}
+
+fn there(
+    fs: &dyn FileSystem,
+    clock: &dyn Clock,
+    path: &RelPath,
+    intent: &Intent,
+) -> io::Result<There> {
+    let now = clock.now_ns();
+    let stat = match fs.lstat(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && intent.vacate => return Ok(There::Gone),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(There::Other),
+        stat => stat?,
+    };
+    let Some(goal) = &intent.goal else { return Ok(There::Other) };
+    let (state, seen) = match (&goal.state, stat.kind) {
+        (State::Dir { .. }, Kind::Dir) => {
+            (State::Dir { mode: stat.mode & MODE_BITS }, Seen::new(&stat, now))
+        }
+        (State::Symlink { target }, Kind::Symlink) if fs.read_link(path)? == *target => {
+            (goal.state.clone(), Seen::new(&stat, now))
+        }
+        (State::File { content, .. }, Kind::File) if content.size() == stat.size => {
+            let read = hash_file(fs, clock, path, &mut (), &mut Progress::default());
+            let (found, seen) = read.map_err(io::Error::other)?;
+            if found != *content {
+                return Ok(There::Other);
+            }
+            // With its mode and time as they are: what is still to be set is planned anew.
+            let (mode, mtime_ns) = (seen.mode & MODE_BITS, seen.mtime_ns);
+            (State::File { content: found, mode, mtime_ns }, seen)
+        }
+        _ => return Ok(There::Other),
+    };
+    Ok(There::Ours(Base { state, source: goal.source.clone(), seen }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Source;
+    use crate::fs::{ManualClock, MemFs};
+    use anabranch_core::blob::{ChunkHash, ContentRef};
+    use anabranch_store::MemoryStorage;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn path(name: &str) -> RelPath {
+        RelPath::new(name).unwrap()
+    }
+
+    fn dir(name: &str, mode: u32) -> Goal {
+        let source = Source::Path { values: Vec::new() };
+        Goal { path: path(name), state: State::Dir { mode }, source }
+    }
+
+    fn file(bytes: &[u8]) -> State {
+        let content = ContentRef::new(bytes.len() as u64, 0, ChunkHash::of(bytes)).unwrap();
+        State::File { content, mode: 0o644, mtime_ns: 5 }
+    }
+
+    #[test]
+    fn what_was_done_and_what_was_not_are_told_apart() {
+        let clock = Arc::new(ManualClock::at(1_000_000_000_000));
+        let (fs, storage) = (MemFs::new(clock.clone()), MemoryStorage::new());
+        let seen = UNSEEN;
+        let was = |name: &str, state: State| Was { path: path(name), state, seen };
+        let source = Source::Path { values: Vec::new() };
+        let goal =
+            |name: &str, state: State| Goal { path: path(name), state, source: source.clone() };
+        let actions = [
+            Action::MakeDir { goal: dir("made", 0o755) },
+            Action::MakeDir { goal: dir("not made", 0o755) },
+            Action::WriteFile { goal: goal("written", file(b"text")), over: None, keep: None },
+            Action::WriteFile { goal: goal("other", file(b"text")), over: None, keep: None },
+            Action::RemoveFile { was: was("removed", file(b"old")) },
+            Action::RemoveFile { was: was("still there", file(b"old")) },
+        ];
+        let old = |state: State| Base { state, source: source.clone(), seen };
+        let mut tx = storage.write(Durability::Full).unwrap();
+        for name in ["removed", "still there"] {
+            set_base(&mut *tx, &path(name), Some(&old(file(b"old")))).unwrap();
+        }
+        tx.commit().unwrap();
+        note(&storage, &actions).unwrap();
+        // The program dies after half of it, and the user writes something else.
+        fs.make_dir(&path("made")).unwrap();
+        fs.write(&path("written"), b"text").unwrap();
+        fs.write(&path("other"), b"user").unwrap();
+        fs.write(&path("still there"), b"old").unwrap();
+        recover(&storage, &fs, &*clock).unwrap();
+        let tx = storage.read().unwrap();
+        let has = |name: &str| base_row(&*tx, &path(name)).unwrap().map(|base| base.state);
+        assert!(matches!(has("made"), Some(State::Dir { .. })));
+        assert!(matches!(has("written"), Some(State::File { .. })));
+        for name in ["not made", "other", "removed"] {
+            assert_eq!(has(name), None, "{name}");
+        }
+        assert!(has("still there").is_some());
+        assert!(left(&*tx).unwrap().is_empty(), "it is done once");
+    }
+
+    #[test]
+    fn what_an_update_could_finish_is_forgotten() {
+        let storage = MemoryStorage::new();
+        let actions = [Action::MakeDir { goal: dir("d", 0o755) }];
+        note(&storage, &actions).unwrap();
+        assert_eq!(left(&*storage.read().unwrap()).unwrap().len(), 1);
+        let mut tx = storage.write(Durability::Full).unwrap();
+        clear(&mut *tx, &actions).unwrap();
+        tx.commit().unwrap();
+        assert!(left(&*storage.read().unwrap()).unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn rows_come_back_and_others_are_refused(
+            vacate: bool,
+            state in proptest::option::of(crate::state::tests::state()),
+            at in 0..99usize,
+            byte: u8,
+        ) {
+            let source = Source::Path { values: Vec::new() };
+            let goal = state.map(|state| Base { state, source, seen: UNSEEN });
+            let intent = Intent { vacate, goal };
+            let mut bytes = intent.encode();
+            prop_assert_eq!(Intent::decode(&bytes), Some(intent));
+            if let Some(changed) = bytes.get_mut(at) {
+                *changed = byte;
+            }
+            if let Some(intent) = Intent::decode(&bytes) {
+                prop_assert_eq!(intent.encode(), bytes);
+            }
+        }
+    }
+}
