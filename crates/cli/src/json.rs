@@ -14,8 +14,8 @@ use std::fmt;
 const BYTES: &str = "$bytes";
 const FLOAT: &str = "$float";
 const INT: &str = "$int";
-/// How deeply values may be nested; what serde_json reads as well.
-const DEPTH: usize = 128;
+/// How deeply values may be nested as they are shown: what serde_json reads as well.
+const DEPTH: usize = 127;
 
 /// A value as JSON, stored as CBOR.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,10 +145,12 @@ impl Shown {
             Err(E::custom(format!("it is nested more than {DEPTH} levels deep")))
         }
     }
-}
 
-fn one(key: &str, text: String) -> Value {
-    Value::Object(Map::from_iter([(key.to_owned(), Value::String(text))]))
+    /// What JSON cannot say, as an object, which is one level more.
+    fn one<E: serde::de::Error>(self, key: &str, text: String) -> Result<Value, E> {
+        self.below()?;
+        Ok(Value::Object(Map::from_iter([(key.to_owned(), Value::String(text))])))
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Shown {
@@ -190,34 +192,34 @@ impl<'de> Visitor<'de> for Shown {
         Ok(value.into())
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
-        Ok(Number::from_i128(value).map_or_else(|| one(INT, value.to_string()), Value::Number))
+    fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<Value, E> {
+        let number = Number::from_i128(value).map(Value::Number);
+        number.map_or_else(|| self.one(INT, value.to_string()), Ok)
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
-        Ok(Number::from_u128(value).map_or_else(|| one(INT, value.to_string()), Value::Number))
+    fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<Value, E> {
+        let number = Number::from_u128(value).map(Value::Number);
+        number.map_or_else(|| self.one(INT, value.to_string()), Ok)
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or_else(
-            || {
-                let name = match value {
-                    v if v.is_nan() => "NaN",
-                    v if v > 0.0 => "Infinity",
-                    _ => "-Infinity",
-                };
-                one(FLOAT, name.to_owned())
-            },
-            Value::Number,
-        ))
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        if let Some(number) = Number::from_f64(value) {
+            return Ok(Value::Number(number));
+        }
+        let name = match value {
+            v if v.is_nan() => "NaN",
+            v if v > 0.0 => "Infinity",
+            _ => "-Infinity",
+        };
+        self.one(FLOAT, name.to_owned())
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
         Ok(Value::String(value.to_owned()))
     }
 
-    fn visit_bytes<E>(self, value: &[u8]) -> Result<Value, E> {
-        Ok(one(BYTES, BASE64.encode(value)))
+    fn visit_bytes<E: serde::de::Error>(self, value: &[u8]) -> Result<Value, E> {
+        self.one(BYTES, BASE64.encode(value))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
@@ -276,6 +278,7 @@ mod tests {
             "-0.0",
             "1e300",
             "5e-324",
+            "7.292443446014892e-304",
             "0.1",
             r#""""#,
             r#""ü 日本 🦀""#,
@@ -297,6 +300,7 @@ mod tests {
             let same: Value = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), same, "{text}");
         }
+        assert_eq!(round("7.292443446014892e-304"), "7.292443446014892e-304", "not its neighbour");
         assert_eq!(round("1.0"), "1.0", "a float stays one");
         assert_eq!(round("1"), "1", "an integer stays one");
     }
@@ -345,6 +349,22 @@ mod tests {
         nested.push(0xf6);
         let failed = Raw::from_bytes(nested).get::<Json>().unwrap_err().to_string();
         assert!(failed.contains("levels deep"), "{failed}");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_however_deep_it_is() {
+        let leaves: [&[u8]; 3] = [&[0xf6], &[0x41, 7], &[0xfb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0]];
+        for leaf in leaves {
+            let mut deepest = 0;
+            for depth in 1..=DEPTH + 2 {
+                let nested = [&vec![0x81; depth][..], leaf].concat();
+                if let Ok(shown) = Raw::from_bytes(nested).get::<Json>() {
+                    assert!(parse(&shown.0.to_string()).is_ok(), "{depth} levels");
+                    deepest = depth;
+                }
+            }
+            assert!((DEPTH - 1..=DEPTH).contains(&deepest), "{deepest} levels");
+        }
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
