@@ -64,7 +64,14 @@ impl Record {
         let addresses = (0..r.array("addresses", ADDRESSES)?)
             .map(|_| Ok(r.text("address", 4096)?.to_owned()))
             .collect::<Result<_, DecodeError>>()?;
-        let ticket = r.bytes("ticket", 32)?.try_into().ok();
+        let at = r.position();
+        let ticket = match r.bytes("ticket", 32)? {
+            [] => None,
+            // A part of one is damage: without it the replica would never join, and nobody would know why.
+            seed => {
+                Some(seed.try_into().map_err(|_| DecodeError::Malformed { what: "ticket", at })?)
+            }
+        };
         r.finish()?;
         Ok(Self { database, name, folder, path, addresses, ticket })
     }
@@ -345,5 +352,41 @@ fn read_key(path: &Path) -> Result<Option<DeviceKey>, NodeError> {
     match seed.and_then(|s| <[u8; 32]>::try_from(s).ok()) {
         Some(seed) => Ok(Some(DeviceKey::from_seed(&seed))),
         None => Err(NodeError::Key(path.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(ticket: Option<[u8; 32]>) -> Record {
+        Record {
+            database: DatabaseId([5; 32]),
+            name: "notes".into(),
+            folder: false,
+            path: "/x".into(),
+            addresses: vec!["host:x".into()],
+            ticket,
+        }
+    }
+
+    #[test]
+    fn records_come_back() {
+        for ticket in [None, Some([7; 32])] {
+            let record = record(ticket);
+            assert_eq!(Record::decode(&record.encode()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_ticket_is_damage() {
+        let mut bytes = record(None).encode();
+        assert_eq!(bytes.pop(), Some(0x40), "no ticket");
+        bytes.extend([0x41, 7]);
+        let refused = Record::decode(&bytes);
+        assert!(
+            matches!(refused, Err(DecodeError::Malformed { what: "ticket", .. })),
+            "{refused:?}"
+        );
     }
 }
