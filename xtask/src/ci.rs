@@ -2,6 +2,7 @@
 
 mod alone;
 mod deny;
+mod fuzz;
 mod lockfile;
 mod mutants;
 mod sim;
@@ -27,6 +28,7 @@ const STEPS: &[Step] = &[
     Step { name: "doc", run: doc },
     Step { name: "test", run: test::run },
     Step { name: "sim", run: sim::run },
+    Step { name: "fuzz", run: fuzz::run },
     Step { name: "mutants", run: mutants::run },
     Step { name: "deny", run: deny::check },
 ];

@@ -1,4 +1,4 @@
-//! What the tests need beyond Rust: the stock programs that they compare us with.
+//! What is needed beyond Rust: by the tests the stock programs that they compare us with, by the fuzzer its compiler.
 //!
 //! This is the one list of them. A test may rely on everything in it and must fail, not skip, without it.
 
@@ -7,21 +7,25 @@ use std::process::Command;
 use crate::error::{Error, Result};
 use crate::process;
 
-/// A program that tests start, and the Debian package that brings it.
-struct Needed {
+/// A program that is started, and the Debian package that brings it.
+pub(crate) struct Needed {
     program: &'static str,
     package: &'static str,
 }
 
-const NEEDED: &[Needed] = &[
+/// What the tests start.
+pub(crate) const TESTS: &[Needed] = &[
     Needed { program: "rsync", package: "rsync" },
     Needed { program: "sqlite3", package: "sqlite3" },
 ];
 
-/// Installs what is missing. When nothing is, the network is not touched.
-pub(crate) fn install_missing() -> Result<()> {
+/// What libFuzzer is compiled with.
+pub(crate) const FUZZER: &[Needed] = &[Needed { program: "c++", package: "g++" }];
+
+/// Installs what is missing of `needed`. When nothing is, the network is not touched.
+pub(crate) fn install_missing(needed: &[Needed]) -> Result<()> {
     let missing: Vec<&Needed> =
-        NEEDED.iter().filter(|needed| process::find(needed.program).is_none()).collect();
+        needed.iter().filter(|needed| process::find(needed.program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -29,7 +33,7 @@ pub(crate) fn install_missing() -> Result<()> {
     if process::find("apt-get").is_none() {
         return Err(Error::MissingPrograms { programs: packages.join(", ") });
     }
-    println!("The tests need {}: installing.", packages.join(", "));
+    println!("Needed and missing: {}. Installing.", packages.join(", "));
     process::run(apt_get()?.args(["update", "--quiet"]))?;
     process::run(
         apt_get()?.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(&packages),

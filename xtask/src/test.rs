@@ -8,7 +8,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    packages::install_missing()?;
+    packages::install_missing(packages::TESTS)?;
     if workspace.has_cargo("nextest") {
         run_with_nextest(workspace)
     } else {
