@@ -115,10 +115,14 @@ fn special<S: Serializer>(key: &str, value: &Value, serializer: S) -> Result<S::
             "-Infinity" => f64::NEG_INFINITY,
             _ => return Err(S::Error::custom("$float takes NaN, Infinity or -Infinity")),
         }),
-        INT => match text()?.parse::<i128>() {
-            Ok(number) => serializer.serialize_i128(number),
-            Err(e) => Err(S::Error::custom(format!("$int takes a whole number: {e}"))),
-        },
+        INT => {
+            let text = text()?;
+            match (text.parse::<i128>(), text.parse::<u128>()) {
+                (Ok(number), _) => serializer.serialize_i128(number),
+                (_, Ok(number)) => serializer.serialize_u128(number),
+                (Err(e), _) => Err(S::Error::custom(format!("$int takes a whole number: {e}"))),
+            }
+        }
         doubled => {
             let mut map = serializer.serialize_map(Some(1))?;
             map.serialize_entry(&doubled[1..], &Stored(value))?;
@@ -291,6 +295,7 @@ mod tests {
             r#"{"$float":"NaN"}"#,
             r#"{"$float":"-Infinity"}"#,
             r#"{"$int":"-170141183460469231731687303715884105728"}"#,
+            r#"{"$int":"340282366920938463463374607431768211455"}"#,
             r#"{"$$bytes":"AP8="}"#,
             r#"{"$$$x":1}"#,
             r#"{"$$$int":[]}"#,
