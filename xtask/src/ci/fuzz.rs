@@ -155,7 +155,7 @@ fn fuzz(places: &Places, target: String, seconds: &str) -> Result<Run> {
 
 /// The line of the table.
 fn summary(run: &Run) -> String {
-    let last = run.log.lines().rfind(|line| line.starts_with('#')).unwrap_or_default();
+    let last = run.log.lines().rfind(|line| line.contains("cov: ")).unwrap_or_default();
     let word = |name: &str| after(last, name).unwrap_or("?");
     let stat = |name: &str| after(&run.log, name).unwrap_or("?");
     let corpus = word("corp:").split('/').next().unwrap_or("?");
@@ -205,6 +205,7 @@ INFO: Seed: 1
 thread '<unnamed>' (9) panicked at fuzz/src/x.rs:12:9:
 a frame has one spelling
 Test unit written to /t/fuzzing/frame-crash-40
+###### Recommended dictionary. ######
 stat::number_of_executed_units: 19821
 stat::average_exec_per_sec:     9910
 ";
