@@ -14,7 +14,7 @@ use crate::state::{MODE_BITS, State};
 use crate::tables::{base_row, set_base};
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::ControlFlow;
 
@@ -124,16 +124,31 @@ pub(crate) fn recover(
     if left.is_empty() {
         return Ok(());
     }
-    let mut tx = storage.write(Durability::Full)?;
+    let (mut found, mut dirs) = (Vec::new(), BTreeSet::new());
     for (path, intent) in left {
-        match there(fs, clock, &path, &intent) {
-            Ok(There::Ours(base)) => set_base(&mut *tx, &path, Some(&base))?,
-            Ok(There::Gone) if base_row(&*tx, &path)?.is_some() => {
-                set_base(&mut *tx, &path, None)?;
+        // What cannot be looked at is looked at when it can be.
+        let Ok(there) = there(fs, clock, &path, &intent) else { continue };
+        if !matches!(there, There::Other) {
+            dirs.insert(path.parent());
+        }
+        found.push((path, there));
+    }
+    // The program died before it could see to that, and a base that says more than the disk holds after a loss of power
+    // would make what is gone then the user's doing.
+    for dir in dirs {
+        match fs.sync_dir(dir.as_ref()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(FolderError::Input(format!("a directory cannot be synced: {e}")));
             }
-            Ok(There::Gone | There::Other) => {}
-            // It is looked at when it can be.
-            Err(_) => continue,
+            _ => {}
+        }
+    }
+    let mut tx = storage.write(Durability::Full)?;
+    for (path, there) in found {
+        match there {
+            There::Ours(base) => set_base(&mut *tx, &path, Some(&base))?,
+            There::Gone if base_row(&*tx, &path)?.is_some() => set_base(&mut *tx, &path, None)?,
+            There::Gone | There::Other => {}
         }
         tx.delete(Table::Local, &key(&path))?;
     }
@@ -262,6 +277,25 @@ mod tests {
         }
         assert!(has("still there").is_some());
         assert!(left(&*tx).unwrap().is_empty(), "it is done once");
+    }
+
+    /// The program was killed before it could see to that, and what the base says must outlive the power.
+    #[test]
+    fn what_is_taken_into_the_base_is_on_the_disk() {
+        let clock = Arc::new(ManualClock::at(1_000_000_000_000));
+        let (fs, storage) = (MemFs::new(clock.clone()), MemoryStorage::new());
+        fs.make_dir(&path("d")).unwrap();
+        fs.keep_journal();
+        let source = Source::Path { values: Vec::new() };
+        let state = State::Symlink { target: b"t".to_vec() };
+        let goal = Goal { path: path("d/new"), state, source };
+        note(&storage, &[Action::Symlink { goal, over: None }]).unwrap();
+        fs.symlink(b"t", &path("d/new")).unwrap();
+        recover(&storage, &fs, &*clock).unwrap();
+        fs.lose_power(&mut |_| 0);
+        let tx = storage.read().unwrap();
+        assert!(base_row(&*tx, &path("d/new")).unwrap().is_some());
+        assert!(fs.lstat(&path("d/new")).is_ok(), "the base would take it for deleted by the user");
     }
 
     #[test]
