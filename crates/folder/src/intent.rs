@@ -1,8 +1,8 @@
 //! What is about to be done to the disk, noted before it is: if the program dies in the middle, the next update knows what
 //! is there of its own doing and what its user's, even if the tree asks for something else by then (I6).
 //!
-//! A row is `[vacate]` or `[vacate, base row]` in the canonical encoding: whether the path is to be emptied, and what it is
-//! to become, with nothing in place of how it looks.
+//! A row is `[vacate]`, `[vacate, base row]` or `[vacate, base row, from]` in the canonical encoding: whether the path is to be
+//! emptied, what it is to become, with nothing in place of how it looks, and from where it is to be moved there.
 
 use crate::base::{Base, Seen};
 use crate::error::FolderError;
@@ -29,28 +29,38 @@ const UNSEEN: Seen = Seen { mode: 0, inode: 0, size: 0, mtime_ns: 0, ctime_ns: 0
 struct Intent {
     vacate: bool,
     goal: Option<Base>,
+    /// Only with a goal.
+    from: Option<RelPath>,
 }
 
 impl Intent {
     fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.array(1 + usize::from(self.goal.is_some())).bool(self.vacate);
+        let parts = [self.goal.is_some(), self.from.is_some()];
+        w.array(1 + parts.iter().filter(|part| **part).count()).bool(self.vacate);
         if let Some(goal) = &self.goal {
             w.bytes(&goal.encode());
+        }
+        if let Some(from) = &self.from {
+            w.bytes(from.as_bytes());
         }
         w.finish()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut r = Reader::new(bytes);
-        let parts = r.array("intent", 2).ok()?;
+        let parts = r.array("intent", 3).ok()?;
         let vacate = r.bool("vacate").ok()?;
         let goal = match parts {
             1 => None,
             _ => Some(Base::decode(r.bytes("base row", ROW_BYTES).ok()?).ok()?),
         };
+        let from = match parts {
+            3 => Some(RelPath::new(r.bytes("path", ROW_BYTES).ok()?).ok()?),
+            _ => None,
+        };
         r.finish().ok()?;
-        Some(Self { vacate, goal })
+        Some(Self { vacate, goal, from })
     }
 }
 
@@ -63,6 +73,7 @@ fn intents(actions: &[Action]) -> BTreeMap<&RelPath, Intent> {
     let mut found: BTreeMap<&RelPath, Intent> = BTreeMap::new();
     let mut vacated = Vec::new();
     let mut goals: Vec<&Goal> = Vec::new();
+    let mut moved: Vec<(&Goal, &RelPath)> = Vec::new();
     for action in actions {
         match action {
             Action::MakeDir { goal } | Action::Symlink { goal, .. } => goals.push(goal),
@@ -72,22 +83,24 @@ fn intents(actions: &[Action]) -> BTreeMap<&RelPath, Intent> {
             }
             Action::Rename { from: Was { path, .. }, goal, .. }
             | Action::Unpark { from: path, goal, .. } => {
-                vacated.push(path);
-                goals.push(goal);
+                moved.push((goal, path));
             }
-            Action::Park { from: Was { path, .. }, .. }
-            | Action::RemoveFile { was: Was { path, .. } }
-            | Action::RemoveDir { path } => vacated.push(path),
+            Action::RemoveFile { was: Was { path, .. } } | Action::RemoveDir { path } => {
+                vacated.push(path);
+            }
             // A mode that is only half set is planned anew, or is the user's by now.
-            Action::SetMeta { .. } | Action::Adopt { .. } => {}
+            Action::SetMeta { .. } | Action::Adopt { .. } | Action::Park { .. } => {}
         }
     }
     for path in vacated {
         found.entry(path).or_default().vacate = true;
     }
-    for Goal { path, state, source } in goals {
+    let goals = goals.into_iter().map(|goal| (goal, None));
+    let moved = moved.into_iter().map(|(goal, from)| (goal, Some(from.clone())));
+    for (Goal { path, state, source }, from) in goals.chain(moved) {
         let goal = Base { state: state.clone(), source: source.clone(), seen: UNSEEN };
-        found.entry(path).or_default().goal = Some(goal);
+        let intent = found.entry(path).or_default();
+        (intent.goal, intent.from) = (Some(goal), from);
     }
     found
 }
@@ -124,12 +137,19 @@ pub(crate) fn recover(
     if left.is_empty() {
         return Ok(());
     }
-    let (mut found, mut dirs) = (Vec::new(), BTreeSet::new());
+    let (mut found, mut moved, mut dirs) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (path, intent) in left {
         // What cannot be looked at is looked at when it can be.
         let Ok(there) = there(fs, clock, &path, &intent) else { continue };
         if !matches!(there, There::Other) {
             dirs.insert(path.parent());
+        }
+        // Only if it is where it was to be moved it did not go by the user's hand.
+        if let (There::Ours(_), Some(from)) = (&there, intent.from)
+            && is_absent(fs, &from)
+        {
+            dirs.insert(from.parent());
+            moved.push(from);
         }
         found.push((path, there));
     }
@@ -144,6 +164,11 @@ pub(crate) fn recover(
         }
     }
     let mut tx = storage.write(Durability::Full)?;
+    for from in moved {
+        if base_row(&*tx, &from)?.is_some() {
+            set_base(&mut *tx, &from, None)?;
+        }
+    }
     for (path, there) in found {
         match there {
             There::Ours(base) => set_base(&mut *tx, &path, Some(&base))?,
@@ -153,6 +178,10 @@ pub(crate) fn recover(
         tx.delete(Table::Local, &key(&path))?;
     }
     Ok(tx.commit()?)
+}
+
+fn is_absent(fs: &dyn FileSystem, path: &RelPath) -> bool {
+    matches!(fs.lstat(path), Err(e) if e.kind() == io::ErrorKind::NotFound)
 }
 
 fn left(tx: &dyn ReadTx) -> Result<Vec<(RelPath, Intent)>, StorageError> {
@@ -298,6 +327,31 @@ mod tests {
         assert!(fs.lstat(&path("d/new")).is_ok(), "the base would take it for deleted by the user");
     }
 
+    /// What was to be moved and is nowhere was deleted by the user, before or after it was moved.
+    #[test]
+    fn what_was_moved_is_told_from_what_the_user_deleted() {
+        for is_moved in [false, true] {
+            let clock = Arc::new(ManualClock::at(1_000_000_000_000));
+            let (fs, storage) = (MemFs::new(clock.clone()), MemoryStorage::new());
+            let source = Source::Path { values: Vec::new() };
+            let state = file(b"text");
+            let base = Base { state: state.clone(), source: source.clone(), seen: UNSEEN };
+            let mut tx = storage.write(Durability::Full).unwrap();
+            set_base(&mut *tx, &path("from"), Some(&base)).unwrap();
+            tx.commit().unwrap();
+            let from = Was { path: path("from"), state: state.clone(), seen: UNSEEN };
+            let goal = Goal { path: path("to"), state, source };
+            note(&storage, &[Action::Rename { from, goal, over: None }]).unwrap();
+            if is_moved {
+                fs.write(&path("to"), b"text").unwrap();
+            }
+            recover(&storage, &fs, &*clock).unwrap();
+            let tx = storage.read().unwrap();
+            let has = |name: &str| base_row(&*tx, &path(name)).unwrap().is_some();
+            assert_eq!((has("from"), has("to")), (!is_moved, is_moved));
+        }
+    }
+
     #[test]
     fn what_an_update_could_finish_is_forgotten() {
         let storage = MemoryStorage::new();
@@ -314,13 +368,15 @@ mod tests {
         #[test]
         fn rows_come_back_and_others_are_refused(
             vacate: bool,
+            moved: bool,
             state in proptest::option::of(crate::state::tests::state()),
             at in 0..99usize,
             byte: u8,
         ) {
             let source = Source::Path { values: Vec::new() };
             let goal = state.map(|state| Base { state, source, seen: UNSEEN });
-            let intent = Intent { vacate, goal };
+            let from = goal.as_ref().filter(|_| moved).map(|_| path("from/here"));
+            let intent = Intent { vacate, goal, from };
             let mut bytes = intent.encode();
             prop_assert_eq!(Intent::decode(&bytes), Some(intent));
             if let Some(changed) = bytes.get_mut(at) {
