@@ -44,8 +44,6 @@ pub enum Bug {
     Watermark,
     /// Everybody may read.
     RightUnchecked,
-    /// What a peer said of where it stands is believed although it had not answered about a fork.
-    StaleWord,
     /// What a session brings is told to no other session.
     WorkUntold,
     /// A blob is stored under whatever name it came with.
@@ -64,7 +62,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 27] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -85,7 +83,6 @@ impl Bug {
         Self::PendingUnbounded,
         Self::Watermark,
         Self::RightUnchecked,
-        Self::StaleWord,
         Self::WorkUntold,
         Self::BlobUnverified,
         Self::FrontierFirst,

@@ -1,8 +1,9 @@
 //! What is about to be done to the disk, noted before it is: if the program dies in the middle, the next update knows what
 //! is there of its own doing and what its user's, even if the tree asks for something else by then (I6).
 //!
-//! A row is `[vacate]`, `[vacate, base row]` or `[vacate, base row, from]` in the canonical encoding: whether the path is to be
-//! emptied, what it is to become, with nothing in place of how it looks, and from where it is to be moved there.
+//! A row is `[base row]` or `[base row, from]` in the canonical encoding: what the path is to become, with nothing in place of
+//! how it looks, and from where it is to be moved there. Of what is only to go nothing is noted: that it is gone does not say
+//! by whose hand, and to record it once too often does no harm.
 
 use crate::base::{Base, Seen};
 use crate::error::FolderError;
@@ -25,22 +26,16 @@ const ROW_BYTES: usize = 1 << 26;
 const UNSEEN: Seen = Seen { mode: 0, inode: 0, size: 0, mtime_ns: 0, ctime_ns: 0, settled: false };
 
 /// What one path is to go through.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Intent {
-    vacate: bool,
-    goal: Option<Base>,
-    /// Only with a goal.
+    goal: Base,
     from: Option<RelPath>,
 }
 
 impl Intent {
     fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        let parts = [self.goal.is_some(), self.from.is_some()];
-        w.array(1 + parts.iter().filter(|part| **part).count()).bool(self.vacate);
-        if let Some(goal) = &self.goal {
-            w.bytes(&goal.encode());
-        }
+        w.array(1 + usize::from(self.from.is_some())).bytes(&self.goal.encode());
         if let Some(from) = &self.from {
             w.bytes(from.as_bytes());
         }
@@ -49,18 +44,15 @@ impl Intent {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut r = Reader::new(bytes);
-        let parts = r.array("intent", 3).ok()?;
-        let vacate = r.bool("vacate").ok()?;
-        let goal = match parts {
-            1 => None,
-            _ => Some(Base::decode(r.bytes("base row", ROW_BYTES).ok()?).ok()?),
-        };
+        let parts = r.array("intent", 2).ok()?;
+        let goal = Base::decode(r.bytes("base row", ROW_BYTES).ok()?).ok()?;
         let from = match parts {
-            3 => Some(RelPath::new(r.bytes("path", ROW_BYTES).ok()?).ok()?),
-            _ => None,
+            1 => None,
+            2 => Some(RelPath::new(r.bytes("path", ROW_BYTES).ok()?).ok()?),
+            _ => return None,
         };
         r.finish().ok()?;
-        Some(Self { vacate, goal, from })
+        Some(Self { goal, from })
     }
 }
 
@@ -69,9 +61,7 @@ fn key(path: &RelPath) -> Vec<u8> {
 }
 
 /// What `actions` amount to, path by path.
-fn intents(actions: &[Action]) -> BTreeMap<&RelPath, Intent> {
-    let mut found: BTreeMap<&RelPath, Intent> = BTreeMap::new();
-    let mut vacated = Vec::new();
+fn intents<'a>(actions: &'a [Action]) -> BTreeMap<&'a RelPath, Intent> {
     let mut goals: Vec<&Goal> = Vec::new();
     let mut moved: Vec<(&Goal, &RelPath)> = Vec::new();
     for action in actions {
@@ -85,24 +75,18 @@ fn intents(actions: &[Action]) -> BTreeMap<&RelPath, Intent> {
             | Action::Unpark { from: path, goal, .. } => {
                 moved.push((goal, path));
             }
-            Action::RemoveFile { was: Was { path, .. } } | Action::RemoveDir { path } => {
-                vacated.push(path);
-            }
             // A mode that is only half set is planned anew, or is the user's by now.
             Action::SetMeta { .. } | Action::Adopt { .. } | Action::Park { .. } => {}
+            Action::RemoveFile { .. } | Action::RemoveDir { .. } => {}
         }
-    }
-    for path in vacated {
-        found.entry(path).or_default().vacate = true;
     }
     let goals = goals.into_iter().map(|goal| (goal, None));
     let moved = moved.into_iter().map(|(goal, from)| (goal, Some(from.clone())));
-    for (Goal { path, state, source }, from) in goals.chain(moved) {
-        let goal = Base { state: state.clone(), source: source.clone(), seen: UNSEEN };
-        let intent = found.entry(path).or_default();
-        (intent.goal, intent.from) = (Some(goal), from);
-    }
-    found
+    let intent = |(goal, from): (&'a Goal, _)| {
+        let (state, source) = (goal.state.clone(), goal.source.clone());
+        (&goal.path, Intent { goal: Base { state, source, seen: UNSEEN }, from })
+    };
+    goals.chain(moved).map(intent).collect()
 }
 
 /// Notes durably what `actions` are going to do. To be called before they are carried out.
@@ -133,25 +117,30 @@ pub(crate) fn recover(
     fs: &dyn FileSystem,
     clock: &dyn Clock,
 ) -> Result<(), FolderError> {
-    let left = left(&*storage.read()?)?;
+    let before = storage.read()?;
+    let left = left(&*before)?;
     if left.is_empty() {
         return Ok(());
     }
     let (mut found, mut moved, mut dirs) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (path, intent) in left {
         // What cannot be looked at is looked at when it can be.
-        let Ok(there) = there(fs, clock, &path, &intent) else { continue };
-        if !matches!(there, There::Other) {
+        let Ok(mut ours) = ours(fs, clock, &path, &intent) else { continue };
+        // A row that is there says what stood here before, and what became of that is for the scan to find out.
+        if base_row(&*before, &path)?.is_some() {
+            ours = None;
+        }
+        if ours.is_some() {
             dirs.insert(path.parent());
         }
         // Only if it is where it was to be moved it did not go by the user's hand.
-        if let (There::Ours(_), Some(from)) = (&there, intent.from)
+        if let (Some(_), Some(from)) = (&ours, intent.from)
             && is_absent(fs, &from)
         {
             dirs.insert(from.parent());
             moved.push(from);
         }
-        found.push((path, there));
+        found.push((path, ours));
     }
     // The program died before it could see to that, and a base that says more than the disk holds after a loss of power
     // would make what is gone then the user's doing.
@@ -163,17 +152,16 @@ pub(crate) fn recover(
             _ => {}
         }
     }
+    drop(before);
     let mut tx = storage.write(Durability::Full)?;
     for from in moved {
         if base_row(&*tx, &from)?.is_some() {
             set_base(&mut *tx, &from, None)?;
         }
     }
-    for (path, there) in found {
-        match there {
-            There::Ours(base) => set_base(&mut *tx, &path, Some(&base))?,
-            There::Gone if base_row(&*tx, &path)?.is_some() => set_base(&mut *tx, &path, None)?,
-            There::Gone | There::Other => {}
+    for (path, ours) in found {
+        if let Some(base) = ours {
+            set_base(&mut *tx, &path, Some(&base))?;
         }
         tx.delete(Table::Local, &key(&path))?;
     }
@@ -199,28 +187,19 @@ fn left(tx: &dyn ReadTx) -> Result<Vec<(RelPath, Intent)>, StorageError> {
         .collect()
 }
 
-enum There {
-    /// What was to come.
-    Ours(Base),
-    /// Nothing, as was to be.
-    Gone,
-    /// Whatever the base or the user says it is.
-    Other,
-}
-
-fn there(
+/// What is at `path`, as a row of the base, if it is what was to come there.
+fn ours(
     fs: &dyn FileSystem,
     clock: &dyn Clock,
     path: &RelPath,
     intent: &Intent,
-) -> io::Result<There> {
+) -> io::Result<Option<Base>> {
     let now = clock.now_ns();
     let stat = match fs.lstat(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound && intent.vacate => return Ok(There::Gone),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(There::Other),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         stat => stat?,
     };
-    let Some(goal) = &intent.goal else { return Ok(There::Other) };
+    let goal = &intent.goal;
     let (state, seen) = match (&goal.state, stat.kind) {
         (State::Dir { .. }, Kind::Dir) => {
             (State::Dir { mode: stat.mode & MODE_BITS }, Seen::new(&stat, now))
@@ -232,15 +211,15 @@ fn there(
             let read = hash_file(fs, clock, path, &mut (), &mut Progress::default());
             let (found, seen) = read.map_err(io::Error::other)?;
             if found != *content {
-                return Ok(There::Other);
+                return Ok(None);
             }
             // With its mode and time as they are: what is still to be set is planned anew.
             let (mode, mtime_ns) = (seen.mode & MODE_BITS, seen.mtime_ns);
             (State::File { content: found, mode, mtime_ns }, seen)
         }
-        _ => return Ok(There::Other),
+        _ => return Ok(None),
     };
-    Ok(There::Ours(Base { state, source: goal.source.clone(), seen }))
+    Ok(Some(Base { state, source: goal.source.clone(), seen }))
 }
 
 #[cfg(test)]
@@ -301,10 +280,11 @@ mod tests {
         let has = |name: &str| base_row(&*tx, &path(name)).unwrap().map(|base| base.state);
         assert!(matches!(has("made"), Some(State::Dir { .. })));
         assert!(matches!(has("written"), Some(State::File { .. })));
-        for name in ["not made", "other", "removed"] {
+        for name in ["not made", "other"] {
             assert_eq!(has(name), None, "{name}");
         }
-        assert!(has("still there").is_some());
+        // The next scan says what went.
+        assert!(has("removed").is_some() && has("still there").is_some());
         assert!(left(&*tx).unwrap().is_empty(), "it is done once");
     }
 
@@ -367,16 +347,14 @@ mod tests {
     proptest! {
         #[test]
         fn rows_come_back_and_others_are_refused(
-            vacate: bool,
             moved: bool,
-            state in proptest::option::of(crate::state::tests::state()),
+            state in crate::state::tests::state(),
             at in 0..99usize,
             byte: u8,
         ) {
             let source = Source::Path { values: Vec::new() };
-            let goal = state.map(|state| Base { state, source, seen: UNSEEN });
-            let from = goal.as_ref().filter(|_| moved).map(|_| path("from/here"));
-            let intent = Intent { vacate, goal, from };
+            let goal = Base { state, source, seen: UNSEEN };
+            let intent = Intent { goal, from: moved.then(|| path("from/here")) };
             let mut bytes = intent.encode();
             prop_assert_eq!(Intent::decode(&bytes), Some(intent));
             if let Some(changed) = bytes.get_mut(at) {

@@ -63,7 +63,6 @@ bugs! {
     pending_unbounded: PendingUnbounded,
     watermark: Watermark,
     right_unchecked: RightUnchecked,
-    stale_word: StaleWord,
     work_untold: WorkUntold,
     blob_unverified: BlobUnverified,
     frontier_first: FrontierFirst,

@@ -17,7 +17,6 @@ use anabranch_core::codec::keyed_hash;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position};
 use anabranch_core::outgoing::Outgoing;
-use anabranch_core::sabotage::{self, Bug};
 use std::collections::VecDeque;
 
 /// Bytes of data that may be under way in one direction of one channel. Part of the protocol.
@@ -263,7 +262,7 @@ impl Channel {
             Frame::Fork { samples, .. } => self.on_fork(samples),
             Frame::ForkPoint { log, held, .. } => {
                 // What the peer said of where it stands it said before it knew of our branch, and it will say so anew.
-                self.their_level &= sabotage::is(Bug::StaleWord);
+                self.their_level = false;
                 for held in self.forks.answered(log, held).into_iter().flatten() {
                     self.parted.push((log, held));
                     self.dirty = true;
