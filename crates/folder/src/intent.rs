@@ -10,6 +10,7 @@ use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem, Kind};
 use crate::path::RelPath;
 use crate::plan::{Action, Goal, Was};
+use crate::record::sync_dir;
 use crate::scan::{Progress, hash_file};
 use crate::state::{MODE_BITS, State};
 use crate::tables::{base_row, set_base};
@@ -145,12 +146,7 @@ pub(crate) fn recover(
     // The program died before it could see to that, and a base that says more than the disk holds after a loss of power
     // would make what is gone then the user's doing.
     for dir in dirs {
-        match fs.sync_dir(dir.as_ref()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(FolderError::Input(format!("a directory cannot be synced: {e}")));
-            }
-            _ => {}
-        }
+        sync_dir(fs, dir.as_ref())?;
     }
     drop(before);
     let mut tx = storage.write(Durability::Full)?;

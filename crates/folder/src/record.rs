@@ -8,7 +8,7 @@ use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
 use crate::scan::{Problem, Progress, Scan, ScanWatch};
-use crate::tables::{BaseRows, There, cell_path, set_base, store, value_id, value_name};
+use crate::tables::{BaseRows, There, base_row, cell_path, set_base, store, value_id, value_name};
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::Entry;
@@ -19,7 +19,7 @@ use anabranch_core::storage::{Durability, Storage, StorageError, Table, WriteTx}
 use anabranch_core::view::View;
 use anabranch_node::Replica;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// Bytes of operations in one entry, about.
@@ -105,7 +105,7 @@ pub(crate) fn record(
     let nodes = RefCell::new(Nodes::default());
     let mut watcher = Watcher { storage, nodes: &nodes, problems: Vec::new(), tell };
     let may_write = view.role_of(&replica.device().id())? >= Some(Role::Write);
-    let mut batch = Batch { may_write, ..Batch::new(replica, &nodes) };
+    let mut batch = Batch { may_write, ..Batch::new(replica, fs, &nodes) };
     let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx));
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
     let mut records = plan_records(rows, targets, &copies);
@@ -124,6 +124,7 @@ pub(crate) fn record(
 
 struct Batch<'a> {
     replica: &'a Replica,
+    fs: &'a dyn FileSystem,
     nodes: &'a RefCell<Nodes>,
     steps: Vec<LocalStep>,
     bytes: usize,
@@ -140,9 +141,10 @@ fn path_of(step: &LocalStep) -> &RelPath {
 }
 
 impl<'a> Batch<'a> {
-    fn new(replica: &'a Replica, nodes: &'a RefCell<Nodes>) -> Self {
+    fn new(replica: &'a Replica, fs: &'a dyn FileSystem, nodes: &'a RefCell<Nodes>) -> Self {
         Self {
             replica,
+            fs,
             nodes,
             steps: Vec::new(),
             bytes: 0,
@@ -171,12 +173,34 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// What is found to be as it should be may be the work of an update that was interrupted before it could sync it. If the
+    /// base said so and the power went, what was there before would come back as the user's doing.
+    fn sync(&self, steps: &[LocalStep]) -> Result<(), FolderError> {
+        let tx = self.replica.storage().read()?;
+        let mut dirs = BTreeSet::new();
+        for step in steps {
+            let differs = match step {
+                LocalStep::Adopt { path, base } => {
+                    base_row(&*tx, path)?.is_none_or(|old| !old.state.same_content(&base.state))
+                }
+                LocalStep::Forget { .. } => true,
+                LocalStep::Record(_) => false,
+            };
+            if differs {
+                dirs.insert(path_of(step).parent());
+            }
+        }
+        drop(tx);
+        dirs.iter().try_for_each(|dir| sync_dir(self.fs, dir.as_ref()))
+    }
+
     fn commit(&mut self) -> Result<(), FolderError> {
         let steps = std::mem::take(&mut self.steps);
         self.bytes = 0;
         if steps.is_empty() {
             return Ok(());
         }
+        self.sync(&steps)?;
         let draft = Draft { writes: writes(&steps)?, members: Vec::new() };
         let nodes = self.nodes;
         self.replica.commit_with_local(&draft, |tx, entry| {
@@ -191,6 +215,19 @@ impl<'a> Batch<'a> {
         self.paths.extend(records);
         self.paths.dedup();
         Ok(())
+    }
+}
+
+/// Brings the names in a directory to the disk, if it is there.
+///
+/// # Errors
+/// [`FolderError::Input`].
+pub(crate) fn sync_dir(fs: &dyn FileSystem, dir: Option<&RelPath>) -> Result<(), FolderError> {
+    match fs.sync_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(FolderError::Input(format!("a directory cannot be synced: {e}")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -10,5 +10,6 @@ mod plan;
 mod real;
 mod replica;
 mod scan;
+mod site;
 mod together;
 mod world;
