@@ -4,7 +4,7 @@ use super::moves::Moves;
 use super::order::in_order;
 use super::records::SeenCopies;
 use super::targets::{Slot, Targets};
-use crate::base::{Base, Seen, Source, Value, ValueId};
+use crate::base::{Base, Seen, Source, Value};
 use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::sorted::{InputError, Sorted, first};
@@ -156,19 +156,35 @@ impl Plan {
 pub(super) struct Diff {
     pub(super) was: Option<Base>,
     pub(super) goal: Option<(State, Source)>,
-    /// Values that may live and say what `was` says.
+    /// Whose value it is that may live and say what `was` says.
     pub(super) saying: Saying,
 }
 
-/// Which values may still say what the base has at a path.
+/// Which path's values may still say what the base has at a path.
 #[derive(Debug)]
 pub(super) enum Saying {
     /// None.
     Nobody,
-    /// These live, at this very path.
-    Here(Vec<ValueId>),
-    /// These did when the path became their conflict copy.
-    Elsewhere(Vec<ValueId>),
+    /// Values of this very path do.
+    Here,
+    /// Values of this one did when the path became their conflict copy.
+    Elsewhere(RelPath),
+}
+
+/// Where the contents of conflict copies show, those that are copies now and those that were: by the path whose values they
+/// are, and by what they say. Which value says so does not count: it is another one when somebody changed the mode.
+#[derive(Debug, Default)]
+pub(super) struct Homes(BTreeMap<RelPath, Vec<(State, RelPath)>>);
+
+impl Homes {
+    fn add(&mut self, of: RelPath, state: State, home: RelPath) {
+        self.0.entry(of).or_default().push((state, home));
+    }
+
+    pub(super) fn find(&self, of: &RelPath, state: &State) -> Option<&RelPath> {
+        let mut homes = self.0.get(of)?.iter();
+        homes.find(|(shown, _)| shown.same_content(state)).map(|(_, home)| home)
+    }
 }
 
 /// Paths that differ in kind or content, in order.
@@ -180,8 +196,7 @@ pub(super) struct Compared {
     pub(super) diffs: Diffs,
     /// What differs in less than content.
     pub(super) touches: Vec<Action>,
-    /// Where the values of conflict copies show, those that are copies now and those that were.
-    pub(super) homes: BTreeMap<ValueId, RelPath>,
+    pub(super) homes: Homes,
     pub(super) hidden: BTreeSet<RelPath>,
 }
 
@@ -237,10 +252,13 @@ where
 
 impl Compared {
     fn note_home(&mut self, slot: Option<&Slot>, copies: &SeenCopies) {
-        let Some(Slot { path, source, .. }) = slot else { return };
-        if source.is_copy() || copies.any(source.values()) {
-            self.homes.extend(source.values().iter().map(|value| (value.clone(), path.clone())));
-        }
+        let Some(Slot { path, state, source, .. }) = slot else { return };
+        let of = match source {
+            Source::Copy { of, .. } => of,
+            Source::Path { values } if copies.any(values) => path,
+            Source::Path { .. } => return,
+        };
+        self.homes.add(of.clone(), state.clone(), path.clone());
     }
 
     fn path(&mut self, path: RelPath, was: Option<Base>, slot: Option<Slot>, hold: &Hold) {
@@ -279,12 +297,13 @@ fn touch(was: Base, slot: Slot) -> Option<Action> {
 }
 
 fn saying(was: &Base, slot: Option<&Slot>) -> Saying {
-    if let Source::Copy { values, .. } = &was.source {
-        return Saying::Elsewhere(values.clone());
+    if let Source::Copy { of, .. } = &was.source {
+        return Saying::Elsewhere(of.clone());
     }
     let mut groups = slot.into_iter().flat_map(|slot| &slot.groups);
-    match groups.find(|group| group.state.same_content(&was.state)) {
-        Some(group) => Saying::Here(group.values.clone()),
-        None => Saying::Nobody,
+    if groups.any(|group| group.state.same_content(&was.state)) {
+        Saying::Here
+    } else {
+        Saying::Nobody
     }
 }

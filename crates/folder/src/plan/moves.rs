@@ -4,8 +4,8 @@
 //! A move goes from a path that loses its content to a path that wants it; no path is in two moves at either end. So
 //! moves form chains (`a` to `b`, `b` to `c`) and cycles (a swap).
 
-use super::actions::{Diff, Diffs, Saying};
-use crate::base::{Base, ValueId};
+use super::actions::{Diff, Diffs, Homes, Saying};
+use crate::base::Base;
 use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::state::State;
@@ -45,11 +45,7 @@ pub(super) struct Moves {
 
 impl Moves {
     /// Finds the moves among `diffs`, from which it takes out what has to wait for a later run.
-    pub(super) fn find(
-        diffs: &mut Diffs,
-        homes: &BTreeMap<ValueId, RelPath>,
-        hidden: &Hold,
-    ) -> Self {
+    pub(super) fn find(diffs: &mut Diffs, homes: &Homes, hidden: &Hold) -> Self {
         let mut moves = Self::default();
         moves.save_what_lives(diffs, homes, hidden);
         moves.match_content(diffs);
@@ -68,20 +64,14 @@ impl Moves {
         Some(dropped)
     }
 
-    fn save_what_lives(
-        &mut self,
-        diffs: &mut Diffs,
-        homes: &BTreeMap<ValueId, RelPath>,
-        hidden: &Hold,
-    ) {
+    fn save_what_lives(&mut self, diffs: &mut Diffs, homes: &Homes, hidden: &Hold) {
         let mut waiting = Vec::new();
         for (path, diff) in &*diffs {
             let Some(was) = diff.was.as_ref().filter(|was| !was.state.is_dir()) else { continue };
             let home = match &diff.saying {
                 Saying::Nobody => continue,
-                Saying::Here(values) | Saying::Elsewhere(values) => {
-                    values.iter().find_map(|value| homes.get(value))
-                }
+                Saying::Here => homes.find(path, &was.state),
+                Saying::Elsewhere(of) => homes.find(of, &was.state),
             };
             if home.is_none() && matches!(diff.saying, Saying::Elsewhere(_)) {
                 continue;

@@ -219,8 +219,15 @@ where
     }
 
     fn note_base(&mut self, path: &RelPath, base: Option<&Base>, here: &Here) {
-        if let Some(Base { state, source: Source::Copy { of, .. }, .. }) = base {
-            self.undecided.note(path, of, state, here);
+        match base {
+            Some(Base { state, source: Source::Copy { of, .. }, .. }) => {
+                self.undecided.note(path, of, state, here);
+            }
+            // Its copy is on its way out, or in.
+            Some(Base { state, source, .. }) if self.copies.any(source.values()) => {
+                self.undecided.note(path, path, state, here);
+            }
+            _ => {}
         }
     }
 

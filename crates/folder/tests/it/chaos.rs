@@ -174,6 +174,29 @@ fn a_copy_stands_even_if_another_value_says_the_same_by_now() {
     }
 }
 
+/// Likewise.
+#[test]
+fn a_former_copy_that_went_is_not_dropped_while_its_original_stands() {
+    for ops in 0..60 {
+        check(
+            3,
+            &[
+                Step::User(2, Act::Write(3)),
+                Step::User(1, Act::MakeDir(7)),
+                Step::Run(1),
+                Step::Meet(2, 1),
+                Step::User(0, Act::Write(0)),
+                Step::During(2, 0, Act::Rename(0, 23)),
+                Step::User(0, Act::Rename(0, 6)),
+                Step::User(2, Act::Remove(144)),
+                Step::Unreadable(2, 0),
+                Step::Wait(1),
+                Step::Crash(2, ops),
+            ],
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 

@@ -190,6 +190,31 @@ fn content_whose_copy_cannot_be_made_stays() {
     assert_eq!(put_off, [(copy, true), (at, false)]);
 }
 
+/// A change of mode makes another value of the same content, under which the copy has another name.
+#[test]
+fn a_copy_whose_value_was_replaced_by_one_of_the_same_content_stays_until_it_has_its_new_name() {
+    let at = path("f");
+    let value = |who: u8, text: &str, at_ms| Value {
+        id: id(who, &at),
+        state: file(text),
+        author: "ann".into(),
+        at_ms,
+    };
+    let there = vec![Ok((at.clone(), vec![value(2, "theirs", 9), value(3, "mine", 5)]))];
+    let name = |who| anabranch_folder::plan::copy_name(&at, &id(who, &at), "ann", 5, 0).unwrap();
+    let (old, new) = (name(1), name(3));
+    let mut base = rows(&tree(&[("f", file("theirs"))]), 2);
+    let source = Source::Copy { of: at.clone(), values: vec![id(1, &at)] };
+    base.push(Ok((old.clone(), Base { state: file("mine"), source, seen: seen(1) })));
+    base.sort_by_key(|row| row.clone().unwrap().0);
+    let free = plan(base.clone(), there.clone(), &Hold::new());
+    assert_eq!(told(&free), [format!("rename {old} {new}")]);
+    let hidden = plan(base, there, &[new.clone()].into_iter().collect());
+    assert!(hidden.actions.is_empty(), "{:?}", told(&hidden));
+    let put_off: Vec<_> = hidden.put_off.iter().map(|off| (off.path.clone(), off.hidden)).collect();
+    assert_eq!(put_off, [(new, true), (old, false)]);
+}
+
 #[test]
 fn input_out_of_order_is_refused() {
     let base = tree(&[("a", file("x")), ("b", file("y"))]);
