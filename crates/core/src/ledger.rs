@@ -387,16 +387,70 @@ impl<'t> Ledger<'t> {
         let arrival = self.arrival_of_tip(branch, at.seq)?;
         let pinned = self.forks_off(branch, &row, at.seq)?;
         HeadRow { signature, arrival, pinned, span }.put(self.tx, &branch_key(branch, at.seq))?;
-        let position = |tip: Tip| Position { log: row.log, seq: tip.seq, id: tip.id };
-        if let Some(last) = row.head {
-            self.frontier.remove(&tip_element(&position(last)));
+        match row.head {
+            Some(last) => self.leave_frontier(branch, &row.log, last)?,
+            None => self.cover_bases(branch, &row.log)?,
         }
-        self.frontier.add(&tip_element(&position(at)));
+        if !self.is_covered(branch, &row.log, at.seq)? {
+            self.frontier.add(&tip_element(&Position { log: row.log, seq: at.seq, id: at.id }));
+        }
         let kept = self.branch(branch)?;
         kept.head = Some(at);
         kept.unsigned = if above == 0 { (0, 0) } else { (above, row.unsigned.1) };
         self.changed.frontier = true;
         Ok(())
+    }
+
+    /// A branch gets its first head: what it goes on from is told with that.
+    fn cover_bases(&mut self, branch: BranchNo, log: &LogId) -> Result<(), StorageError> {
+        for (below, at) in self.bases(branch)? {
+            if let Some(head) = self.branch(below)?.head.filter(|head| head.seq <= at) {
+                self.leave_frontier(below, log, head)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_frontier(
+        &mut self,
+        branch: BranchNo,
+        log: &LogId,
+        head: Tip,
+    ) -> Result<(), StorageError> {
+        if !self.is_covered(branch, log, head.seq)? {
+            self.frontier.remove(&tip_element(&Position { log: *log, seq: head.seq, id: head.id }));
+        }
+        Ok(())
+    }
+
+    /// Whether a branch that has a head left `branch` at `seq` or above: then `seq` is no tip, although what comes after
+    /// it here is not signed. Cost: one look-up a branch of the log.
+    fn is_covered(
+        &mut self,
+        branch: BranchNo,
+        log: &LogId,
+        seq: Seq,
+    ) -> Result<bool, StorageError> {
+        for other in self.branches_of(log)? {
+            if self.branch(other)?.head.is_some()
+                && self.bases(other)?.iter().any(|(below, at)| *below == branch && *at >= seq)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What `branch` goes on from and where, down to the first branch that has a head.
+    fn bases(&mut self, branch: BranchNo) -> Result<Vec<(BranchNo, Seq)>, StorageError> {
+        let mut bases = Vec::new();
+        let mut next = self.branch(branch)?.base;
+        while let Some((below, at)) = next {
+            bases.push((below, at));
+            let below = self.branch(below)?;
+            next = below.base.filter(|_| below.head.is_none());
+        }
+        Ok(bases)
     }
 
     /// Whether another branch left `branch` between its last head and `seq`: at that time there was no head to pin.

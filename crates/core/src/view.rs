@@ -11,10 +11,11 @@ use crate::lthash::LtHash;
 use crate::names::Names;
 use crate::rows::{
     Branch, BranchNo, Counters, EntryRow, GrantRow, HeadRow, META_COUNTERS, META_DATABASE,
-    META_FRONTIER, META_OWN, MOST, Own, Row, StoreRow, branch_key, key32, last4, log_key,
+    META_FRONTIER, META_OWN, MOST, Own, Row, StoreRow, Tip, branch_key, key32, last4, log_key,
     split_branch_key,
 };
 use crate::storage::{Order, ReadTx, StorageError, Table};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// The state of a replica as one transaction sees it.
@@ -123,9 +124,7 @@ impl<'t> View<'t> {
 
     pub(crate) fn branch(&self, branch: BranchNo) -> Result<Branch, StorageError> {
         let row = Branch::get(self.tx, &key32(branch))?.ok_or_else(|| corrupt("a branch"))?;
-        // What a branch leaves was there before it, so that whoever follows bases comes to an end.
-        let ends = row.base.is_none_or(|(below, _)| below < branch);
-        if ends { Ok(row) } else { Err(corrupt("a branch")) }
+        ends(branch, row)
     }
 
     /// Branch numbers of `log`, ascending. Nearly always one.
@@ -440,7 +439,7 @@ impl<'t> View<'t> {
             &[],
             None,
             Order::Ascending,
-            &mut |key, value| match last4(key).and_then(|n| Ok((n, Branch::from_bytes(value)?))) {
+            &mut |key, value| match branch_row(key, value) {
                 Ok((number, branch)) => {
                     visit(number, branch);
                     ControlFlow::Continue(())
@@ -474,19 +473,41 @@ impl<'t> View<'t> {
     /// # Errors
     /// [`StorageError`].
     pub fn frontier(&self) -> Result<Frontier, StorageError> {
-        let mut tips = Vec::new();
+        let mut branches = BTreeMap::new();
         self.each_branch(|number, branch| {
-            if let Some(head) = branch.head {
-                tips.push((number, Position { log: branch.log, seq: head.seq, id: head.id }));
-            }
+            branches.insert(number, branch);
         })?;
-        let tips = tips
-            .into_iter()
-            .map(|(number, position)| {
-                let row = self.head(number, position.seq)?.ok_or_else(|| corrupt("a head"))?;
-                Ok(FrontierTip { head: Head { position, signature: row.signature } })
-            })
-            .collect::<Result<Vec<_>, StorageError>>()?;
+        // Where branches that have a head left others: what is below is told with that head.
+        let mut left: BTreeMap<BranchNo, Seq> = BTreeMap::new();
+        for branch in branches.values().filter(|branch| branch.head.is_some()) {
+            let mut next = branch.base;
+            while let Some((below, at)) = next {
+                let highest = left.entry(below).or_insert(at);
+                *highest = at.max(*highest);
+                let below = branches.get(&below).ok_or_else(|| corrupt("a branch"))?;
+                next = below.base.filter(|_| below.head.is_none());
+            }
+        }
+        let mut tips = Vec::new();
+        for (number, branch) in branches {
+            let covered = |head: &Tip| left.get(&number).is_some_and(|at| *at >= head.seq);
+            if let Some(head) = branch.head.filter(|head| !covered(head)) {
+                let row = self.head(number, head.seq)?.ok_or_else(|| corrupt("a head"))?;
+                let position = Position { log: branch.log, seq: head.seq, id: head.id };
+                tips.push(FrontierTip { head: Head { position, signature: row.signature } });
+            }
+        }
         Ok(Frontier::new(tips))
     }
+}
+
+/// What a branch leaves was there before it, so that whoever follows bases comes to an end.
+fn ends(number: BranchNo, row: Branch) -> Result<Branch, StorageError> {
+    let ends = row.base.is_none_or(|(below, _)| below < number);
+    if ends { Ok(row) } else { Err(corrupt("a branch")) }
+}
+
+fn branch_row(key: &[u8], value: &[u8]) -> Result<(BranchNo, Branch), StorageError> {
+    let number = last4(key)?;
+    Ok((number, ends(number, Branch::from_bytes(value)?)?))
 }

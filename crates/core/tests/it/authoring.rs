@@ -320,6 +320,41 @@ fn an_unsigned_tail_of_which_a_peer_shows_only_a_part() {
 }
 
 #[test]
+fn a_tail_that_is_not_signed_makes_no_tip_of_what_others_built_on() {
+    // A state that was put back goes on, and hears how it went on elsewhere before it signs: from its last head, or from
+    // above that.
+    for common in 0..3 {
+        let mut device = Device::found();
+        let other = device.admit(2, Role::Write);
+        device.put(vec![write(&["a"], Some("1"))]);
+        for n in 0..common {
+            device.commit(&draft(vec![write(&["b"], Some(&n.to_string()))])).unwrap();
+        }
+        let mut restored = device.clone_to(device.instance);
+        let mut again = device.clone_to(device.instance);
+        device.put(vec![write(&["a"], Some("2"))]);
+        device.meet(&other);
+        restored.commit(&draft(vec![write(&["a"], Some("3"))])).unwrap();
+        other.replica.update(&restored.replica, usize::MAX);
+        let told = |replica: &Replica| {
+            (replica.frontier(), replica.view(|v| v.frontier_digest().unwrap()))
+        };
+        assert_eq!(told(&restored.replica), told(&other.replica), "{common} in common");
+        // Somebody else's branch leaves the tail that still is not signed.
+        again.put(vec![write(&["a"], Some("4"))]);
+        again.meet(&other);
+        other.replica.update(&restored.replica, usize::MAX);
+        assert_eq!(told(&restored.replica), told(&other.replica), "{common} in common");
+        restored.seal();
+        restored.meet(&other);
+        assert_eq!(restored.replica.digests(), other.replica.digests());
+        assert_eq!(told(&restored.replica), told(&other.replica), "{common} in common");
+        assert_eq!(other.values(&["a"]).len(), 3);
+        replayable(&mut restored);
+    }
+}
+
+#[test]
 fn a_state_directory_under_another_key_starts_a_log_of_its_own() {
     let mut device = Device::found();
     let mut thief = device.clone_to(device.instance);

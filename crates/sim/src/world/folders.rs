@@ -86,8 +86,10 @@ impl World<'_> {
         folder.first = false;
         let device = replica.device().id();
         let member = matches!(replica.read(|view| view.role_of(&device)), Ok(Some(_)));
-        let hears_first =
-            version == folder.seen && anabranch_folder::is_new(&replica).unwrap_or(true);
+        // What has begun is gone on with.
+        let hears_first = folder.waiting.is_none()
+            && version == folder.seen
+            && anabranch_folder::is_new(&replica).unwrap_or(true);
         folder.seen = version;
         if !member || hears_first {
             folder.due = false;

@@ -6,7 +6,7 @@ use super::World;
 use crate::check::Violation;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::codec::Writer;
-use anabranch_core::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
+use anabranch_core::entry::{Entry, Header, Payload, StoreId, Timestamp};
 use anabranch_core::head::Head;
 use anabranch_core::id::{EntryId, LogId, Position};
 use anabranch_core::key::{DeviceKey, Signature};
@@ -104,7 +104,7 @@ impl World<'_> {
             Lie::ForeignGrant => self.grant_of_another(node)?,
             _ => self.own_grant(node)?,
         };
-        let (entry, signer) = craft(self, &below, &key, grant, lie, random)?;
+        let (entry, signer) = craft(self, &below, &key, &grant, lie, random)?;
         let position = entry.position();
         self.forbidden.push(position);
         let run = sign(self, entry, &signer, &below);
@@ -118,26 +118,20 @@ impl World<'_> {
         Some(Frame::Batch { channel: 0, raw: raw.len() as u32, bytes }.encode())
     }
 
-    fn own_grant(&self, node: usize) -> Option<GrantRef> {
+    fn own_grant(&self, node: usize) -> Option<Grant> {
         let device = self.nodes[node].device.id();
         let grants = self.nodes[node].look(|view| view.grants()).ok()?;
-        let own = |grant: &&Grant| grant.subject == Subject::Device(device);
-        grants.iter().find(own).map(|grant| grant.id)
+        grants.into_iter().find(|grant| grant.subject == Subject::Device(device))
     }
 
-    fn grant_of_another(&self, node: usize) -> Option<GrantRef> {
+    fn grant_of_another(&self, node: usize) -> Option<Grant> {
         let device = self.nodes[node].device.id();
         let grants = self.nodes[node].look(|view| view.grants()).ok()?;
-        let other = |grant: &&Grant| match grant.subject {
+        let other = |grant: &Grant| match grant.subject {
             Subject::Device(other) => other != device,
             _ => false,
         };
-        grants.iter().find(other).map(|grant| grant.id)
-    }
-
-    fn is_admin(&self, key: &DeviceKey) -> bool {
-        let role = self.nodes[0].look(|view| view.role_of(&key.node_id()));
-        matches!(role, Ok(Some(Role::Admin)) | Err(_))
+        grants.into_iter().find(other)
     }
 
     fn some_entry(&self, node: usize, random: &mut Rng) -> Option<Entry> {
@@ -166,7 +160,7 @@ fn craft(
     world: &World<'_>,
     below: &Entry,
     key: &DeviceKey,
-    grant: GrantRef,
+    grant: &Grant,
     lie: Lie,
     random: &mut Rng,
 ) -> Option<(Entry, DeviceKey)> {
@@ -179,7 +173,7 @@ fn craft(
         parents: vec![below.position()],
         generation: below.header().generation + 1,
         timestamp: Timestamp(u64::MAX / 4),
-        grant,
+        grant: grant.id,
         payloads: Vec::new(),
         salt: None,
     };
@@ -209,7 +203,7 @@ fn craft(
     if let Lie::NoRight = lie {
         // Nobody may let in somebody who ranks higher than himself, and most may let in nobody.
         let subject = Subject::Device(DeviceKey::from_seed(&id).node_id());
-        let mut op = MemberOp::redeem(&signer, &world.database, &grant, &log);
+        let mut op = MemberOp::redeem(&signer, &world.database, &grant.id, &log);
         if random.bool() {
             op = MemberOp::Grant {
                 subject,
@@ -217,7 +211,7 @@ fn craft(
                 priority: 0,
                 terms: TicketTerms::default(),
             };
-            if world.is_admin(key) {
+            if grant.role == Role::Admin {
                 return None;
             }
         }
