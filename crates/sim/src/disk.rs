@@ -24,6 +24,8 @@ pub struct Disk {
 struct State {
     /// Contents after the last synced commit and after each later one, the oldest first. Never empty.
     contents: Vec<MemoryStorage>,
+    /// Which of them another disk is a copy of.
+    copied: usize,
     instance: [u8; 32],
     /// Older contents, thinned out as they become many.
     history: Vec<MemoryStorage>,
@@ -60,6 +62,7 @@ impl State {
         }
         if durability == Durability::Full && !self.lies {
             self.contents.clear();
+            self.copied = 0;
         }
         self.contents.push(content);
     }
@@ -75,6 +78,7 @@ impl Disk {
     fn holding(content: MemoryStorage, instance: [u8; 32]) -> Self {
         let state = State {
             contents: vec![content],
+            copied: 0,
             instance,
             history: Vec::new(),
             commits: 0,
@@ -105,6 +109,7 @@ impl Disk {
         let newest = state.newest();
         // Nobody synced it, but the system will before it fails for another reason.
         state.contents = vec![newest];
+        state.copied = 0;
     }
 
     /// Lets somebody stop it from outside while it is in use.
@@ -119,14 +124,17 @@ impl Disk {
         lock(&self.state).room.is_some()
     }
 
-    /// The power goes: of the commits that were not synced a random number, the latest first, is lost.
-    pub fn lose_power(&self, random: &mut Rng) {
+    /// The power goes: of the commits that were not synced a random number, the latest first, is lost. Whether a copy has
+    /// some of them.
+    pub fn lose_power(&self, random: &mut Rng) -> bool {
         let mut state = lock(&self.state);
         state.dead = true;
         state.fuse = None;
-        let kept = random.usize(..state.contents.len());
-        let kept = state.contents.swap_remove(kept);
+        let at = random.usize(..state.contents.len());
+        let copied = std::mem::take(&mut state.copied) > at;
+        let kept = state.contents.swap_remove(at);
         state.contents = vec![kept];
+        copied
     }
 
     /// The power goes at the `n`-th operation from now.
@@ -156,6 +164,7 @@ impl Disk {
         state.instance = instance.unwrap_or(state.instance);
         let content = state.history[at].fork(state.instance);
         state.contents = vec![content];
+        state.copied = 0;
         true
     }
 
@@ -200,8 +209,9 @@ impl Disk {
     /// Another disk with what is on this one now, synced or not.
     #[must_use]
     pub fn copy(&self, instance: [u8; 32]) -> Self {
-        let newest = lock(&self.state).newest();
-        Self::holding(newest.fork(instance), instance)
+        let mut state = lock(&self.state);
+        state.copied = state.contents.len() - 1;
+        Self::holding(state.newest().fork(instance), instance)
     }
 
     /// The mark of the place it is in.

@@ -165,7 +165,8 @@ impl World<'_> {
     /// The power of `node` goes.
     pub(super) fn lose_power(&mut self, node: usize) {
         let site = &mut self.nodes[node];
-        site.disk.lose_power(&mut self.random);
+        // A copy signs what it took, and here the same places are written again.
+        site.unnoticed |= site.disk.lose_power(&mut self.random);
         if let Some(folder) = &site.folder {
             let random = &mut self.random;
             folder.fs.lose_power(&mut |most| random.usize(..=most));

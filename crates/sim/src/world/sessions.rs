@@ -397,10 +397,26 @@ impl World<'_> {
             }
             Err(e) => {
                 self.note("failed", node, &[], || format!("with node {other}: {e}"));
+                if side == 0 && matches!(e, NodeError::Session { code: Code::Strangers, .. }) {
+                    self.follow_advice(node);
+                }
                 let rotten = self.nodes[node].rotten || self.nodes[other].rotten;
                 judge_failure(node, other, spoiled || rotten, &e)
             }
         }
+    }
+
+    /// Two who were let in while their networks were apart cannot come to know each other without a third one, and are told
+    /// so. The founder is known to everybody.
+    fn follow_advice(&mut self, node: usize) {
+        let known = |line: &Line| line.from == node && line.to == 0;
+        if !self.healed || node == 0 || self.nodes[node].stranger || self.edges.iter().any(known) {
+            return;
+        }
+        let line =
+            Line { from: node, to: 0, every: None, one_way: false, conn: None, wait: SECOND };
+        self.edges.push(line);
+        self.after(SECOND, Event::Dial(self.edges.len() - 1));
     }
 
     /// What either side held when it began is on the side now to which it was to go.
