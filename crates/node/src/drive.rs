@@ -396,6 +396,10 @@ impl Drive {
                 replica.blobs_refused(self.id, &hashes);
                 self.attend(channel, &replica);
             }
+            Event::Readable => {
+                replica.blobs_readable(self.id);
+                self.attend(channel, &replica);
+            }
             Event::Asked(hashes) => replica.blobs_asked(self.id, &hashes),
             Event::Offered(hashes) => {
                 replica.blobs_offered(self.id, &hashes);

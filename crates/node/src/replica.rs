@@ -443,6 +443,10 @@ impl Replica {
         self.wants().asked(session, hashes);
     }
 
+    pub(crate) fn blobs_readable(&self, session: SessionId) {
+        self.wants().readable(session);
+    }
+
     pub(crate) fn blob_sent(&self, session: SessionId, hash: &ChunkHash) {
         self.wants().sent(session, hash);
     }

@@ -97,6 +97,20 @@ impl Wants {
         self.owed.remove(&(*hash, session));
     }
 
+    /// A session may have now what it asked for in vain: it is to ask again, whether it is here or not.
+    pub(crate) fn readable(&mut self, session: SessionId) {
+        let hashes: Vec<ChunkHash> = self
+            .owed
+            .iter()
+            .filter(|(_, other)| *other == session)
+            .map(|(hash, _)| *hash)
+            .collect();
+        for hash in hashes {
+            self.owed.remove(&(hash, session));
+            self.offers.entry(session).or_default().push(hash);
+        }
+    }
+
     /// What a session is to be told has come.
     pub(crate) fn offers(&mut self, session: SessionId) -> Vec<ChunkHash> {
         self.offers.remove(&session).unwrap_or_default()

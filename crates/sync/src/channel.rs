@@ -494,6 +494,9 @@ impl Channel {
     fn on_readable(&mut self, readable: bool) {
         let news = readable && !self.peer_may_read;
         self.peer_may_read = readable || self.peer_may_read;
+        if news {
+            self.event(Event::Readable);
+        }
         self.shown = self.shown.take().filter(|_| !self.peer_may_read);
         if news && self.told_frontier == Told::Part {
             // What it said so far it said as one who was told nothing.

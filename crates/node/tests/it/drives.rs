@@ -4,6 +4,7 @@ use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::StoreId;
 use anabranch_core::key::DeviceKey;
+use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::path::Path;
 use anabranch_core::storage::Storage;
 use anabranch_node::{Act, Device, Drive, Job, Opening, Replica, ReplicaOptions, Task, Until};
@@ -28,10 +29,14 @@ impl Pair {
         let device = Device::new(DeviceKey::from_seed(&[1; 32]));
         let one = replica(&device, |storage| _ = Replica::found(storage, &device).unwrap());
         let other = replica(&device, |storage| Replica::prepare(storage, one.database()).unwrap());
+        Self::of(one, other)
+    }
+
+    fn of(one: Arc<Replica>, other: Arc<Replica>) -> Self {
         let opening =
             Opening { replica: Arc::clone(&one), direction: Direction::BOTH, ticket: None };
         let task = |openings: Vec<Opening>, served: &Arc<Replica>| Task {
-            device: device.clone(),
+            device: served.device().clone(),
             served: vec![Arc::clone(served)],
             openings,
             until: Until::Closed,
@@ -111,6 +116,41 @@ fn who_gave_up_waiting_for_a_blob_hears_when_a_peer_has_it() {
     pair.replicas[0].blob_arrived(&hash);
     assert!(pair.pump("nothing of the kind").is_none());
     assert!(versions.has_changed().unwrap());
+}
+
+/// Who may not read yet is told that nothing is there, and has to hear when that changes.
+#[test]
+fn who_proves_its_right_after_it_asked_for_a_blob_gets_it() {
+    let [admin, newcomer] = [1, 2].map(|n| Device::new(DeviceKey::from_seed(&[n; 32])));
+    let storage = Arc::new(MemoryStorage::new());
+    Replica::found(&*storage, &admin).unwrap();
+    let open = |storage: MemoryStorage, device: &Device| {
+        Replica::open(Arc::new(storage), None, device.clone(), ReplicaOptions::default()).unwrap()
+    };
+    let blob = b"a blob".to_vec();
+    let hash = ChunkHash::of(&blob);
+    let behind = open(storage.fork([8; 32]), &admin);
+    behind.blobs().put(&[(hash, blob)]).unwrap();
+    let ahead = open(storage.fork([9; 32]), &admin);
+    let grant = MemberOp::Grant {
+        subject: Subject::Device(newcomer.id()),
+        role: Role::Read,
+        priority: 0,
+        terms: TicketTerms::default(),
+    };
+    ahead.commit_group(&[vec![Draft { writes: Vec::new(), members: vec![grant] }]]).unwrap();
+    // The newcomer has heard of it, the admin's other replica has not.
+    let mut between =
+        Pair::of(ahead, replica(&newcomer, |to| Replica::prepare(to, behind.database()).unwrap()));
+    assert!(between.pump("nothing of the kind").is_none());
+    let [_, member] = between.replicas;
+    drop(between.drives);
+    let mut pair = Pair::of(member, behind);
+    pair.replicas[0].attach_worker();
+    pair.replicas[0].want([hash]);
+    assert!(pair.pump("nothing of the kind").is_none());
+    assert_eq!(pair.replicas[0].lacking(), (0, 0));
+    assert!(pair.replicas[0].blobs().get(&hash).unwrap().is_some());
 }
 
 /// So that those above test what they say.

@@ -67,6 +67,8 @@ pub enum Event {
     NoBlobs(Vec<ChunkHash>),
     /// The peer asks for blobs.
     Asked(Vec<ChunkHash>),
+    /// The peer may read from now on; what it asked for before it was told is not there.
+    Readable,
     /// Blobs that the peer did not have have come there.
     Offered(Vec<ChunkHash>),
     /// A blob was sent.

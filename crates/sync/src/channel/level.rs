@@ -76,9 +76,11 @@ impl Channel {
             self.goal = Goal::None;
             return self.event(Event::Progress);
         }
-        self.goal = Goal::Of(peer);
+        self.goal = Goal::Of(peer.clone());
         self.recompares += 1;
         self.their_level = false;
+        // The peer plans anew with what it is told, and then has to be shown our branches anew.
+        self.replan = Some(peer);
         self.ask_frontier(self.shown.clone());
     }
 

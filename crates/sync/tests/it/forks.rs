@@ -6,6 +6,8 @@ use anabranch_core::id::{DatabaseId, EntryId, LogId, Position};
 use anabranch_core::ops::Role;
 use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::{Code, Frame};
+use anabranch_sync::pending::Pending;
+use std::sync::Mutex;
 
 /// Writes many entries in one transaction.
 fn grow(node: &mut Node, name: &str, count: usize) {
@@ -69,6 +71,31 @@ fn one_way_is_done_when_the_other_branch_is_there() {
         };
         assert_eq!(one_way(Direction::PULL), [there as u64, 0]);
         assert_eq!(one_way(Direction::PUSH), [0, here as u64]);
+    }
+}
+
+/// Comparing anew, the peer forgets where our branches part, and does not ask since ours is the longer one.
+#[test]
+fn a_pull_that_compares_anew_shows_its_branches_anew() {
+    let (mut host, a, mut b, database) = forked(20, 40, 0);
+    let mut other = join(&mut host, 3, database, Role::Write);
+    for round in 0..3 {
+        // Each builds on the other's branch, so that much comes early, and there is no room for that.
+        b.put("b", &format!("{round}"));
+        meet(&other, &b, database);
+        other.put("other", &format!("{round}"));
+        meet(&other, &b, database);
+    }
+    meet(&host, &other, database);
+    host.put("host", "1");
+    meet(&host, &b, database);
+    for hears_first in 0..2 {
+        let a = Node { pending: Mutex::new(Pending::new(0)), ..a.copy() };
+        let mut run = Run::cut(&a, &host, database, Direction::PULL, None, 0);
+        run.hears_first = hears_first;
+        run.pump();
+        assert!(run.outcome.settled, "{:?}", run.outcome.closed);
+        assert_eq!(a.values("host"), ["1"]);
     }
 }
 
