@@ -3,7 +3,7 @@
 
 use crate::base::Base;
 use crate::error::FolderError;
-use crate::fs::{Clock, FileSystem};
+use crate::fs::{Clock, FileSystem, sync_names};
 use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
@@ -218,17 +218,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Brings the names in a directory to the disk, if it is there.
+/// Brings the names in a directory to the disk.
 ///
 /// # Errors
 /// [`FolderError::Input`].
 pub(crate) fn sync_dir(fs: &dyn FileSystem, dir: Option<&RelPath>) -> Result<(), FolderError> {
-    match fs.sync_dir(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(FolderError::Input(format!("a directory cannot be synced: {e}")))
-        }
-        _ => Ok(()),
-    }
+    let failed = |e| FolderError::Input(format!("a directory cannot be synced: {e}"));
+    sync_names(fs, dir).map_err(failed)
 }
 
 /// One write a path: of several records for one path, the values replaced are joined.

@@ -7,6 +7,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::path::Path;
 use anabranch_core::storage::Storage;
 use anabranch_folder::fs::{FileSystem, ManualClock, MemFs, Op};
+use anabranch_folder::path::RelPath;
 use anabranch_folder::{Fetch, FolderBlobs, Site, Updated, found, store};
 use anabranch_node::{Device, Replica, ReplicaOptions};
 use anabranch_store::MemoryStorage;
@@ -57,6 +58,11 @@ impl Folder {
         let draft = Draft { writes: vec![write], members: Vec::new() };
         self.replica.commit_group(&[vec![draft]]).unwrap();
     }
+
+    fn names(&self) -> Vec<String> {
+        let tree = self.fs.tree();
+        tree.keys().filter(|path| !path.is_reserved()).map(RelPath::to_string).collect()
+    }
 }
 
 /// The update that deleted the file did not get to sync its directory. The next one finds it gone, as it should be, and has
@@ -80,4 +86,18 @@ fn what_was_found_done_is_done_when_the_power_comes_back() {
     let updated = folder.update();
     assert_eq!(updated.recorded, [], "it is not the user's doing");
     assert!(folder.fs.lstat(&path("a")).is_err());
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_whose_contents_were_deleted_elsewhere_is_recorded() {
+    let folder = Folder::new();
+    folder.fs.make_dir(&path("d")).unwrap();
+    folder.fs.write(&path("d/x"), b"text").unwrap();
+    assert_eq!(folder.update().recorded, [path("d"), path("d/x")]);
+    folder.delete_elsewhere("d/x");
+    folder.fs.remove_file(&path("d/x")).unwrap();
+    folder.fs.remove_dir(&path("d")).unwrap();
+    folder.fs.write(&path("d"), b"file").unwrap();
+    assert_eq!(folder.update().recorded, [path("d")]);
+    assert_eq!(folder.names(), ["d"]);
 }
