@@ -5,6 +5,7 @@ use crate::base::Base;
 use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem, sync_names};
 use crate::hold::Hold;
+use crate::intent::{self, Unseen};
 use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
 use crate::scan::{Problem, Progress, Scan, ScanWatch};
@@ -89,7 +90,7 @@ impl ScanWatch for Watcher<'_> {
     }
 }
 
-/// Scans the folder and commits what changed.
+/// Takes in what an interrupted update did, scans the folder and commits what changed.
 pub(crate) fn record(
     replica: &Replica,
     fs: &dyn FileSystem,
@@ -97,6 +98,7 @@ pub(crate) fn record(
     tell: &dyn Fn(&Progress),
 ) -> Result<Recorded, FolderError> {
     let storage = &**replica.storage();
+    let Unseen { problems: unseen, hold } = intent::recover(storage, fs, clock)?;
     let tx = storage.read()?;
     let view = View::new(&*tx);
     let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
@@ -106,7 +108,7 @@ pub(crate) fn record(
     let mut watcher = Watcher { storage, nodes: &nodes, problems: Vec::new(), tell };
     let may_write = view.role_of(&replica.device().id())? >= Some(Role::Write);
     let mut batch = Batch { may_write, ..Batch::new(replica, fs, &nodes) };
-    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx));
+    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold);
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
     let mut records = plan_records(rows, targets, &copies);
     for step in &mut records {
@@ -119,7 +121,10 @@ pub(crate) fn record(
     }
     batch.commit()?;
     let Batch { paths, refused, .. } = batch;
-    Ok(Recorded { paths, refused, problems: watcher.problems, hidden, progress })
+    let mut problems = watcher.problems;
+    let told: BTreeSet<RelPath> = problems.iter().map(|problem| problem.path.clone()).collect();
+    problems.extend(unseen.into_iter().filter(|problem| !told.contains(&problem.path)));
+    Ok(Recorded { paths, refused, problems, hidden, progress })
 }
 
 struct Batch<'a> {
