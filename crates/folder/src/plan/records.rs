@@ -95,6 +95,13 @@ impl SeenCopies {
         Ok(seen)
     }
 
+    fn among<'v>(
+        &self,
+        values: impl Iterator<Item = &'v ValueId>,
+    ) -> impl Iterator<Item = ValueId> {
+        values.filter(|value| self.0.contains(value)).cloned()
+    }
+
     pub(super) fn any(&self, values: &[ValueId]) -> bool {
         !self.0.is_empty() && values.iter().any(|value| self.0.contains(value))
     }
@@ -143,6 +150,8 @@ pub struct Undecided {
     standing: Held,
     /// Where they show or showed without anything having been seen there: the place, of what it is a copy, and what it holds.
     unseen: Vec<(RelPath, RelPath, State)>,
+    /// The values that the base knows as copies and that live.
+    living: BTreeSet<ValueId>,
 }
 
 /// Contents of paths: by the path whose value they are. Which value says so does not count: another one says the same
@@ -166,6 +175,8 @@ struct Waiting {
     /// The path whose value it was.
     of: RelPath,
     state: State,
+    /// The values whose copy it was, if it was one. If none of them lives any more nobody need be told that it is gone.
+    copy: Vec<ValueId>,
     /// If it does.
     moved: Vec<LocalStep>,
     /// If it does not.
@@ -232,6 +243,8 @@ where
     }
 
     fn note_slot(&mut self, slot: Option<&Slot>, here: &Here) {
+        let values = slot.into_iter().flat_map(|slot| &slot.groups).flat_map(|group| &group.values);
+        self.undecided.living.extend(self.copies.among(values));
         match slot {
             Some(Slot { path, state, source: Source::Copy { of, .. }, .. }) => {
                 self.undecided.note(path, of, state, here);
@@ -273,15 +286,16 @@ impl Undecided {
     /// The steps that are left, now that it is known what could not be looked at. What may stand where it is `hidden` is
     /// neither moved nor lost, and the base goes on to say where it was (I6).
     pub fn decide(self, hidden: &Hold) -> impl Iterator<Item = LocalStep> + use<> {
-        let Self { waiting, standing, unseen } = self;
+        let Self { waiting, standing, unseen, living } = self;
         let mut perhaps = Held::default();
         for (place, of, state) in unseen {
             if hidden.covers(&place) {
                 perhaps.add(of, state);
             }
         }
-        waiting.into_iter().flat_map(move |Waiting { of, state, moved, lost }| {
-            if standing.has(&of, &state) {
+        waiting.into_iter().flat_map(move |Waiting { of, state, copy, moved, lost }| {
+            let is_over = !copy.is_empty() && !copy.iter().any(|value| living.contains(value));
+            if is_over || standing.has(&of, &state) {
                 moved
             } else if perhaps.has(&of, &state) {
                 Vec::new()
@@ -391,11 +405,11 @@ impl Row<'_> {
         if values.is_empty() || (shows_here && !self.copies.any(&values)) {
             return Judged::Now(lost);
         }
-        let of = match base.source {
-            Source::Copy { of, .. } => of,
-            Source::Path { .. } => self.path,
+        let (of, copy) = match base.source {
+            Source::Copy { of, values } => (of, values),
+            Source::Path { .. } => (self.path, Vec::new()),
         };
-        Judged::Later(Waiting { of, state: base.state, moved, lost })
+        Judged::Later(Waiting { of, state: base.state, copy, moved, lost })
     }
 
     /// The values that may still say what the base has.
