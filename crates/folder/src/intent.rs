@@ -112,10 +112,13 @@ pub(crate) fn clear(tx: &mut dyn WriteTx, actions: &[Action]) -> Result<(), Stor
     Ok(())
 }
 
-/// What an interrupted update may have done and nobody can see now.
+/// What an interrupted update left that the scan has to know of.
 #[derive(Debug, Default)]
-pub(crate) struct Unseen {
-    /// Where, and why not.
+pub(crate) struct Left {
+    /// What stands where the base says something else, and was put there by the update or by the user: see
+    /// [`crate::plan::Records::knowing`]. The notes stay until [`settled`].
+    pub(crate) done: BTreeMap<RelPath, Base>,
+    /// Paths that nobody can look at now, and why not.
     pub(crate) problems: Vec<Problem>,
     /// These paths, and those from where something was to be moved there: it may be what the user seems to have deleted or
     /// replaced.
@@ -128,29 +131,36 @@ pub(crate) fn recover(
     storage: &dyn Storage,
     fs: &dyn FileSystem,
     clock: &dyn Clock,
-) -> Result<Unseen, FolderError> {
-    let mut unseen = Unseen::default();
+) -> Result<Left, FolderError> {
+    let mut open = Left::default();
     let before = storage.read()?;
     let left = left(&*before)?;
     if left.is_empty() {
-        return Ok(unseen);
+        return Ok(open);
     }
     let (mut found, mut moved, mut dirs) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (path, intent) in left {
-        let mut ours = match ours(fs, clock, &path, &intent) {
+        let ours = match ours(fs, clock, &path, &intent) {
             Ok(ours) => ours,
             Err(error) => {
                 // It is looked at when it can be.
-                unseen.hold.add(path.clone());
-                intent.from.into_iter().for_each(|from| unseen.hold.add(from));
-                unseen.problems.push(Problem { path, what: error.into() });
+                open.hold.add(path.clone());
+                intent.from.into_iter().for_each(|from| open.hold.add(from));
+                open.problems.push(Problem { path, what: error.into() });
                 continue;
             }
         };
         // A row that is there says what stood here before, and what became of that is for the scan to find out.
-        if base_row(&*before, &path)?.is_some() {
-            ours = None;
-        }
+        let ours = match base_row(&*before, &path)? {
+            None => ours,
+            Some(old) => {
+                if let Some(base) = ours.filter(|new| !new.state.same_content(&old.state)) {
+                    open.done.insert(path, base);
+                    continue;
+                }
+                None
+            }
+        };
         if ours.is_some() {
             dirs.insert(path.parent());
         }
@@ -182,7 +192,19 @@ pub(crate) fn recover(
         tx.delete(Table::Local, &key(&path))?;
     }
     tx.commit()?;
-    Ok(unseen)
+    Ok(open)
+}
+
+/// Forgets what was noted of `paths`: the base says now what stands there.
+pub(crate) fn settled(storage: &dyn Storage, paths: &[RelPath]) -> Result<(), StorageError> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let mut tx = storage.write(Durability::Full)?;
+    for path in paths {
+        tx.delete(Table::Local, &key(path))?;
+    }
+    tx.commit()
 }
 
 fn left(tx: &dyn ReadTx) -> Result<Vec<(RelPath, Intent)>, StorageError> {

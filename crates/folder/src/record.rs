@@ -5,7 +5,7 @@ use crate::base::Base;
 use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem, sync_names};
 use crate::hold::Hold;
-use crate::intent::{self, Unseen};
+use crate::intent::{self, Left};
 use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
 use crate::scan::{Problem, Progress, Scan, ScanWatch};
@@ -98,7 +98,8 @@ pub(crate) fn record(
     tell: &dyn Fn(&Progress),
 ) -> Result<Recorded, FolderError> {
     let storage = &**replica.storage();
-    let Unseen { problems: unseen, hold } = intent::recover(storage, fs, clock)?;
+    let Left { done, problems: unseen, hold } = intent::recover(storage, fs, clock)?;
+    let noted: Vec<RelPath> = done.keys().cloned().collect();
     let tx = storage.read()?;
     let view = View::new(&*tx);
     let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
@@ -110,7 +111,7 @@ pub(crate) fn record(
     let mut batch = Batch { may_write, ..Batch::new(replica, fs, &nodes) };
     let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold);
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
-    let mut records = plan_records(rows, targets, &copies);
+    let mut records = plan_records(rows, targets, &copies).knowing(done);
     for step in &mut records {
         batch.add(step?)?;
     }
@@ -120,6 +121,7 @@ pub(crate) fn record(
         batch.add(step)?;
     }
     batch.commit()?;
+    intent::settled(storage, &noted)?;
     let Batch { paths, refused, .. } = batch;
     let mut problems = watcher.problems;
     let told: BTreeSet<RelPath> = problems.iter().map(|problem| problem.path.clone()).collect();

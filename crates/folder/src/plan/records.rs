@@ -125,8 +125,8 @@ where
 {
     let keyed: Keyed<E> = |row| row.map(|local| (local.path.clone(), local));
     let rows = Sorted::new(rows.map(keyed));
-    let (steps, undecided) = Default::default();
-    Records { rows, targets, slot: None, copies, steps, undecided }
+    let (done, steps, undecided) = Default::default();
+    Records { rows, targets, slot: None, copies, done, steps, undecided }
 }
 
 type Keyed<E> = fn(Result<Local, E>) -> Result<(RelPath, Local), E>;
@@ -137,6 +137,7 @@ pub struct Records<'a, E, R, T> {
     targets: Targets<T>,
     slot: Option<Slot>,
     copies: &'a SeenCopies,
+    done: BTreeMap<RelPath, Base>,
     steps: VecDeque<LocalStep>,
     undecided: Undecided,
 }
@@ -209,6 +210,14 @@ where
     R: Iterator<Item = Result<Local, E>>,
     T: Iterator<Item = Result<(RelPath, Vec<Value>), E>>,
 {
+    /// Rows that an interrupted apply was to bring about in the place of others. Such a thing is the apply's work and not the
+    /// user's, even if the tree asks for something else by now, unless what it replaced lives and stands nowhere.
+    #[must_use]
+    pub fn knowing(mut self, done: BTreeMap<RelPath, Base>) -> Self {
+        self.done = done;
+        self
+    }
+
     /// What is left to be decided when all other steps were taken.
     pub fn undecided(self) -> Undecided {
         self.undecided
@@ -222,7 +231,8 @@ where
         let Some(Local { base, here, .. }) = self.rows.take(&path)? else { return Ok(false) };
         self.note_base(&path, base.as_ref(), &here);
         self.note_slot(slot.as_ref(), &here);
-        match (Row { path, slot, copies: self.copies }).compare(base, here) {
+        let done = self.done.remove(&path);
+        match (Row { path, slot, copies: self.copies, done }).compare(base, here) {
             Judged::Now(steps) => self.steps.extend(steps),
             Judged::Later(waiting) => self.undecided.waiting.push(waiting),
         }
@@ -311,6 +321,8 @@ struct Row<'a> {
     path: RelPath,
     slot: Option<Slot>,
     copies: &'a SeenCopies,
+    /// What an interrupted apply was to put here.
+    done: Option<Base>,
 }
 
 enum Judged {
@@ -371,12 +383,13 @@ impl Row<'_> {
     fn changed(self, base: Base, state: State, seen: Seen) -> Judged {
         let replaces = self.seen_values(&base);
         let mut lost = Vec::new();
-        let moved = match self.arrived(Some(&base), &state) {
+        let arrived = self.arrived(Some(&base), &state).or_else(|| self.done_source(&state));
+        let moved = match arrived {
             Some(source) => self.adopt(state.clone(), source, seen),
             None => self.put(state.clone(), seen, Vec::new()),
         };
         match &base.source {
-            _ if self.living(&base).is_empty() && matches!(moved, LocalStep::Adopt { .. }) => {
+            _ if matches!(moved, LocalStep::Adopt { .. }) && self.is_over(&base, &state) => {
                 return Judged::Now(vec![moved]);
             }
             Source::Path { .. } => lost.push(self.put(state, seen, replaces)),
@@ -410,6 +423,19 @@ impl Row<'_> {
             Source::Path { .. } => (self.path, Vec::new()),
         };
         Judged::Later(Waiting { of, state: base.state, copy, moved, lost })
+    }
+
+    /// Where `state` comes from, if an interrupted apply was to put it here.
+    fn done_source(&self, state: &State) -> Option<Source> {
+        let done = self.done.as_ref().filter(|done| done.state.same_content(state))?;
+        Some(done.source.clone())
+    }
+
+    /// Whether what the base has lives no more, so that nobody need be told that `state` stands in its place. Another value
+    /// of the same content came after an apply put `state` there, and does not count then.
+    fn is_over(&self, base: &Base, state: &State) -> bool {
+        let done = self.done_source(state).is_some() && !base.source.is_copy();
+        self.living(base).is_empty() || (done && !self.any_lives(base.source.values()))
     }
 
     /// The values that may still say what the base has.

@@ -160,3 +160,19 @@ fn a_file_in_the_place_of_a_directory_whose_contents_were_deleted_elsewhere_is_r
     assert_eq!(folder.update().recorded, [path("d")]);
     assert_eq!(folder.names(), ["d"]);
 }
+
+/// The update that put the winner in the place of what is its conflict copy now was killed. Meanwhile somebody takes the copy's
+/// side.
+#[test]
+fn what_an_update_put_in_the_place_of_something_does_not_outdo_what_came_since() {
+    let folder = Folder::new();
+    folder.fs.write(&path("a"), b"mine").unwrap();
+    assert_eq!(folder.update().recorded, [path("a")]);
+    folder.write_elsewhere("a", Some("theirs"), Seen::Values(Vec::new()));
+    folder.killed(|op, _| op == Op::SyncDir);
+    assert_eq!(folder.fs.read(&path("a")).unwrap(), b"theirs");
+    folder.write_elsewhere("a", Some("mine"), Seen::AtCommit);
+    assert_eq!(folder.update().recorded, [], "it is not the user's doing");
+    assert_eq!(folder.names(), ["a"]);
+    assert_eq!(folder.fs.read(&path("a")).unwrap(), b"mine");
+}
