@@ -179,3 +179,25 @@ pub trait Clock: Send + Sync {
     /// Nanoseconds since 1970, UTC.
     fn now_ns(&self) -> i64;
 }
+
+/// Whether there is certainly nothing at `path`: no such name, or something above it that is no directory. Links are not
+/// followed, so one of these may be such a thing.
+pub(crate) fn is_absent(fs: &dyn FileSystem, path: &RelPath) -> bool {
+    let is_other = |dir: RelPath| fs.lstat(&dir).is_ok_and(|stat| stat.kind != Kind::Dir);
+    match fs.lstat(path) {
+        Ok(_) => false,
+        Err(e) => e.kind() == io::ErrorKind::NotFound || path.ancestors().any(is_other),
+    }
+}
+
+/// Brings the names in a directory to the disk, if it is there and a directory still.
+pub(crate) fn sync_names(fs: &dyn FileSystem, dir: Option<&RelPath>) -> io::Result<()> {
+    let is_gone = |dir: &RelPath| match fs.lstat(dir) {
+        Ok(stat) => stat.kind != Kind::Dir,
+        Err(_) => is_absent(fs, dir),
+    };
+    match fs.sync_dir(dir) {
+        Err(e) if !dir.is_some_and(is_gone) => Err(e),
+        _ => Ok(()),
+    }
+}

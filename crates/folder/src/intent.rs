@@ -7,11 +7,12 @@
 
 use crate::base::{Base, Seen};
 use crate::error::FolderError;
-use crate::fs::{Clock, FileSystem, Kind};
+use crate::fs::{Clock, FileSystem, Kind, is_absent};
+use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::plan::{Action, Goal, Was};
 use crate::record::sync_dir;
-use crate::scan::{Progress, hash_file};
+use crate::scan::{Problem, Progress, hash_file};
 use crate::state::{MODE_BITS, State};
 use crate::tables::{base_row, set_base};
 use anabranch_core::codec::{Reader, Writer};
@@ -70,7 +71,7 @@ fn intents<'a>(actions: &'a [Action]) -> BTreeMap<&'a RelPath, Intent> {
             Action::MakeDir { goal } | Action::Symlink { goal, .. } => goals.push(goal),
             Action::WriteFile { goal, keep, .. } => {
                 goals.push(goal);
-                goals.extend(keep.iter().map(|keep| &keep.goal));
+                moved.extend(keep.iter().map(|keep| (&keep.goal, &goal.path)));
             }
             Action::Rename { from: Was { path, .. }, goal, .. }
             | Action::Unpark { from: path, goal, .. } => {
@@ -111,26 +112,55 @@ pub(crate) fn clear(tx: &mut dyn WriteTx, actions: &[Action]) -> Result<(), Stor
     Ok(())
 }
 
+/// What an interrupted update left that the scan has to know of.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// What stands where the base says something else, and was put there by the update or by the user: see
+    /// [`crate::plan::Records::knowing`]. The notes stay until [`settled`].
+    pub(crate) done: BTreeMap<RelPath, Base>,
+    /// Paths that nobody can look at now, and why not.
+    pub(crate) problems: Vec<Problem>,
+    /// These paths, and those from where something was to be moved there: it may be what the user seems to have deleted or
+    /// replaced.
+    pub(crate) hold: Hold,
+}
+
 /// Takes into the base what an update did that was interrupted before it could say so. Cost: nothing where none was; else
 /// a look at each path that was noted, and reading those files again.
 pub(crate) fn recover(
     storage: &dyn Storage,
     fs: &dyn FileSystem,
     clock: &dyn Clock,
-) -> Result<(), FolderError> {
+) -> Result<Left, FolderError> {
+    let mut open = Left::default();
     let before = storage.read()?;
     let left = left(&*before)?;
     if left.is_empty() {
-        return Ok(());
+        return Ok(open);
     }
     let (mut found, mut moved, mut dirs) = (Vec::new(), Vec::new(), BTreeSet::new());
     for (path, intent) in left {
-        // What cannot be looked at is looked at when it can be.
-        let Ok(mut ours) = ours(fs, clock, &path, &intent) else { continue };
+        let ours = match ours(fs, clock, &path, &intent) {
+            Ok(ours) => ours,
+            Err(error) => {
+                // It is looked at when it can be.
+                open.hold.add(path.clone());
+                intent.from.into_iter().for_each(|from| open.hold.add(from));
+                open.problems.push(Problem { path, what: error.into() });
+                continue;
+            }
+        };
         // A row that is there says what stood here before, and what became of that is for the scan to find out.
-        if base_row(&*before, &path)?.is_some() {
-            ours = None;
-        }
+        let ours = match base_row(&*before, &path)? {
+            None => ours,
+            Some(old) => {
+                if let Some(base) = ours.filter(|new| !new.state.same_content(&old.state)) {
+                    open.done.insert(path, base);
+                    continue;
+                }
+                None
+            }
+        };
         if ours.is_some() {
             dirs.insert(path.parent());
         }
@@ -161,11 +191,20 @@ pub(crate) fn recover(
         }
         tx.delete(Table::Local, &key(&path))?;
     }
-    Ok(tx.commit()?)
+    tx.commit()?;
+    Ok(open)
 }
 
-fn is_absent(fs: &dyn FileSystem, path: &RelPath) -> bool {
-    matches!(fs.lstat(path), Err(e) if e.kind() == io::ErrorKind::NotFound)
+/// Forgets what was noted of `paths`: the base says now what stands there.
+pub(crate) fn settled(storage: &dyn Storage, paths: &[RelPath]) -> Result<(), StorageError> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let mut tx = storage.write(Durability::Full)?;
+    for path in paths {
+        tx.delete(Table::Local, &key(path))?;
+    }
+    tx.commit()
 }
 
 fn left(tx: &dyn ReadTx) -> Result<Vec<(RelPath, Intent)>, StorageError> {
@@ -192,7 +231,7 @@ fn ours(
 ) -> io::Result<Option<Base>> {
     let now = clock.now_ns();
     let stat = match fs.lstat(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) if is_absent(fs, path) => return Ok(None),
         stat => stat?,
     };
     let goal = &intent.goal;

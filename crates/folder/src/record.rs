@@ -3,8 +3,9 @@
 
 use crate::base::Base;
 use crate::error::FolderError;
-use crate::fs::{Clock, FileSystem};
+use crate::fs::{Clock, FileSystem, sync_names};
 use crate::hold::Hold;
+use crate::intent::{self, Left};
 use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
 use crate::scan::{Problem, Progress, Scan, ScanWatch};
@@ -89,7 +90,7 @@ impl ScanWatch for Watcher<'_> {
     }
 }
 
-/// Scans the folder and commits what changed.
+/// Takes in what an interrupted update did, scans the folder and commits what changed.
 pub(crate) fn record(
     replica: &Replica,
     fs: &dyn FileSystem,
@@ -97,6 +98,8 @@ pub(crate) fn record(
     tell: &dyn Fn(&Progress),
 ) -> Result<Recorded, FolderError> {
     let storage = &**replica.storage();
+    let Left { done, problems: unseen, hold } = intent::recover(storage, fs, clock)?;
+    let noted: Vec<RelPath> = done.keys().cloned().collect();
     let tx = storage.read()?;
     let view = View::new(&*tx);
     let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
@@ -106,9 +109,9 @@ pub(crate) fn record(
     let mut watcher = Watcher { storage, nodes: &nodes, problems: Vec::new(), tell };
     let may_write = view.role_of(&replica.device().id())? >= Some(Role::Write);
     let mut batch = Batch { may_write, ..Batch::new(replica, fs, &nodes) };
-    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx));
+    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold);
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
-    let mut records = plan_records(rows, targets, &copies);
+    let mut records = plan_records(rows, targets, &copies).knowing(done);
     for step in &mut records {
         batch.add(step?)?;
     }
@@ -118,8 +121,12 @@ pub(crate) fn record(
         batch.add(step)?;
     }
     batch.commit()?;
+    intent::settled(storage, &noted)?;
     let Batch { paths, refused, .. } = batch;
-    Ok(Recorded { paths, refused, problems: watcher.problems, hidden, progress })
+    let mut problems = watcher.problems;
+    let told: BTreeSet<RelPath> = problems.iter().map(|problem| problem.path.clone()).collect();
+    problems.extend(unseen.into_iter().filter(|problem| !told.contains(&problem.path)));
+    Ok(Recorded { paths, refused, problems, hidden, progress })
 }
 
 struct Batch<'a> {
@@ -218,17 +225,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Brings the names in a directory to the disk, if it is there.
+/// Brings the names in a directory to the disk.
 ///
 /// # Errors
 /// [`FolderError::Input`].
 pub(crate) fn sync_dir(fs: &dyn FileSystem, dir: Option<&RelPath>) -> Result<(), FolderError> {
-    match fs.sync_dir(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(FolderError::Input(format!("a directory cannot be synced: {e}")))
-        }
-        _ => Ok(()),
-    }
+    let failed = |e| FolderError::Input(format!("a directory cannot be synced: {e}"));
+    sync_names(fs, dir).map_err(failed)
 }
 
 /// One write a path: of several records for one path, the values replaced are joined.

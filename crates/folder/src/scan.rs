@@ -173,6 +173,13 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
         }
     }
 
+    /// Takes `hold` for hidden, whatever is there.
+    #[must_use]
+    pub fn hiding(mut self, hold: Hold) -> Self {
+        self.hidden = hold;
+        self
+    }
+
     /// What could not be read so far, for [`crate::plan::plan_actions`].
     #[must_use]
     pub fn hidden(&self) -> &Hold {
@@ -234,21 +241,29 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
             self.progress.files += 1;
             self.progress.bytes += stat.size;
         }
-        let here = match self.look(&path, &stat, base.as_ref()) {
-            Ok((state, seen)) => Here::Present { state, seen },
-            Err(ReadError::Watch(error)) => return Err(ScanError::Watch(error)),
-            Err(error) => {
-                let what = match error {
-                    ReadError::Io(error) => Trouble::Io(error),
-                    _ => Trouble::Busy,
-                };
-                self.hide(Problem { path: path.clone(), what });
-                Here::Hidden
-            }
+        let here = match self.hidden.covers(&path) {
+            true => Here::Hidden,
+            false => self.here(&path, &stat, base.as_ref())?,
         };
         self.watch.progress(&self.progress);
         let unknown = here == Here::Hidden && base.is_none();
         Ok(if unknown { None } else { Some(Local { path, base, here }) })
+    }
+
+    fn here(
+        &mut self,
+        path: &RelPath,
+        stat: &Stat,
+        base: Option<&Base>,
+    ) -> Result<Here, ScanError<E>> {
+        let what = match self.look(path, stat, base) {
+            Ok((state, seen)) => return Ok(Here::Present { state, seen }),
+            Err(ReadError::Watch(error)) => return Err(ScanError::Watch(error)),
+            Err(ReadError::Io(error)) => Trouble::Io(error),
+            Err(ReadError::Busy) => Trouble::Busy,
+        };
+        self.hide(Problem { path: path.clone(), what });
+        Ok(Here::Hidden)
     }
 
     /// What is at `path`: by the base if it looks as it did then, otherwise by reading it.

@@ -109,7 +109,6 @@ impl Site<'_> {
     /// [`FolderError`]; trouble with single paths is in the result.
     pub fn update(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
         clear_temp(self.fs).map_err(|e| FolderError::Input(e.to_string()))?;
-        intent::recover(&**self.replica.storage(), self.fs, self.clock)?;
         let mut total = Updated::default();
         for _ in 0..ROUNDS {
             let round = self.round(fetch)?;

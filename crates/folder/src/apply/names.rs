@@ -1,7 +1,7 @@
 //! Changing names: where they change, what has to reach the disk, and what is temporary.
 
 use super::temp::TempNames;
-use crate::fs::{FileSystem, Kind, NewFile, Stat};
+use crate::fs::{FileSystem, Kind, NewFile, Stat, sync_names};
 use crate::path::RelPath;
 use crate::state::State;
 use anabranch_core::sabotage::{self, Bug};
@@ -174,9 +174,8 @@ impl<'a> Names<'a> {
         let mut failed = Vec::new();
         let dirty = std::mem::take(&mut self.dirty);
         for dir in dirty.into_iter().filter(|_| !sabotage::is(Bug::BaseFirst)) {
-            match self.fs.sync_dir(dir.as_ref()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => failed.push((dir, error)),
-                _ => {}
+            if let Err(error) = sync_names(self.fs, dir.as_ref()) {
+                failed.push((dir, error));
             }
         }
         failed

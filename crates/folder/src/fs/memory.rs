@@ -464,6 +464,11 @@ impl FileSystem for MemFs {
 
     fn sync_dir(&self, dir: Option<&RelPath>) -> io::Result<()> {
         self.before(Op::SyncDir, dir)?;
+        if let Some(dir) = dir
+            && self.stat(dir)?.kind != Kind::Dir
+        {
+            return error(io::ErrorKind::NotADirectory);
+        }
         if let Some(journal) = &mut *lock(&self.shared.journal) {
             journal.sync(dir);
         }

@@ -6,7 +6,7 @@ use crate::base::ValueId;
 use crate::path::{MAX_SEGMENT, RelPath};
 
 /// Hexadecimal digits of the value's hash in a name, from the first attempt on: a file of the user's own may already have
-/// the shorter name. Each name sorts after the one before it.
+/// the shorter name. When all digits are there, they count up. Each name sorts after the one before it.
 const ID_DIGITS: [usize; 4] = [8, 16, 32, 64];
 const AUTHOR_CHARS: usize = 16;
 const EXTENSION_BYTES: usize = 10;
@@ -14,7 +14,7 @@ const EXTENSION_BYTES: usize = 10;
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The name of the conflict copy of a value at `of`, written by `author` at `at_ms` (milliseconds since 1970, UTC);
-/// `attempt` counts the shorter names that are taken. `None` when there are no more.
+/// `attempt` counts the names that are taken. `None` when there are no more, which does not come about.
 #[must_use]
 pub fn copy_name(
     of: &RelPath,
@@ -23,16 +23,27 @@ pub fn copy_name(
     at_ms: u64,
     attempt: usize,
 ) -> Option<RelPath> {
-    let digits = *ID_DIGITS.get(attempt)?;
-    let hash = blake3::hash(&id.0).to_hex();
-    let middle = |digits: usize| {
-        format!(" (conflict {} {} {})", when(at_ms), sanitised(author), &hash[..digits])
-    };
+    let digits = digits(id, attempt)?;
+    let middle =
+        |digits: &str| format!(" (conflict {} {} {digits})", when(at_ms), sanitised(author));
     let (stem, extension) = split_name(of.name());
     // Room for the longest attempt, so that all attempts have one stem.
-    let room = MAX_SEGMENT.saturating_sub(middle(64).len() + extension.len());
-    let name = [cut(stem, room), middle(digits).as_bytes(), extension].concat();
+    let room = MAX_SEGMENT.saturating_sub(middle(&"0".repeat(64)).len() + extension.len());
+    let name = [cut(stem, room), middle(&digits).as_bytes(), extension].concat();
     RelPath::in_dir(of.parent().as_ref(), &name).ok()
+}
+
+/// The digits of the name that is tried after `attempt` others.
+fn digits(id: &ValueId, attempt: usize) -> Option<String> {
+    let hash = blake3::hash(&id.0);
+    if let Some(digits) = ID_DIGITS.get(attempt) {
+        return Some(hash.to_hex()[..*digits].to_owned());
+    }
+    let (first, last) = hash.as_bytes().split_last_chunk::<16>()?;
+    let more = u128::try_from(attempt.checked_sub(ID_DIGITS.len() - 1)?).ok()?;
+    let last = u128::from_be_bytes(*last).checked_add(more)?;
+    let first: String = first.iter().map(|byte| format!("{byte:02x}")).collect();
+    Some(format!("{first}{last:032x}"))
 }
 
 /// Stem and extension (with its dot). Leading dots belong to the stem; `.tar` belongs to what follows it. What is long or
@@ -130,12 +141,15 @@ mod tests {
     }
 
     #[test]
-    fn later_attempts_are_longer_sort_later_and_run_out() {
-        let names: Vec<String> = (0..4).map(|attempt| name("a.txt", attempt)).collect();
-        assert!(names.is_sorted());
-        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
-        let (of, id) = (RelPath::new("a").unwrap(), ValueId(vec![]));
-        assert_eq!(copy_name(&of, &id, "ann", AT, 4), None);
+    fn later_attempts_are_longer_then_count_up_and_sort_later() {
+        let names: Vec<String> = (0..1000).map(|attempt| name("a.txt", attempt)).collect();
+        assert!(names.windows(2).all(|pair| pair[0] < pair[1]));
+        let lengths: Vec<usize> =
+            names[..5].iter().map(|name| name.len() - names[0].len()).collect();
+        assert_eq!(lengths, [0, 8, 24, 56, 56]);
+        for (attempt, end) in [(3, "d95e0b).txt"), (4, "d95e0c).txt"), (8, "d95e10).txt")] {
+            assert!(names[attempt].ends_with(end), "{}", names[attempt]);
+        }
     }
 
     #[test]

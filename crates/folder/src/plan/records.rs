@@ -95,6 +95,13 @@ impl SeenCopies {
         Ok(seen)
     }
 
+    fn among<'v>(
+        &self,
+        values: impl Iterator<Item = &'v ValueId>,
+    ) -> impl Iterator<Item = ValueId> {
+        values.filter(|value| self.0.contains(value)).cloned()
+    }
+
     pub(super) fn any(&self, values: &[ValueId]) -> bool {
         !self.0.is_empty() && values.iter().any(|value| self.0.contains(value))
     }
@@ -118,8 +125,8 @@ where
 {
     let keyed: Keyed<E> = |row| row.map(|local| (local.path.clone(), local));
     let rows = Sorted::new(rows.map(keyed));
-    let (steps, undecided) = Default::default();
-    Records { rows, targets, slot: None, copies, steps, undecided }
+    let (done, steps, undecided) = Default::default();
+    Records { rows, targets, slot: None, copies, done, steps, undecided }
 }
 
 type Keyed<E> = fn(Result<Local, E>) -> Result<(RelPath, Local), E>;
@@ -130,6 +137,7 @@ pub struct Records<'a, E, R, T> {
     targets: Targets<T>,
     slot: Option<Slot>,
     copies: &'a SeenCopies,
+    done: BTreeMap<RelPath, Base>,
     steps: VecDeque<LocalStep>,
     undecided: Undecided,
 }
@@ -143,6 +151,8 @@ pub struct Undecided {
     standing: Held,
     /// Where they show or showed without anything having been seen there: the place, of what it is a copy, and what it holds.
     unseen: Vec<(RelPath, RelPath, State)>,
+    /// The values that the base knows as copies and that live.
+    living: BTreeSet<ValueId>,
 }
 
 /// Contents of paths: by the path whose value they are. Which value says so does not count: another one says the same
@@ -166,6 +176,8 @@ struct Waiting {
     /// The path whose value it was.
     of: RelPath,
     state: State,
+    /// The values whose copy it was, if it was one. If none of them lives any more nobody need be told that it is gone.
+    copy: Vec<ValueId>,
     /// If it does.
     moved: Vec<LocalStep>,
     /// If it does not.
@@ -198,6 +210,14 @@ where
     R: Iterator<Item = Result<Local, E>>,
     T: Iterator<Item = Result<(RelPath, Vec<Value>), E>>,
 {
+    /// Rows that an interrupted apply was to bring about in the place of others. Such a thing is the apply's work and not the
+    /// user's, even if the tree asks for something else by now, unless what it replaced lives and stands nowhere.
+    #[must_use]
+    pub fn knowing(mut self, done: BTreeMap<RelPath, Base>) -> Self {
+        self.done = done;
+        self
+    }
+
     /// What is left to be decided when all other steps were taken.
     pub fn undecided(self) -> Undecided {
         self.undecided
@@ -211,7 +231,8 @@ where
         let Some(Local { base, here, .. }) = self.rows.take(&path)? else { return Ok(false) };
         self.note_base(&path, base.as_ref(), &here);
         self.note_slot(slot.as_ref(), &here);
-        match (Row { path, slot, copies: self.copies }).compare(base, here) {
+        let done = self.done.remove(&path);
+        match (Row { path, slot, copies: self.copies, done }).compare(base, here) {
             Judged::Now(steps) => self.steps.extend(steps),
             Judged::Later(waiting) => self.undecided.waiting.push(waiting),
         }
@@ -232,6 +253,8 @@ where
     }
 
     fn note_slot(&mut self, slot: Option<&Slot>, here: &Here) {
+        let values = slot.into_iter().flat_map(|slot| &slot.groups).flat_map(|group| &group.values);
+        self.undecided.living.extend(self.copies.among(values));
         match slot {
             Some(Slot { path, state, source: Source::Copy { of, .. }, .. }) => {
                 self.undecided.note(path, of, state, here);
@@ -273,15 +296,16 @@ impl Undecided {
     /// The steps that are left, now that it is known what could not be looked at. What may stand where it is `hidden` is
     /// neither moved nor lost, and the base goes on to say where it was (I6).
     pub fn decide(self, hidden: &Hold) -> impl Iterator<Item = LocalStep> + use<> {
-        let Self { waiting, standing, unseen } = self;
+        let Self { waiting, standing, unseen, living } = self;
         let mut perhaps = Held::default();
         for (place, of, state) in unseen {
             if hidden.covers(&place) {
                 perhaps.add(of, state);
             }
         }
-        waiting.into_iter().flat_map(move |Waiting { of, state, moved, lost }| {
-            if standing.has(&of, &state) {
+        waiting.into_iter().flat_map(move |Waiting { of, state, copy, moved, lost }| {
+            let is_over = !copy.is_empty() && !copy.iter().any(|value| living.contains(value));
+            if is_over || standing.has(&of, &state) {
                 moved
             } else if perhaps.has(&of, &state) {
                 Vec::new()
@@ -297,6 +321,8 @@ struct Row<'a> {
     path: RelPath,
     slot: Option<Slot>,
     copies: &'a SeenCopies,
+    /// What an interrupted apply was to put here.
+    done: Option<Base>,
 }
 
 enum Judged {
@@ -357,12 +383,13 @@ impl Row<'_> {
     fn changed(self, base: Base, state: State, seen: Seen) -> Judged {
         let replaces = self.seen_values(&base);
         let mut lost = Vec::new();
-        let moved = match self.arrived(Some(&base), &state) {
+        let arrived = self.arrived(Some(&base), &state).or_else(|| self.done_source(&state));
+        let moved = match arrived {
             Some(source) => self.adopt(state.clone(), source, seen),
             None => self.put(state.clone(), seen, Vec::new()),
         };
         match &base.source {
-            _ if self.living(&base).is_empty() && matches!(moved, LocalStep::Adopt { .. }) => {
+            _ if matches!(moved, LocalStep::Adopt { .. }) && self.is_over(&base, &state) => {
                 return Judged::Now(vec![moved]);
             }
             Source::Path { .. } => lost.push(self.put(state, seen, replaces)),
@@ -391,11 +418,24 @@ impl Row<'_> {
         if values.is_empty() || (shows_here && !self.copies.any(&values)) {
             return Judged::Now(lost);
         }
-        let of = match base.source {
-            Source::Copy { of, .. } => of,
-            Source::Path { .. } => self.path,
+        let (of, copy) = match base.source {
+            Source::Copy { of, values } => (of, values),
+            Source::Path { .. } => (self.path, Vec::new()),
         };
-        Judged::Later(Waiting { of, state: base.state, moved, lost })
+        Judged::Later(Waiting { of, state: base.state, copy, moved, lost })
+    }
+
+    /// Where `state` comes from, if an interrupted apply was to put it here.
+    fn done_source(&self, state: &State) -> Option<Source> {
+        let done = self.done.as_ref().filter(|done| done.state.same_content(state))?;
+        Some(done.source.clone())
+    }
+
+    /// Whether what the base has lives no more, so that nobody need be told that `state` stands in its place. Another value
+    /// of the same content came after an apply put `state` there, and does not count then.
+    fn is_over(&self, base: &Base, state: &State) -> bool {
+        let done = self.done_source(state).is_some() && !base.source.is_copy();
+        self.living(base).is_empty() || (done && !self.any_lives(base.source.values()))
     }
 
     /// The values that may still say what the base has.

@@ -197,6 +197,29 @@ fn a_former_copy_that_went_is_not_dropped_while_its_original_stands() {
     }
 }
 
+/// Likewise.
+#[test]
+fn what_an_apply_that_died_put_somewhere_is_not_taken_for_the_users_choice() {
+    for ops in 0..60 {
+        check(
+            3,
+            &[
+                Step::User(2, Act::Write(0)),
+                Step::User(1, Act::Write(3)),
+                Step::User(2, Act::Write(3)),
+                Step::Crash(2, 9),
+                Step::Crash(1, 5),
+                Step::Meet(2, 1),
+                Step::Unreadable(1, 0),
+                Step::Run(2),
+                Step::Crash(1, ops),
+                Step::User(2, Act::Swap(46, 29)),
+                Step::Crash(2, 14),
+            ],
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 

@@ -315,6 +315,46 @@ fn what_is_deleted_on_both_sides_is_only_forgotten() {
     assert_eq!(steps, [LocalStep::Forget { path: path("a") }]);
 }
 
+/// Somebody resolved the conflict by editing its copy, and the update that put the edit in the copy's place here was
+/// interrupted. Who may only read could never record it as theirs, and it would stay for ever.
+#[test]
+fn what_was_put_in_the_place_of_a_copy_whose_value_is_gone_is_as_it_should_be() {
+    let at = path("f");
+    let copy = anabranch_folder::plan::copy_name(&at, &id(1, &at), "ann", 5, 0).unwrap();
+    let source = Source::Copy { of: at.clone(), values: vec![id(1, &at)] };
+    let base = Base { state: file("mine"), source, seen: seen(1) };
+    let there = tree(&[("f", file("theirs")), (&copy.to_string(), file("edited"))]);
+    let there = values(&there, 2);
+    let steps = |here: Here| {
+        let rows = [(at.clone(), Here::Gone), (copy.clone(), here)].map(|(path, here)| {
+            let base = (path == copy).then(|| base.clone());
+            Ok::<_, Infallible>(Local { path, base, here })
+        });
+        let mut rows = rows.to_vec();
+        rows.sort_by_key(|row| row.clone().unwrap().path);
+        let copies =
+            SeenCopies::gather([Ok::<_, Infallible>((copy.clone(), base.clone()))].into_iter());
+        let copies = copies.unwrap();
+        let shape = Shape::gather(there.clone().into_iter()).unwrap();
+        let targets = Targets::new(shape, there.clone().into_iter());
+        let mut records = plan_records(rows.into_iter(), targets, &copies);
+        let mut steps: Vec<LocalStep> = records.by_ref().map(Result::unwrap).collect();
+        steps.extend(records.undecided().decide(&Hold::new()));
+        steps
+    };
+    let present = |text: &str| Here::Present { state: file(text), seen: seen(2) };
+    let adopted = steps(present("edited"));
+    assert!(
+        matches!(&adopted[..], [LocalStep::Adopt { base, .. }] if base.state == file("edited")),
+        "{adopted:?}"
+    );
+    assert_eq!(steps(Here::Gone), [LocalStep::Forget { path: copy.clone() }]);
+    // What the user wrote there is the user's all the same.
+    let user = steps(present("else"));
+    let [LocalStep::Record(put)] = &user[..] else { panic!("{user:?}") };
+    assert_eq!((&put.path, put.replaces.len()), (&copy, 0));
+}
+
 /// Whole files by their text.
 struct Texts(Vec<String>);
 

@@ -3,12 +3,13 @@
 
 use anabranch_core::blob::{ChunkHash, ChunkSpan};
 use anabranch_folder::apply::{Applied, ContentSource, apply, clear_temp};
-use anabranch_folder::base::{Base, Value, ValueId};
-use anabranch_folder::fs::{Clock, Kind, ManualClock, MemFs};
+use anabranch_folder::base::{Base, Seen, Value, ValueId};
+use anabranch_folder::fs::{Clock, FileSystem, Kind, ManualClock, MemFs};
 use anabranch_folder::hold::Hold;
 use anabranch_folder::path::RelPath;
 use anabranch_folder::plan::{
-    Change, LocalStep, Plan, SeenCopies, Shape, Slot, Targets, plan_actions, plan_records,
+    Action, Change, Goal, LocalStep, Plan, SeenCopies, Shape, Slot, Targets, plan_actions,
+    plan_records,
 };
 use anabranch_folder::scan::{Problem, Scan, ScanWatch};
 use anabranch_folder::state::State;
@@ -69,6 +70,8 @@ pub(crate) struct Replica {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) base: Rows,
     pub(crate) ops: Ops,
+    /// What the applier was about to do, from where if it was a move: left over when it dies.
+    notes: BTreeMap<RelPath, (Base, Option<RelPath>)>,
     written: u32,
 }
 
@@ -115,7 +118,8 @@ impl Replica {
     pub(crate) fn new(name: &str, clock: &Arc<ManualClock>) -> Self {
         let (fs, clock) = (MemFs::new(clock.clone()), clock.clone());
         let name = name.to_owned();
-        Self { name, fs, clock, base: Rows::new(), ops: Ops::new(), written: 0 }
+        let (base, ops, notes) = Default::default();
+        Self { name, fs, clock, base, ops, notes, written: 0 }
     }
 
     /// Records what the user did, then makes the disk the tree. `others` are the disks of peers.
@@ -128,6 +132,9 @@ impl Replica {
                 Some(base) => self.base.insert(path.clone(), base.clone()),
                 None => self.base.remove(path),
             };
+        }
+        for action in &run.plan.actions {
+            noted(action).into_iter().for_each(|(goal, _)| drop(self.notes.remove(&goal.path)));
         }
         run
     }
@@ -154,15 +161,70 @@ impl Replica {
         died.try_recv().is_ok()
     }
 
+    /// What is as an apply that died was to make it is in the base, or returned where the base says something else; and what
+    /// is not known because it cannot be looked at.
+    fn recover(&mut self) -> (Rows, Hold) {
+        let (mut done, mut hold) = (Rows::new(), Hold::new());
+        for (at, (goal, from)) in std::mem::take(&mut self.notes) {
+            let there = match self.there(&at, &goal) {
+                Ok(there) => there,
+                Err(_) => {
+                    hold.add(at.clone());
+                    from.iter().for_each(|from| hold.add(from.clone()));
+                    self.notes.insert(at, (goal, from));
+                    continue;
+                }
+            };
+            match (there, self.base.get(&at)) {
+                (Some(base), None) => {
+                    let gone = |from: &RelPath| self.fs.lstat(from).is_err();
+                    from.filter(gone).map(|from| self.base.remove(&from));
+                    self.base.insert(at, base);
+                }
+                (Some(base), Some(old)) if !base.state.same_content(&old.state) => {
+                    done.insert(at, base);
+                }
+                _ => {}
+            }
+        }
+        (done, hold)
+    }
+
+    fn there(&self, at: &RelPath, goal: &Base) -> io::Result<Option<Base>> {
+        let not_there = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+        let stat = match self.fs.lstat(at) {
+            Err(e) if not_there.contains(&e.kind()) => return Ok(None),
+            stat => stat?,
+        };
+        let mode = stat.mode & 0o777;
+        let state = match (&goal.state, stat.kind) {
+            (State::Dir { .. }, Kind::Dir) => State::Dir { mode },
+            (State::Symlink { target }, Kind::Symlink) if self.fs.read_link(at)? == *target => {
+                goal.state.clone()
+            }
+            (State::File { content, .. }, Kind::File) => {
+                drop(self.fs.open(at)?);
+                if ChunkHash::of(&self.fs.read(at)?) != content.root() {
+                    return Ok(None);
+                }
+                State::File { content: *content, mode, mtime_ns: stat.mtime_ns }
+            }
+            _ => return Ok(None),
+        };
+        let seen = Seen::new(&stat, self.clock.now_ns());
+        Ok(Some(Base { state, source: goal.source.clone(), seen }))
+    }
+
     fn record(&mut self, run: &mut Run) -> Hold {
+        let (done, hold) = self.recover();
         let copies = SeenCopies::gather(sure(&self.base)).unwrap();
         let there = live(&self.ops);
         let shape = Shape::gather(sure(&there)).unwrap();
         let mut watch = Watch::default();
-        let mut scan = Scan::new(&self.fs, &*self.clock, &mut watch, sure(&self.base));
+        let mut scan = Scan::new(&self.fs, &*self.clock, &mut watch, sure(&self.base)).hiding(hold);
         let rows = scan.by_ref().map(|row| row.map_err(|error| error.to_string()));
         let there = sure(&there).map(|row| row.map_err(|error| error.to_string()));
-        let mut records = plan_records(rows, Targets::new(shape, there), &copies);
+        let mut records = plan_records(rows, Targets::new(shape, there), &copies).knowing(done);
         let steps: Result<Vec<LocalStep>, _> = records.by_ref().collect();
         let undecided = records.undecided();
         let hidden = scan.hidden().clone();
@@ -204,6 +266,12 @@ impl Replica {
 
     fn apply(&mut self, hidden: &Hold, others: &[MemFs], run: &mut Run) {
         run.plan = self.plan(hidden);
+        for (goal, from) in run.plan.actions.iter().flat_map(noted) {
+            let (state, source) = (goal.state.clone(), goal.source.clone());
+            let seen =
+                Seen { mode: 0, inode: 0, size: 0, mtime_ns: 0, ctime_ns: 0, settled: false };
+            self.notes.insert(goal.path.clone(), (Base { state, source, seen }, from.cloned()));
+        }
         let mut disks = Disks(std::iter::once(&self.fs).chain(others).cloned().collect());
         let applied = apply(&self.fs, &*self.clock, &run.plan.actions, &mut disks, &mut |_, _| {});
         match applied {
@@ -233,6 +301,20 @@ impl Replica {
 
     pub(crate) fn names(&self) -> Vec<String> {
         self.tree().keys().map(RelPath::to_string).collect()
+    }
+}
+
+/// What is noted of an action before it is carried out.
+fn noted(action: &Action) -> Vec<(&Goal, Option<&RelPath>)> {
+    match action {
+        Action::MakeDir { goal } | Action::Symlink { goal, .. } => vec![(goal, None)],
+        Action::WriteFile { goal, keep, .. } => {
+            let kept = keep.iter().map(|keep| (&keep.goal, Some(&goal.path)));
+            std::iter::once((goal, None)).chain(kept).collect()
+        }
+        Action::Rename { from, goal, .. } => vec![(goal, Some(&from.path))],
+        Action::Unpark { from, goal, .. } => vec![(goal, Some(from))],
+        _ => Vec::new(),
     }
 }
 
