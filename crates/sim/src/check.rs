@@ -3,6 +3,7 @@
 
 use crate::node::Node;
 use crate::workload::named_blobs;
+use anabranch_core::author::{Draft, Seen};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::cells::StoreInfo;
 use anabranch_core::entry::{Entry, StoreId};
@@ -47,6 +48,8 @@ pub enum Check {
     Reference,
     /// Something is held that nobody had the right to write (I4).
     Admitted,
+    /// A write did something else than it says.
+    Effect,
     /// What a user was told is kept is gone (I6).
     Acknowledged,
     /// A peer was told of something that a crash took back (I1).
@@ -88,6 +91,7 @@ impl Check {
             Self::Converged => "converged",
             Self::Reference => "state as the reference has it",
             Self::Admitted => "admissible entries only (I4)",
+            Self::Effect => "a write does what it says",
             Self::Acknowledged => "no acknowledged write lost (I6)",
             Self::Announced => "durable before announced (I1)",
             Self::Sound => "sound storage (I3)",
@@ -362,6 +366,44 @@ pub fn judge_timestamps(node: &Node) -> Result<(), Violation> {
                 let text = format!("{:?} is not later than {below:?}", entry.position());
                 return Err(Check::Timestamps.failed(text));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Judges what one transaction did, right after it and before anybody else wrote: what it set is all that its cells hold,
+/// and what it was to clear is empty.
+///
+/// # Errors
+/// [`Check::Effect`].
+pub fn judge_effect(number: usize, view: View<'_>, draft: &Draft) -> Result<(), Violation> {
+    let last: BTreeMap<_, _> =
+        draft.writes.iter().map(|write| ((&write.store, &write.path), write)).collect();
+    for ((store, path), write) in &last {
+        let mut cleared = Vec::new();
+        let look = |path: &Path| view.cell(store, path).map_err(|e| broken(number)(e.into()));
+        let held: Vec<Vec<u8>> = look(path)?.into_iter().map(|value| value.value).collect();
+        let as_set = held.iter().eq(write.value.iter());
+        if write.seen == Seen::AtCommit && !as_set {
+            cleared.push((*path).clone());
+        }
+        for above in path.ancestors().filter(|_| write.above) {
+            if !last.contains_key(&(store, &above)) && !look(&above)?.is_empty() {
+                cleared.push(above);
+            }
+        }
+        if write.below {
+            let found = view.scan_cells(store, path, None, &mut |cell| {
+                if !last.contains_key(&(store, &cell.path)) {
+                    cleared.push(cell.path);
+                }
+                ControlFlow::Continue(())
+            });
+            found.map_err(|e| broken(number)(e.into()))?;
+        }
+        if let Some(cell) = cleared.first() {
+            let text = format!("node {number} wrote {write:?}, and {cell:?} holds something else");
+            return Err(Check::Effect.failed(text));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ mod rogue;
 mod sessions;
 
 use crate::check::{
-    Check, Digests, SameState, Violation, judge_all, judge_return, judge_timestamps,
+    Check, Digests, SameState, Violation, judge_all, judge_effect, judge_return, judge_timestamps,
 };
 use crate::clock::{Clock, MS, SECOND, Surroundings, Time};
 use crate::disk::Disk;
@@ -21,6 +21,8 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Subject, TicketTerms};
+use anabranch_core::storage::Storage;
+use anabranch_core::view::View;
 use anabranch_node::{Committed, Device, Job, NodeError, Replica, ReplicaOptions};
 use fastrand::Rng;
 use sessions::{Conn, ConnId, Side};
@@ -325,11 +327,21 @@ impl<'p> World<'p> {
             numbered.map(|(op, mark)| Ok(vec![op.draft(view, &mut memory, mark)?])).collect()
         });
         self.nodes[node].memory = memory;
-        let result = drafts
-            .map_err(|e: anabranch_core::error::Error| NodeError::from(e))
-            .and_then(|drafts| replica.commit_group(&drafts));
-        match result {
-            Ok(committed) => self.acknowledge(node, committed)?,
+        let drafts = drafts.map_err(|e: anabranch_core::error::Error| NodeError::from(e));
+        let alone = drafts.as_ref().ok().and_then(|drafts| match &drafts[..] {
+            [alone] => alone.first().cloned(),
+            _ => None,
+        });
+        match drafts.and_then(|drafts| replica.commit_group(&drafts)) {
+            Ok(committed) => {
+                let written = committed.first().is_some_and(Result::is_ok);
+                if let Some(draft) = alone.filter(|_| written && !self.nodes[node].rotten) {
+                    let content = self.nodes[node].disk.content();
+                    let tx = content.read().map_err(|e| setup_failed(NodeError::from(e)))?;
+                    judge_effect(node, View::new(&*tx), &draft)?;
+                }
+                self.acknowledge(node, committed)?;
+            }
             Err(e) => {
                 self.note("refused", node, &[], || e.to_string());
                 self.stats.refused += group.len() as u64;
