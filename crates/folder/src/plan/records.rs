@@ -432,10 +432,16 @@ impl Row<'_> {
     }
 
     /// Whether what the base has lives no more, so that nobody need be told that `state` stands in its place. Another value
-    /// of the same content came after an apply put `state` there, and does not count then.
+    /// of the same content came after an apply put `state` there, and does not count then. Nor does a directory that lost a
+    /// conflict, for which what the apply put there stands as well.
     fn is_over(&self, base: &Base, state: &State) -> bool {
-        let done = self.done_source(state).is_some() && !base.source.is_copy();
-        self.living(base).is_empty() || (done && !self.any_lives(base.source.values()))
+        let living = self.living(base);
+        let done = self.done_source(state).filter(|_| !base.source.is_copy());
+        living.is_empty()
+            || done.is_some_and(|source| {
+                !self.any_lives(base.source.values())
+                    || living.iter().all(|value| source.values().contains(value))
+            })
     }
 
     /// The values that may still say what the base has.

@@ -355,6 +355,33 @@ fn what_was_put_in_the_place_of_a_copy_whose_value_is_gone_is_as_it_should_be() 
     assert_eq!((&put.path, put.replaces.len()), (&copy, 0));
 }
 
+/// A directory that loses a conflict has no copy: what stands in its place stands for it as well.
+#[test]
+fn what_an_update_put_in_the_place_of_a_directory_that_lost_is_as_it_should_be() {
+    let at = path("f");
+    let (dir, link) = (dir(), link("x"));
+    let lives = |state: &State, n| values(&tree(&[("f", state.clone())]), n).remove(0).unwrap().1;
+    let living = [lives(&link, 2), lives(&dir, 1)].concat();
+    let there = [Ok::<_, Infallible>((at.clone(), living))];
+    let targets = || {
+        let shape = Shape::gather(there.clone().into_iter()).unwrap();
+        Targets::new(shape, there.clone().into_iter())
+    };
+    let slot = targets().next().unwrap().unwrap();
+    assert_eq!((&slot.state, slot.source.values().len()), (&link, 2), "{slot:?}");
+    let base = |state: &State, source| Base { state: state.clone(), source, seen: seen(1) };
+    let before = base(&dir, Source::Path { values: vec![id(1, &at)] });
+    let here = Here::Present { state: link.clone(), seen: seen(1) };
+    let row = Local { path: at.clone(), base: Some(before), here };
+    let done = base(&link, slot.source);
+    let copies = SeenCopies::default();
+    let records = plan_records([Ok::<_, Infallible>(row)].into_iter(), targets(), &copies);
+    let mut records = records.knowing([(at.clone(), done.clone())].into());
+    let mut steps: Vec<LocalStep> = records.by_ref().map(Result::unwrap).collect();
+    steps.extend(records.undecided().decide(&Hold::new()));
+    assert_eq!(steps, [LocalStep::Adopt { path: at, base: done }]);
+}
+
 /// Whole files by their text.
 struct Texts(Vec<String>);
 
