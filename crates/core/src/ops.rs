@@ -37,7 +37,7 @@ pub struct CellOp {
     pub path: Path,
     /// The new value; `None` deletes.
     pub value: Option<Vec<u8>>,
-    /// The values replaced, ascending.
+    /// The values replaced: ascending as written here, in any order as read.
     pub replaces: Vec<ValueName>,
 }
 

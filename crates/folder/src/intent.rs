@@ -5,17 +5,17 @@
 //! how it looks, and from where it is to be moved there. Of what is only to go nothing is noted: that it is gone does not say
 //! by whose hand, and to record it once too often does no harm.
 
-use crate::base::{Base, Seen};
+use crate::base::{Base, BaseError, Seen};
 use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem, Kind, is_absent};
 use crate::hold::Hold;
-use crate::path::RelPath;
+use crate::path::{MAX_PATH, RelPath};
 use crate::plan::{Action, Goal, Was};
 use crate::record::sync_dir;
 use crate::scan::{Problem, Progress, hash_file};
 use crate::state::{MODE_BITS, State};
 use crate::tables::{base_row, set_base};
-use anabranch_core::codec::{Reader, Writer};
+use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -29,13 +29,17 @@ const UNSEEN: Seen = Seen { mode: 0, inode: 0, size: 0, mtime_ns: 0, ctime_ns: 0
 
 /// What one path is to go through.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Intent {
-    goal: Base,
-    from: Option<RelPath>,
+pub struct Intent {
+    /// What it is to become, with nothing in place of how that looks.
+    pub goal: Base,
+    /// From where that is to be moved.
+    pub from: Option<RelPath>,
 }
 
 impl Intent {
-    fn encode(&self) -> Vec<u8> {
+    /// The row.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.array(1 + usize::from(self.from.is_some())).bytes(&self.goal.encode());
         if let Some(from) = &self.from {
@@ -44,17 +48,21 @@ impl Intent {
         w.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads a row. Bounds are those of [`Base`] and [`RelPath`].
+    ///
+    /// # Errors
+    /// [`BaseError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, BaseError> {
         let mut r = Reader::new(bytes);
-        let parts = r.array("intent", 2).ok()?;
-        let goal = Base::decode(r.bytes("base row", ROW_BYTES).ok()?).ok()?;
+        let parts = r.array("intent", 2)?;
+        let goal = Base::decode(r.bytes("base row", ROW_BYTES)?)?;
         let from = match parts {
             1 => None,
-            2 => Some(RelPath::new(r.bytes("path", ROW_BYTES).ok()?).ok()?),
-            _ => return None,
+            2 => Some(RelPath::new(r.bytes("path", MAX_PATH)?)?),
+            _ => return Err(DecodeError::Malformed { what: "intent", at: 0 }.into()),
         };
-        r.finish().ok()?;
-        Some(Self { goal, from })
+        r.finish()?;
+        Ok(Self { goal, from })
     }
 }
 
@@ -211,7 +219,7 @@ fn left(tx: &dyn ReadTx) -> Result<Vec<(RelPath, Intent)>, StorageError> {
     let mut rows = Vec::new();
     tx.scan(Table::Local, INTENT, None, Order::Ascending, &mut |key, value| {
         let Some(path) = key.strip_prefix(INTENT) else { return ControlFlow::Break(()) };
-        rows.push((RelPath::new(path.to_vec()).ok(), Intent::decode(value)));
+        rows.push((RelPath::new(path.to_vec()).ok(), Intent::decode(value).ok()));
         ControlFlow::Continue(())
     })?;
     rows.into_iter()
@@ -391,11 +399,11 @@ mod tests {
             let goal = Base { state, source, seen: UNSEEN };
             let intent = Intent { goal, from: moved.then(|| path("from/here")) };
             let mut bytes = intent.encode();
-            prop_assert_eq!(Intent::decode(&bytes), Some(intent));
+            prop_assert_eq!(Intent::decode(&bytes), Ok(intent));
             if let Some(changed) = bytes.get_mut(at) {
                 *changed = byte;
             }
-            if let Some(intent) = Intent::decode(&bytes) {
+            if let Ok(intent) = Intent::decode(&bytes) {
                 prop_assert_eq!(intent.encode(), bytes);
             }
         }

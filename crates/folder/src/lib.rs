@@ -12,7 +12,7 @@ mod exchange;
 mod folder;
 pub mod fs;
 pub mod hold;
-mod intent;
+pub mod intent;
 pub mod path;
 pub mod plan;
 mod preview;

@@ -219,6 +219,9 @@ impl Seeds {
         self.put("folder", &[&[1], &HEXLOWER.decode(empty.as_bytes())?[..]].concat())?;
         let base = "840182011901ed8181420102861901ed05060708f5";
         self.put("folder", &[&[2], &HEXLOWER.decode(base.as_bytes())?[..]].concat())?;
+        let (note, moved) = (["8155", base].concat(), ["8255", base, "4161"].concat());
+        self.put("folder", &[&[4], &HEXLOWER.decode(note.as_bytes())?[..]].concat())?;
+        self.put("folder", &[&[4], &HEXLOWER.decode(moved.as_bytes())?[..]].concat())?;
         for json in [
             r#"{"a":[1,-2.5,{"b":null}],"$bytes":"AP8="}"#,
             r#"{"$int":"-170"}"#,

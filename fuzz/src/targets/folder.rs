@@ -1,7 +1,9 @@
-//! What folders read: paths and states that peers wrote, and the base, which is a row of their own database.
+//! What folders read: paths and states that peers wrote, and rows of their own database: the base, and what an update is
+//! about to do.
 
 use crate::input::Input;
 use anabranch_folder::base::Base;
+use anabranch_folder::intent::Intent;
 use anabranch_folder::path::{MAX_PATH, MAX_SEGMENT, MAX_SHARED_PATH, RelPath};
 use anabranch_folder::state::State;
 use std::ffi::OsStr;
@@ -11,7 +13,7 @@ use std::path::{Component, Path};
 /// A byte that says which, and the bytes.
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.byte() % 4 {
+    match input.byte() % 5 {
         0 => path(input.rest()),
         1 => {
             let bytes = input.rest();
@@ -25,7 +27,13 @@ pub(crate) fn run(data: &[u8]) {
                 assert_eq!(base.encode(), bytes, "a row of the base has one spelling");
             }
         }
-        _ => name(input),
+        3 => name(input),
+        _ => {
+            let bytes = input.rest();
+            if let Ok(intent) = Intent::decode(bytes) {
+                assert_eq!(intent.encode(), bytes, "a note of an update has one spelling");
+            }
+        }
     }
 }
 
