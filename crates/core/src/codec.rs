@@ -394,6 +394,15 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_varint_beyond_64_bits_is_refused() {
+        let mut most = Vec::new();
+        put_varint(&mut most, u64::MAX);
+        assert_eq!(take_varint(&mut &most[..]), Some(u64::MAX));
+        *most.last_mut().unwrap() += 1;
+        assert_eq!(take_varint(&mut &most[..]), None);
+    }
+
+    #[test]
     fn longer_spellings_are_refused() {
         for (bytes, value) in [(&[0x18, 5][..], 5), (&[0x19, 0, 200], 200)] {
             assert!(

@@ -147,6 +147,13 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_ticket_comes_back() {
+        let largest = ticket(vec!["x".repeat(ADDRESS_BYTES); ADDRESSES], "n".repeat(NAME_BYTES));
+        let back: Ticket = largest.to_string().parse().unwrap();
+        assert_eq!((back.addresses, back.name), (largest.addresses, largest.name));
+    }
+
+    #[test]
     fn the_secret_is_not_printed_by_debug() {
         let ticket = ticket(vec![], String::new());
         assert!(!format!("{ticket:?}").contains("07, 7"));

@@ -320,6 +320,23 @@ fn an_unsigned_tail_of_which_a_peer_shows_only_a_part() {
 }
 
 #[test]
+fn a_large_entry_finds_room_beside_many_tips() {
+    let mut device = Device::found();
+    let others: Vec<Device> = (2..42).map(|n| device.admit(n, Role::Write)).collect();
+    let mut room = limits::ENTRY_BYTES - 256 - 300;
+    for mut other in others {
+        device.replica.update(&other.replica, usize::MAX);
+        other.put(vec![write(&["a"], Some("1"))]);
+        other.replica.update(&device.replica, usize::MAX);
+    }
+    let large = device.put(vec![write(&["large"], Some(&"x".repeat(room)))]);
+    assert!(large.header().parents.len() < 40, "there is no room for all of them");
+    // And none is left out.
+    room -= 50 * 96;
+    assert_eq!(device.put(vec![write(&["b"], Some(&"x".repeat(room)))]).header().parents, []);
+}
+
+#[test]
 fn a_tail_that_is_not_signed_makes_no_tip_of_what_others_built_on() {
     // A state that was put back goes on, and hears how it went on elsewhere before it signs: from its last head, or from
     // above that.

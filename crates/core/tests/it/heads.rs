@@ -188,6 +188,31 @@ fn a_long_log_of_single_commits_travels_in_few_runs() {
 }
 
 #[test]
+fn a_run_that_was_split_for_a_parent_grows_no_longer_than_runs_may() {
+    let mut device = Device::found();
+    let mut other = device.admit(2, Role::Write);
+    commit(&mut device, "first", 1);
+    device.meet(&other);
+    let grow = |device: &mut Device, count: usize| {
+        for n in 0..count {
+            commit(device, &format!("{n}"), 1);
+            device.seal();
+        }
+    };
+    grow(&mut device, limits::RUN_ENTRIES - 10);
+    // Of this place the head is gone here, and somebody builds on it.
+    commit(&mut other, "other", 1);
+    other.seal();
+    other.replica.update(&device.replica, usize::MAX);
+    grow(&mut device, limits::RUN_ENTRIES);
+    let fresh = Replica::empty(device.replica.database);
+    let runs = device.replica.outgoing(&fresh);
+    assert!(runs.iter().all(|run| run.entries().len() <= limits::RUN_ENTRIES));
+    device.replica.update(&fresh, usize::MAX);
+    assert_eq!(fresh.digests(), device.replica.digests());
+}
+
+#[test]
 fn a_fork_in_the_middle_of_an_unsigned_tail_is_sent_after_its_base() {
     let mut device = Device::found();
     for _ in 0..3 {

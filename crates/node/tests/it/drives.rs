@@ -26,26 +26,60 @@ fn replica(device: &Device, make: impl FnOnce(&dyn Storage)) -> Arc<Replica> {
 impl Pair {
     /// Two replicas of one database on one device; the first dials.
     fn new() -> Self {
+        Self::until(Until::Closed)
+    }
+
+    fn until(until: Until) -> Self {
         let device = Device::new(DeviceKey::from_seed(&[1; 32]));
         let one = replica(&device, |storage| _ = Replica::found(storage, &device).unwrap());
         let other = replica(&device, |storage| Replica::prepare(storage, one.database()).unwrap());
-        Self::of(one, other)
+        Self::of(one, other, until)
     }
 
-    fn of(one: Arc<Replica>, other: Arc<Replica>) -> Self {
+    fn put(&self, side: usize, value: &str) {
+        let write = Write {
+            store: StoreId::table("t"),
+            path: Path::text(["k"]).unwrap(),
+            value: Some(value.into()),
+            seen: Seen::AtCommit,
+            below: false,
+            above: false,
+        };
+        let draft = Draft { writes: vec![write], members: Vec::new() };
+        self.replicas[side].commit_group(&[vec![draft]]).unwrap();
+    }
+
+    fn digest(&self, side: usize) -> Option<[u8; 32]> {
+        self.replicas[side].read(|view| view.state_digest()).unwrap()
+    }
+
+    fn of(one: Arc<Replica>, other: Arc<Replica>, until: Until) -> Self {
         let opening =
             Opening { replica: Arc::clone(&one), direction: Direction::BOTH, ticket: None };
-        let task = |openings: Vec<Opening>, served: &Arc<Replica>| Task {
+        let task = |openings: Vec<Opening>, served: &Arc<Replica>, until| Task {
             device: served.device().clone(),
             served: vec![Arc::clone(served)],
             openings,
-            until: Until::Closed,
+            until,
         };
         let drives = [
-            Drive::new(task(vec![opening], &one), [7; 32], true),
-            Drive::new(task(Vec::new(), &other), [7; 32], false),
+            Drive::new(task(vec![opening], &one, until), [7; 32], true),
+            Drive::new(task(Vec::new(), &other, Until::Closed), [7; 32], false),
         ];
         Self { replicas: [one, other], drives }
+    }
+
+    /// Does at most so many things, one side and the other by turns.
+    fn pump_at_most(&mut self, acts: usize) {
+        for turn in 0..acts {
+            let side = turn % 2;
+            self.drives[side].look();
+            match self.drives[side].poll() {
+                Some(Act::Send(frame)) => self.drives[1 - side].receive(&frame),
+                Some(Act::Work(job)) => self.drives[side].answer(job.perform()),
+                None => {}
+            }
+        }
     }
 
     /// Goes on until nothing moves, or until the second side is to do work that `held` names, which is returned.
@@ -140,12 +174,15 @@ fn who_proves_its_right_after_it_asked_for_a_blob_gets_it() {
     };
     ahead.commit_group(&[vec![Draft { writes: Vec::new(), members: vec![grant] }]]).unwrap();
     // The newcomer has heard of it, the admin's other replica has not.
-    let mut between =
-        Pair::of(ahead, replica(&newcomer, |to| Replica::prepare(to, behind.database()).unwrap()));
+    let mut between = Pair::of(
+        ahead,
+        replica(&newcomer, |to| Replica::prepare(to, behind.database()).unwrap()),
+        Until::Closed,
+    );
     assert!(between.pump("nothing of the kind").is_none());
     let [_, member] = between.replicas;
     drop(between.drives);
-    let mut pair = Pair::of(member, behind);
+    let mut pair = Pair::of(member, behind, Until::Closed);
     pair.replicas[0].attach_worker();
     pair.replicas[0].want([hash]);
     assert!(pair.pump("nothing of the kind").is_none());
@@ -153,21 +190,38 @@ fn who_proves_its_right_after_it_asked_for_a_blob_gets_it() {
     assert!(pair.replicas[0].blobs().get(&hash).unwrap().is_some());
 }
 
+/// A peer may be stopped at any moment, in good order. Then the other side must not say that all is done.
+#[test]
+fn whoever_is_left_early_does_not_think_that_all_is_done() {
+    let mut done = 0;
+    for acts in 0..60 {
+        let mut pair = Pair::until(Until::Settled);
+        pair.put(0, "here");
+        // What one side writes meanwhile is under way when the other goes.
+        pair.pump_at_most(acts / 2);
+        pair.put(acts % 2, "meanwhile");
+        pair.pump_at_most(acts - acts / 2);
+        pair.drives[1].stop();
+        while let Some(act) = pair.drives[1].poll() {
+            if let Act::Send(frame) = act {
+                pair.drives[0].receive(&frame);
+            }
+        }
+        pair.drives[0].link_ended();
+        while pair.drives[0].poll().is_some() {}
+        if let Some(Ok(_)) = pair.drives[0].outcome() {
+            assert_eq!(pair.digest(0), pair.digest(1), "after {acts}");
+            done += 1;
+        }
+    }
+    assert!(done > 0, "it is done at last");
+}
+
 /// So that those above test what they say.
 #[test]
 fn a_session_driven_by_hand_is_a_session() {
     let mut pair = Pair::new();
-    let write = Write {
-        store: StoreId::table("t"),
-        path: Path::text(["k"]).unwrap(),
-        value: Some(b"v".to_vec()),
-        seen: Seen::AtCommit,
-        below: false,
-        above: false,
-    };
-    let draft = Draft { writes: vec![write], members: Vec::new() };
-    pair.replicas[0].commit_group(&[vec![draft]]).unwrap();
+    pair.put(0, "v");
     assert!(pair.pump("nothing of the kind").is_none());
-    let digest = |replica: &Arc<Replica>| replica.read(|view| view.state_digest()).unwrap();
-    assert_eq!(digest(&pair.replicas[0]), digest(&pair.replicas[1]));
+    assert_eq!(pair.digest(0), pair.digest(1));
 }
