@@ -322,18 +322,23 @@ fn an_unsigned_tail_of_which_a_peer_shows_only_a_part() {
 #[test]
 fn a_large_entry_finds_room_beside_many_tips() {
     let mut device = Device::found();
-    let others: Vec<Device> = (2..42).map(|n| device.admit(n, Role::Write)).collect();
+    let mut others: Vec<Device> = (2..42).map(|n| device.admit(n, Role::Write)).collect();
     let mut room = limits::ENTRY_BYTES - 256 - 300;
-    for mut other in others {
-        device.replica.update(&other.replica, usize::MAX);
+    for other in &mut others {
         other.put(vec![write(&["a"], Some("1"))]);
+    }
+    for other in others {
         other.replica.update(&device.replica, usize::MAX);
     }
-    let large = device.put(vec![write(&["large"], Some(&"x".repeat(room)))]);
+    let put = |device: &mut Device, room: usize| {
+        let store = StoreId::table("a table");
+        device.put(vec![Write { store, ..write(&["large"], Some(&"x".repeat(room))) }])
+    };
+    let large = put(&mut device, room);
     assert!(large.header().parents.len() < 40, "there is no room for all of them");
     // And none is left out.
     room -= 50 * 96;
-    assert_eq!(device.put(vec![write(&["b"], Some(&"x".repeat(room)))]).header().parents, []);
+    assert_eq!(put(&mut device, room).header().parents, []);
 }
 
 #[test]
