@@ -323,6 +323,30 @@ fn numbers_that_cannot_be_are_damage() {
 }
 
 #[test]
+fn a_value_that_is_not_what_was_written_is_found() {
+    let mut device = Device::found();
+    device.put(vec![write(&["a"], Some("value"))]);
+    let storage = device.replica.storage.clone();
+    let check = || verify(&*storage.read().unwrap(), &MemoryStorage::new(), &mut |_| {});
+    check().unwrap();
+    let mut row = None;
+    let tx = storage.read().unwrap();
+    tx.scan(Table::Cell, &[], None, Order::Ascending, &mut |key, value| {
+        row = Some((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    drop(tx);
+    let (key, mut value) = row.unwrap();
+    *value.last_mut().unwrap() ^= 1;
+    let mut tx = storage.write(Durability::Full).unwrap();
+    tx.put(Table::Cell, &key, &value).unwrap();
+    tx.commit().unwrap();
+    let found = check().unwrap_err().to_string();
+    assert!(found.contains("is not what was written"), "{found}");
+}
+
+#[test]
 fn members_of_every_length_are_read() {
     let ops = |n: usize| {
         let one = grant(Subject::Anyone, Role::Read, 0);
