@@ -239,12 +239,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether nothing is left.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.position() >= self.decoder.input().len()
-    }
-
     /// What has not been read yet.
     #[must_use]
     pub fn rest(&self) -> &'a [u8] {
@@ -420,7 +414,7 @@ mod tests {
     fn only_items_of_this_encoding_are_passed_over() {
         for good in [&[0x00][..], &[0x82, 0x41, 7, 0xf6], &[0x61, b'a'], &[0xf5], &[0x80]] {
             let mut r = Reader::new(good);
-            assert!(r.skip("item").is_ok() && r.is_empty(), "{good:?}");
+            assert!(r.skip("item").is_ok() && r.rest().is_empty(), "{good:?}");
         }
         let bad: [&[u8]; 12] = [
             &[],
@@ -481,7 +475,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             let mut r = Reader::new(&bytes);
-            while !r.is_empty() {
+            while !r.rest().is_empty() {
                 let before = r.position();
                 let _ = r.clone().u64("n");
                 let _ = r.clone().bytes("b", 100);

@@ -75,7 +75,7 @@ fn assert_path(path: &Path) {
 /// Passing over items of the encoding, of whatever kind.
 fn item(data: &[u8]) {
     let mut reader = Reader::new(data);
-    while !reader.is_empty() {
+    while !reader.rest().is_empty() {
         let start = reader.position();
         if reader.skip("item").is_err() {
             return;
@@ -83,7 +83,10 @@ fn item(data: &[u8]) {
         let item = reader.since(start);
         assert!(!item.is_empty(), "an item takes a byte");
         let mut alone = Reader::new(item);
-        assert!(alone.skip("item").is_ok() && alone.is_empty(), "an item ends where it ends");
+        assert!(
+            alone.skip("item").is_ok() && alone.rest().is_empty(),
+            "an item ends where it ends"
+        );
     }
 }
 
@@ -100,7 +103,7 @@ pub(crate) fn run(data: &[u8]) {
     let again = writer.finish();
     let mut reader = Reader::new(&again);
     assert_eq!(Run::decode(&mut reader, database).as_ref(), Ok(&run), "a run comes back");
-    assert!(reader.is_empty());
+    assert!(reader.rest().is_empty());
     if let Ok(verified) = run.verify() {
         assert!(verified.head().verify(&database));
     }
