@@ -48,6 +48,8 @@ enum Goal {
     Of(Frontier),
     /// It is being looked whether all came.
     Away,
+    /// Not all came, however often it was compared.
+    Missed,
 }
 
 /// One open database.

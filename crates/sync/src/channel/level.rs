@@ -2,7 +2,7 @@
 //! by itself waits for.
 
 use super::{Channel, Emit, Event, Goal, Plan, RECOMPARES, Told};
-use crate::frame::Frame;
+use crate::frame::{Code, Frame};
 use crate::work::Work;
 use anabranch_core::frontier::Frontier;
 
@@ -27,7 +27,9 @@ impl Channel {
     }
 
     pub(super) fn tell_level(&mut self) {
-        let word = (self.told_digest(), self.busy || !self.wanted.is_empty());
+        // A peer that only sends leaves on this word, and has no digest to compare.
+        let looks = self.takes_only() && !matches!(self.goal, Goal::None);
+        let word = (self.told_digest(), self.busy || looks || !self.wanted.is_empty());
         if self.closed || !self.is_level() || self.level_told == Some(word) {
             return;
         }
@@ -62,7 +64,6 @@ impl Channel {
     /// Both have said all they have to say, and entries only come: look whether all came.
     pub(super) fn check_goal(&mut self) {
         if self.agree()
-            && self.recompares < RECOMPARES
             && let Goal::Of(_) = self.goal
             && let Goal::Of(peer) = std::mem::replace(&mut self.goal, Goal::Away)
         {
@@ -75,6 +76,14 @@ impl Channel {
         if lacking == 0 {
             self.goal = Goal::None;
             return self.event(Event::Progress);
+        }
+        if self.recompares >= RECOMPARES {
+            self.goal = Goal::Missed;
+            // Whoever opened it finds out by itself and says so in its own words.
+            if !self.opener {
+                self.refuse(Code::Protocol, "not all came that was told of");
+            }
+            return;
         }
         self.goal = Goal::Of(peer.clone());
         self.recompares += 1;

@@ -66,7 +66,8 @@ fn one_way_is_done_when_the_other_branch_is_there() {
             let mut run = Run::cut(&a, &b, database, direction, None, 0);
             run.hears_first = hears_first;
             run.pump();
-            assert_eq!(run.outcome.done, Some(a.frontier()), "it left before everything had come");
+            let done = run.outcome.done.unwrap();
+            assert_eq!(done, [a.frontier(), b.frontier()], "it left before everything had come");
             run.outcome.new
         };
         assert_eq!(one_way(Direction::PULL), [there as u64, 0]);
@@ -74,13 +75,12 @@ fn one_way_is_done_when_the_other_branch_is_there() {
     }
 }
 
-/// Comparing anew, the peer forgets where our branches part, and does not ask since ours is the longer one.
-#[test]
-fn a_pull_that_compares_anew_shows_its_branches_anew() {
+/// Two who hold branches of one log, and much that builds on both at the second, with room for nothing that comes early.
+fn intertwined() -> ([Node; 2], DatabaseId) {
     let (mut host, a, mut b, database) = forked(20, 40, 0);
     let mut other = join(&mut host, 3, database, Role::Write);
+    b.put("b", "1");
     for round in 0..3 {
-        // Each builds on the other's branch, so that much comes early, and there is no room for that.
         b.put("b", &format!("{round}"));
         meet(&other, &b, database);
         other.put("other", &format!("{round}"));
@@ -89,12 +89,31 @@ fn a_pull_that_compares_anew_shows_its_branches_anew() {
     meet(&host, &other, database);
     host.put("host", "1");
     meet(&host, &b, database);
+    ([a, host].map(|node| Node { pending: Mutex::new(Pending::new(0)), ..node }), database)
+}
+
+/// Comparing anew, the peer forgets where our branches part, and does not ask since ours is the longer one.
+#[test]
+fn a_pull_that_compares_anew_shows_its_branches_anew() {
     for hears_first in 0..2 {
-        let a = Node { pending: Mutex::new(Pending::new(0)), ..a.copy() };
+        let ([a, host], database) = intertwined();
         let mut run = Run::cut(&a, &host, database, Direction::PULL, None, 0);
         run.hears_first = hears_first;
         run.pump();
         assert!(run.outcome.settled, "{:?}", run.outcome.closed);
+        assert_eq!(a.values("host"), ["1"]);
+    }
+}
+
+#[test]
+fn a_push_is_done_when_all_of_it_is_there() {
+    for hears_first in 0..2 {
+        let ([a, host], database) = intertwined();
+        let mut run = Run::cut(&host, &a, database, Direction::PUSH, None, 0);
+        run.hears_first = hears_first;
+        run.pump();
+        let [_, there] = run.outcome.done.expect("it is done at last");
+        assert_eq!(there, a.frontier(), "it left before everything had come");
         assert_eq!(a.values("host"), ["1"]);
     }
 }

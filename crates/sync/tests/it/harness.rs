@@ -192,8 +192,8 @@ pub(crate) struct Outcome {
     pub(crate) new: [u64; 2],
     pub(crate) closed: Vec<(usize, Code, String)>,
     pub(crate) settled: bool,
-    /// The frontier of the first side when it first thought that all is done, as which it could leave.
-    pub(crate) done: Option<[u8; 32]>,
+    /// The frontiers of both sides when the first first thought that all is done, so that it could leave.
+    pub(crate) done: Option<[[u8; 32]; 2]>,
     pub(crate) largest: usize,
     /// Blobs that were stored, and those that were not to be had.
     pub(crate) blobs: u64,
@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
                 }
             }
             if self.outcome.done.is_none() && self.is_settled() {
-                self.outcome.done = Some(self.nodes[0].frontier());
+                self.outcome.done = Some(self.nodes.map(Node::frontier));
             }
             let order = [self.hears_first, 1 - self.hears_first];
             let Some(side) = order.into_iter().find(|&s| !self.wires[s].is_empty()) else { break };
