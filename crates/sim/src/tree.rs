@@ -71,8 +71,7 @@ pub fn judge_folders(nodes: &[Node], contents: &Contents) -> Result<(), Violatio
     let mut first: Option<Tree> = None;
     for (number, node) in nodes.iter().enumerate() {
         let Some(folder) = &node.folder else { continue };
-        let role = node.look(|view| view.role_of(&node.device.id())).map_err(unreadable(number))?;
-        if node.copied && role < Some(Role::Write) {
+        if keeps_to_itself(node) {
             continue;
         }
         let values = values(node).map_err(unreadable(number))?;
@@ -112,6 +111,12 @@ pub fn judge_folders(nodes: &[Node], contents: &Contents) -> Result<(), Violatio
     Ok(())
 }
 
+/// Whether it has files that its database does not know and that it may not tell of.
+fn keeps_to_itself(node: &Node) -> bool {
+    let role = node.look(|view| view.role_of(&node.device.id()));
+    node.copied && !matches!(role, Ok(role) if role >= Some(Role::Write))
+}
+
 fn judge_kept(number: usize, tree: &Tree, contents: &Contents) -> Result<(), Violation> {
     let kept: BTreeSet<&[u8]> = tree.values().map(|(_, bytes)| &bytes[..]).collect();
     match contents.alive().find(|content| !kept.contains(*content)) {
@@ -123,9 +128,10 @@ fn judge_kept(number: usize, tree: &Tree, contents: &Contents) -> Result<(), Vio
     }
 }
 
-/// The paths that have a value whose content is in no folder.
+/// The paths that have a value whose content is in no folder from which it could be had.
 fn gone(nodes: &[Node], values: &BTreeMap<RelPath, Vec<State>>) -> BTreeSet<RelPath> {
-    let folders = nodes.iter().filter_map(|node| node.folder.as_ref());
+    let open = nodes.iter().filter(|node| !keeps_to_itself(node));
+    let folders = open.filter_map(|node| node.folder.as_ref());
     let files: Vec<(u64, ChunkHash)> = folders
         .flat_map(|folder| folder.fs.tree().into_values())
         .map(|(_, bytes)| (bytes.len() as u64, ChunkHash::of(&bytes)))

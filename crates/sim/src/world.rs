@@ -583,6 +583,8 @@ impl<'p> World<'p> {
             let instance = marked.then(|| self.random_bytes());
             if self.nodes[number].disk.restore(&mut self.random, instance) {
                 self.nodes[number].copied = true;
+                // What its sessions said before, which may still be under way, holds no longer.
+                self.sides_of(number).into_iter().for_each(|(id, _)| self.spoil(id));
                 self.nodes[number].unnoticed |= !marked;
                 self.forget_gone()?;
                 // Its ticket is in the copy, if it was not known then that it had been redeemed.
