@@ -347,6 +347,13 @@ impl Channel {
         if self.told_frontier == Told::Nothing {
             self.shown = (!self.peer_may_read).then(|| frontier.clone());
             self.ask_frontier(self.shown.clone());
+        } else if self.told_frontier == Told::Whole
+            && !matches!(self.plan, Plan::None)
+            && self.sends()
+            && !self.receives()
+        {
+            // It lacks something, perhaps of a branch that came here since: only what it is told shows it that a log forked.
+            self.ask_frontier(None);
         }
         if self.takes_only() && !matches!(self.goal, Goal::Away) {
             self.goal = Goal::Of(frontier.clone());
