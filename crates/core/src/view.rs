@@ -124,7 +124,7 @@ impl<'t> View<'t> {
 
     pub(crate) fn branch(&self, branch: BranchNo) -> Result<Branch, StorageError> {
         let row = Branch::get(self.tx, &key32(branch))?.ok_or_else(|| corrupt("a branch"))?;
-        ends(branch, row)
+        sound(branch, row)
     }
 
     /// Branch numbers of `log`, ascending. Nearly always one.
@@ -502,12 +502,12 @@ impl<'t> View<'t> {
 }
 
 /// What a branch leaves was there before it, so that whoever follows bases comes to an end.
-fn ends(number: BranchNo, row: Branch) -> Result<Branch, StorageError> {
+fn sound(number: BranchNo, row: Branch) -> Result<Branch, StorageError> {
     let ends = row.base.is_none_or(|(below, _)| below < number);
     if ends { Ok(row) } else { Err(corrupt("a branch")) }
 }
 
 fn branch_row(key: &[u8], value: &[u8]) -> Result<(BranchNo, Branch), StorageError> {
     let number = last4(key)?;
-    Ok((number, ends(number, Branch::from_bytes(value)?)?))
+    Ok((number, sound(number, Branch::from_bytes(value)?)?))
 }
