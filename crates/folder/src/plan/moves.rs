@@ -177,16 +177,25 @@ impl Moves {
         cycles
     }
 
+    /// The paths of the cycle of early moves that `start` is in.
+    fn members<'m>(&'m self, start: &'m RelPath) -> impl Iterator<Item = &'m RelPath> {
+        let next = move |at: &&'m RelPath| self.early(at).filter(|next| *next != start);
+        std::iter::successors(Some(start), next)
+    }
+
     /// A cycle has to park a file, and one that may not be lost is not parked: a crash would leave it where nobody looks.
+    /// Where something comes that may be lost, it is written anew instead; if that is nowhere, all of them wait.
     fn break_needed_cycle(&mut self, diffs: &mut Diffs) -> bool {
-        let needed = |start: &&RelPath| {
-            let members = std::iter::successors(self.early(start), |at| {
-                self.early(at).filter(|next| *next != *start)
-            });
-            members.chain([*start]).any(|to| self.to.get(to).is_some_and(|step| step.needed))
-        };
-        let found = self.cycles().into_iter().find(needed).cloned();
-        found.inspect(|from| self.put_off(diffs, from)).is_some()
+        let is_needed = |to: &&RelPath| self.to.get(*to).is_some_and(|step| step.needed);
+        let cycles = self.cycles();
+        let found = cycles.into_iter().find(|start| self.members(start).any(|to| is_needed(&to)));
+        let Some(start) = found.cloned() else { return false };
+        let given_up = self.members(&start).find(|to| !is_needed(to)).cloned();
+        match given_up {
+            Some(to) => drop(self.drop_to(&to)),
+            None => self.put_off(diffs, &start),
+        }
+        true
     }
 
     fn how(&self, diffs: &Diffs, from: &RelPath, to: &RelPath, needed: bool) -> Option<How> {

@@ -67,7 +67,7 @@ fn copy_of(world: &World) -> String {
     names.into_iter().find(|name| name.contains("conflict")).unwrap()
 }
 
-const SCENES: [(&str, Scene); 14] = [
+const SCENES: [(&str, Scene); 15] = [
     ("nothing yet", || {
         let world = World::new(2);
         make_dir(&world, 1, "x");
@@ -140,6 +140,15 @@ const SCENES: [(&str, Scene); 14] = [
     ("a copy that takes its place", || {
         let world = in_conflict();
         remove(&world, 1, "c");
+        told(world)
+    }),
+    ("a file and its copy that change places", || {
+        let mut world = in_conflict();
+        let copy = copy_of(&world);
+        rename(&world, 1, "c", "t");
+        let disks = world.disks();
+        world.replicas[1].run(&disks);
+        rename(&world, 1, "t", &copy);
         told(world)
     }),
     ("a conflict among three", || {

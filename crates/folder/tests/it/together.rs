@@ -147,6 +147,27 @@ fn moving_the_copy_over_an_original_that_was_deleted_elsewhere_takes_it_too() {
     assert_eq!(pair.both("f"), taken);
 }
 
+/// Where the other side's folder still has the two as they were, the copy's content has to take a place that is wanted for
+/// what stands there, and may not be parked meanwhile.
+#[test]
+fn a_file_and_its_conflict_copy_may_change_places() {
+    for at_once in [true, false] {
+        let (mut pair, copy) = in_conflict();
+        let (at_f, at_copy) = (pair.both("f"), pair.both(&copy));
+        rename(&pair.a, "f", "t");
+        if at_once {
+            rename(&pair.a, &copy, "f");
+        } else {
+            pair.a.run(&[]);
+        }
+        rename(&pair.a, "t", &copy);
+        pair.sync();
+        let texts = [pair.both("f"), pair.both(&copy)];
+        assert_eq!(texts, [at_copy, at_f], "at once: {at_once}");
+        assert_eq!(pair.names().len(), 2);
+    }
+}
+
 #[test]
 fn editing_the_copy_makes_it_an_ordinary_file() {
     let (mut pair, copy) = in_conflict();
