@@ -196,8 +196,37 @@ pub(crate) fn sync_names(fs: &dyn FileSystem, dir: Option<&RelPath>) -> io::Resu
         Ok(stat) => stat.kind != Kind::Dir,
         Err(_) => is_absent(fs, dir),
     };
-    match fs.sync_dir(dir) {
-        Err(e) if !dir.is_some_and(is_gone) => Err(e),
-        _ => Ok(()),
+    let was_gone =
+        |e: &io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    match (fs.sync_dir(dir), dir) {
+        // Whatever stands there by now.
+        (Err(e), Some(_)) if was_gone(&e) => Ok(()),
+        (Err(_), Some(dir)) if is_gone(dir) => Ok(()),
+        (result, _) => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// Between the two looks anything may happen.
+    #[test]
+    fn a_directory_that_comes_back_while_it_is_synced_is_no_error() {
+        let fs = MemFs::new(Arc::new(ManualClock::at(1_000_000_000_000)));
+        let dir = RelPath::new("d").unwrap();
+        fs.set_hook(|fs, op, path| match (op, path) {
+            (Op::Lstat, Some(dir)) => fs.make_dir(dir),
+            _ => Ok(()),
+        });
+        sync_names(&fs, Some(&dir)).unwrap();
+        fs.clear_hook();
+        let _ = fs.make_dir(&dir);
+        fs.set_hook(|_, op, _| match op {
+            Op::SyncDir => Err(io::Error::other("broken")),
+            _ => Ok(()),
+        });
+        assert!(sync_names(&fs, Some(&dir)).is_err(), "it may not be on the disk");
     }
 }
