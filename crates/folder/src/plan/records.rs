@@ -232,6 +232,9 @@ where
         self.note_base(&path, base.as_ref(), &here);
         self.note_slot(slot.as_ref(), &here);
         let done = self.done.remove(&path);
+        if let Some(done) = &done {
+            self.note_done(&path, done, &here);
+        }
         match (Row { path, slot, copies: self.copies, done }).compare(base, here) {
             Judged::Now(steps) => self.steps.extend(steps),
             Judged::Later(waiting) => self.undecided.waiting.push(waiting),
@@ -250,6 +253,15 @@ where
             }
             _ => {}
         }
+    }
+
+    /// What an interrupted apply put at `path` showed or shows there, whatever the tree has there by now.
+    fn note_done(&mut self, path: &RelPath, done: &Base, here: &Here) {
+        let of = match &done.source {
+            Source::Copy { of, .. } => of,
+            Source::Path { .. } => path,
+        };
+        self.undecided.note(path, of, &done.state, here);
     }
 
     fn note_slot(&mut self, slot: Option<&Slot>, here: &Here) {

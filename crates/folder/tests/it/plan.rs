@@ -382,6 +382,40 @@ fn what_an_update_put_in_the_place_of_a_directory_that_lost_is_as_it_should_be()
     assert_eq!(steps, [LocalStep::Adopt { path: at, base: done }]);
 }
 
+/// The copy was to take its place, and did; by then something else is wanted there, and the copy is one again.
+#[test]
+fn what_an_update_moved_from_a_copys_name_is_not_deleted_by_the_user() {
+    let at = path("f");
+    let mine = file("mine");
+    let copy = anabranch_folder::plan::copy_name(&at, &id(2, &at), "ann", 1, 0).unwrap();
+    let lives = |state: &State, n| values(&tree(&[("f", state.clone())]), n).remove(0).unwrap().1;
+    let living = [lives(&dir(), 3), lives(&mine, 2)].concat();
+    let there = [Ok::<_, Infallible>((at.clone(), living))];
+    let base = |state: State, source| Base { state, source, seen: seen(1) };
+    let old = base(file("old"), Source::Path { values: vec![id(1, &at)] });
+    let source = Source::Copy { of: at.clone(), values: vec![id(2, &at)] };
+    let copied = base(mine.clone(), source);
+    let done = base(mine.clone(), Source::Path { values: vec![id(2, &at)] });
+    let here = Here::Present { state: mine, seen: seen(1) };
+    let mut rows = vec![
+        Local { path: at.clone(), base: Some(old), here },
+        Local { path: copy.clone(), base: Some(copied.clone()), here: Here::Gone },
+    ];
+    rows.sort_by(|a, b| a.path.cmp(&b.path));
+    let copies = SeenCopies::gather([Ok::<_, Infallible>((copy.clone(), copied))].into_iter());
+    let (copies, shape) = (copies.unwrap(), Shape::gather(there.clone().into_iter()).unwrap());
+    let targets = Targets::new(shape, there.into_iter());
+    let rows = rows.into_iter().map(Ok::<_, Infallible>);
+    let records = plan_records(rows, targets, &copies);
+    let mut records = records.knowing([(at.clone(), done.clone())].into());
+    let mut steps: Vec<LocalStep> = records.by_ref().map(Result::unwrap).collect();
+    steps.extend(records.undecided().decide(&Hold::new()));
+    assert_eq!(
+        steps,
+        [LocalStep::Adopt { path: at, base: done }, LocalStep::Forget { path: copy }]
+    );
+}
+
 /// Whole files by their text.
 struct Texts(Vec<String>);
 
