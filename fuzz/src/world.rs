@@ -120,7 +120,11 @@ fn fork(storage: &dyn Storage, member: &DeviceKey) -> Result<(), Error> {
         let news = runs(&side, &held)?;
         let verified: Result<Vec<_>, _> = news.into_iter().map(Run::verify).collect();
         let mut tx = storage.write(Durability::Normal)?;
-        anabranch_core::admit::admit_all(&mut *tx, &verified?)?;
+        anabranch_core::admit::admit_all(
+            &mut *tx,
+            &verified?,
+            anabranch_core::admit::Load::AtOnce,
+        )?;
         tx.commit()?;
     }
     Ok(())

@@ -236,6 +236,15 @@ fn parent_count(entries: &[Entry]) -> usize {
     entries.iter().map(|e| e.header().parents.len()).sum()
 }
 
+/// What becomes of the cells of admitted entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// They are written at once, unless a bulk load is under way.
+    AtOnce,
+    /// They are left to [`crate::build`], since much more is to come.
+    Bulk,
+}
+
 /// Admits runs in order, as one storage transaction that the caller commits. A run that waits for something missing is
 /// set aside; the first inadmissible one ends the work (drop the transaction then).
 ///
@@ -244,8 +253,12 @@ fn parent_count(entries: &[Entry]) -> usize {
 pub fn admit_all<'r>(
     tx: &mut dyn WriteTx,
     runs: impl IntoIterator<Item = &'r VerifiedRun>,
+    load: Load,
 ) -> Result<Batch<'r>, Error> {
     let mut ledger = Ledger::open(tx)?;
+    if load == Load::Bulk {
+        ledger.load_in_bulk();
+    }
     let mut waiting = Vec::new();
     let mut entries = 0;
     for run in runs {

@@ -91,6 +91,9 @@ impl Ledger<'_> {
     /// that holds no values.
     pub fn commit(&mut self, author: &Author<'_>, draft: &Draft) -> Result<Option<Entry>, Error> {
         check_draft(draft)?;
+        if self.built().is_some() {
+            return Err(StorageError::Building.into());
+        }
         let ops = self.resolve(&draft.writes)?;
         if ops.values().all(BTreeMap::is_empty) && draft.members.is_empty() {
             return Ok(None);

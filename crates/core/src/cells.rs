@@ -7,7 +7,7 @@ use crate::entry::{Entry, StoreId, StoreKind, Timestamp};
 use crate::id::{EntryId, LogId};
 use crate::ledger::Ledger;
 use crate::lthash::LtHash;
-use crate::ops::{CellOp, ValueName, decode_cells};
+use crate::ops::{ValueName, decode_cells};
 use crate::path::Path;
 use crate::rows::{
     BranchNo, CellRow, Place, StoreNo, cell_key, cell_prefix, last4, log_key, split_cell_key,
@@ -95,51 +95,89 @@ pub(crate) fn apply(
     if decoded.unknown {
         ledger.store(store)?.needs_newer = true;
     }
+    let id = entry.id();
+    let arrival = ledger.counters.next_arrival - 1;
+    let origin = Origin { entry: &id, log: &header.log, timestamp: header.timestamp, arrival };
     for (index, op) in decoded.ops.into_iter().enumerate() {
         let Some(op) = op else { continue };
-        for name in op.replaces.iter().filter(|_| !sabotage::is(Bug::ReplacedKept)) {
-            replace(ledger, store, &op.path, name)?;
-        }
-        add(ledger, entry, (branch, header.seq, index as u32), store, op)?;
+        let place = (branch, header.seq, index as u32);
+        let op =
+            Op { path: op.path.as_bytes(), value: op.value.as_deref(), replaces: &op.replaces };
+        carry_out(ledger, origin, place, store, &op)?;
     }
     Ok(())
 }
 
-fn add(
+/// The entry that an operation belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'e> {
+    pub(crate) entry: &'e EntryId,
+    pub(crate) log: &'e LogId,
+    pub(crate) timestamp: Timestamp,
+    /// Its arrival number: what came later was not held when it came.
+    pub(crate) arrival: u64,
+}
+
+/// A [`crate::ops::CellOp`], borrowed.
+pub(crate) struct Op<'o> {
+    pub(crate) path: &'o [u8],
+    pub(crate) value: Option<&'o [u8]>,
+    pub(crate) replaces: &'o [ValueName],
+}
+
+/// Carries out one operation. Those at different paths do not depend on each other.
+pub(crate) fn carry_out(
     ledger: &mut Ledger<'_>,
-    entry: &Entry,
+    origin: Origin<'_>,
     place: Place,
     store: StoreNo,
-    op: CellOp,
+    op: &Op<'_>,
 ) -> Result<(), StorageError> {
-    let Some(value) = op.value else { return Ok(()) };
+    for name in op.replaces.iter().filter(|_| !sabotage::is(Bug::ReplacedKept)) {
+        replace(ledger, origin.arrival, store, op.path, name)?;
+    }
+    match op.value {
+        Some(value) => add(ledger, origin, place, store, op.path, value),
+        None => Ok(()),
+    }
+}
+
+fn add(
+    ledger: &mut Ledger<'_>,
+    origin: Origin<'_>,
+    place: Place,
+    store: StoreNo,
+    path: &[u8],
+    value: &[u8],
+) -> Result<(), StorageError> {
+    let (_, seq, index) = place;
     if ledger.counters.names > 0 {
-        let id16 = entry.id().first16();
-        let name = ValueName { log: entry.header().log, seq: place.1, index: place.2, id16 };
-        if ledger.tx.delete(Table::Name, &name_key(store, &op.path, &name))? {
+        let name = ValueName { log: *origin.log, seq, index, id16: origin.entry.first16() };
+        if ledger.tx.delete(Table::Name, &name_key(store, path, &name))? {
             ledger.counters.names -= 1;
             return Ok(());
         }
     }
-    let row = CellRow::encode(entry.header().timestamp, &entry.id(), &value);
-    ledger.tx.put(Table::Cell, &cell_key(store, op.path.as_bytes(), place), &row)?;
+    let row = CellRow::encode(origin.timestamp, origin.entry, value);
+    ledger.tx.put(Table::Cell, &cell_key(store, path, place), &row)?;
     let store = ledger.store(store)?;
-    store.sum.add(&element(store.id.kind, op.path.as_bytes(), &entry.id(), place.2, &value));
+    store.sum.add(&element(store.id.kind, path, origin.entry, index, value));
     store.live += 1;
     Ok(())
 }
 
 fn replace(
     ledger: &mut Ledger<'_>,
+    arrival: u64,
     store: StoreNo,
-    path: &Path,
+    path: &[u8],
     name: &ValueName,
 ) -> Result<(), StorageError> {
     for branch in ledger.branches_of(&name.log)? {
         if !ledger.branch(branch)?.owns(name.seq) {
             continue;
         }
-        let key = cell_key(store, path.as_bytes(), (branch, name.seq, name.index));
+        let key = cell_key(store, path, (branch, name.seq, name.index));
         if let Some(row) = ledger.tx.get(Table::Cell, &key)? {
             let row = CellRow::decode(&row)?;
             if row.entry.first16() == name.id16 {
@@ -149,17 +187,13 @@ fn replace(
                 }
                 let store = ledger.store(store)?;
                 let kind = store.id.kind;
-                store.sum.remove(&element(
-                    kind,
-                    path.as_bytes(),
-                    &row.entry,
-                    name.index,
-                    &row.value,
-                ));
+                store.sum.remove(&element(kind, path, &row.entry, name.index, &row.value));
                 store.live = store.live.saturating_sub(1);
                 return Ok(());
             }
-        } else if ledger.view().entry_id(branch, name.seq)?.first16() == name.id16 {
+        } else if ledger.view().entry_id(branch, name.seq)?.first16() == name.id16
+            && ledger.view().arrival(branch, name.seq)? < arrival
+        {
             // Held, and not live: replaced before, or never written here.
             return Ok(());
         }
@@ -175,8 +209,8 @@ fn replace(
     Ok(())
 }
 
-fn name_key(store: StoreNo, path: &Path, name: &ValueName) -> Vec<u8> {
-    let mut key = cell_prefix(store, path.as_bytes());
+fn name_key(store: StoreNo, path: &[u8], name: &ValueName) -> Vec<u8> {
+    let mut key = cell_prefix(store, path);
     key.push(0);
     key.extend_from_slice(&log_key(&name.log));
     key.extend_from_slice(&name.seq.to_be_bytes());
@@ -202,6 +236,7 @@ impl View<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn cell(&self, store: &StoreId, path: &Path) -> Result<Vec<LiveValue>, StorageError> {
+        self.require_built()?;
         match store_number(self.tx, store)? {
             Some(number) => self.cell_in(number, path),
             None => Ok(Vec::new()),
@@ -236,6 +271,7 @@ impl View<'_> {
         after: Option<&Path>,
         visit: &mut dyn FnMut(Cell) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
+        self.require_built()?;
         match store_number(self.tx, store)? {
             Some(number) => self.scan_cells_in(number, prefix, after, visit),
             None => Ok(()),
@@ -317,6 +353,7 @@ impl View<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn stores(&self) -> Result<Vec<StoreInfo>, StorageError> {
+        self.require_built()?;
         let mut list = (1..=self.counters()?.stores)
             .map(|number| {
                 let row = self.store_row(number)?;

@@ -15,8 +15,8 @@ use crate::limits;
 use crate::lthash::LtHash;
 use crate::membership;
 use crate::rows::{
-    Branch, BranchNo, Counters, EntryRow, HeadRow, META_COUNTERS, META_DATABASE, META_FRONTIER,
-    Row, StoreNo, StoreRow, Tip, branch_key, key32, log_key,
+    Branch, BranchNo, Counters, EntryRow, HeadRow, META_BUILT, META_COUNTERS, META_DATABASE,
+    META_FRONTIER, Row, StoreNo, StoreRow, Tip, branch_key, key32, log_key,
 };
 use crate::sabotage::{self, Bug};
 use crate::storage::{ReadTx, StorageError, Table, WriteTx};
@@ -35,6 +35,10 @@ pub struct Ledger<'t> {
     store_numbers: BTreeMap<StoreId, StoreNo>,
     pub(crate) known: Known,
     changed: Changes,
+    /// Arrival number of the last entry whose cells are there; `None`: all are.
+    built: Option<u64>,
+    /// Whether cells of new entries are left for later.
+    bulk: bool,
 }
 
 /// What one transaction changed, for those who watch.
@@ -87,6 +91,7 @@ impl<'t> Ledger<'t> {
         let view = View::new(as_read(tx));
         let database = view.database()?.ok_or_else(|| corrupt("the database id"))?;
         let (counters, frontier) = (view.counters()?, view.frontier_sum()?);
+        let built = view.built()?;
         Ok(Self {
             tx,
             database,
@@ -98,7 +103,30 @@ impl<'t> Ledger<'t> {
             store_numbers: BTreeMap::new(),
             known: Known::default(),
             changed: Changes::default(),
+            built,
+            bulk: false,
         })
+    }
+
+    /// Much is to come: cells of entries are left to [`crate::build`] from now on.
+    pub(crate) fn load_in_bulk(&mut self) {
+        self.bulk = true;
+    }
+
+    pub(crate) fn built(&self) -> Option<u64> {
+        self.built
+    }
+
+    /// Notes that the cells of all entries up to `arrival` are there.
+    pub(crate) fn built_up_to(&mut self, arrival: u64) -> Result<(), StorageError> {
+        if arrival + 1 >= self.counters.next_arrival {
+            self.built = None;
+            self.tx.delete(Table::Meta, META_BUILT)?;
+        } else {
+            self.built = Some(arrival);
+            self.tx.put(Table::Meta, META_BUILT, &arrival.to_be_bytes())?;
+        }
+        Ok(())
     }
 
     /// Writes what was kept back and says what changed. Must precede the transaction's commit.
@@ -272,6 +300,10 @@ impl<'t> Ledger<'t> {
         if self.counters.last != (branch, header.seq - 1) {
             self.tx.put(Table::Segment, &branch_key(branch, header.seq), &arrival.to_be_bytes())?;
         }
+        if self.bulk && self.built.is_none() {
+            self.built = Some(arrival - 1);
+            self.tx.put(Table::Meta, META_BUILT, &(arrival - 1).to_be_bytes())?;
+        }
         self.counters.next_arrival += 1;
         self.counters.last = (branch, header.seq);
         self.put_row(entry, branch, parents, arrival)?;
@@ -290,7 +322,9 @@ impl<'t> Ledger<'t> {
                 self.changed.members = true;
                 membership::apply(self, entry, branch, number, bytes)?;
             } else if store.kind.has_cells() {
-                cells::apply(self, entry, branch, number, bytes)?;
+                if self.built.is_none() {
+                    cells::apply(self, entry, branch, number, bytes)?;
+                }
             } else {
                 self.store(number)?.needs_newer = true;
             }

@@ -10,6 +10,7 @@ pub mod admit;
 pub mod author;
 pub mod blob;
 mod body;
+pub mod build;
 pub mod cells;
 pub mod codec;
 pub mod entry;

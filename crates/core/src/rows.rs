@@ -114,6 +114,8 @@ pub(crate) const META_DATABASE: &[u8] = b"database";
 pub(crate) const META_COUNTERS: &[u8] = b"counters";
 pub(crate) const META_FRONTIER: &[u8] = b"frontier";
 pub(crate) const META_OWN: &[u8] = b"own";
+/// Arrival number up to which cells are what the entries say; no row: all of them are.
+pub(crate) const META_BUILT: &[u8] = b"built";
 
 impl Row for Counters {
     const TABLE: Table = Table::Meta;

@@ -152,6 +152,9 @@ pub enum StorageError {
         "another process kept the database locked for {0} seconds; try again when it has finished"
     )]
     Busy(u64),
+    /// Much arrived at once, and what it says is being put in place.
+    #[error("the database is being built from what arrived; try again when that is done")]
+    Building,
     /// Everything else the back end reports.
     #[error("storage failed: {0}")]
     Io(String),

@@ -1,7 +1,7 @@
 //! Verifying a whole replica: every entry is sent, as a peer would get it, into empty scratch storage through the same
 //! checks that guard the network, and what comes out is compared with what is stored.
 
-use crate::admit::admit_all;
+use crate::admit::{Load, admit_all};
 use crate::blob::ChunkHash;
 use crate::error::{Error, corrupt};
 use crate::frontier::Frontier;
@@ -54,7 +54,7 @@ pub fn verify(
             break;
         }
         let mut write = scratch.write(Durability::Normal)?;
-        let batch = admit_all(&mut *write, &runs)?;
+        let batch = admit_all(&mut *write, &runs, Load::AtOnce)?;
         if let Some((_, log, seq)) = batch.waiting.first() {
             return Err(
                 StorageError::Corrupt(format!("log {log} lacks what it needs at {seq}")).into()

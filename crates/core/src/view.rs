@@ -10,9 +10,9 @@ use crate::id::{DatabaseId, EntryId, LogId, Position, Seq};
 use crate::lthash::LtHash;
 use crate::names::Names;
 use crate::rows::{
-    Branch, BranchNo, Counters, EntryRow, GrantRow, HeadRow, META_COUNTERS, META_DATABASE,
-    META_FRONTIER, META_OWN, MOST, Own, Row, StoreRow, Tip, branch_key, key32, last4, log_key,
-    split_branch_key,
+    Branch, BranchNo, Counters, EntryRow, GrantRow, HeadRow, META_BUILT, META_COUNTERS,
+    META_DATABASE, META_FRONTIER, META_OWN, MOST, Own, Row, StoreRow, Tip, branch_key, key32,
+    last4, log_key, split_branch_key,
 };
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use std::collections::BTreeMap;
@@ -92,6 +92,30 @@ impl<'t> View<'t> {
     /// [`StorageError`].
     pub fn next_arrival(&self) -> Result<u64, StorageError> {
         Ok(self.counters()?.next_arrival)
+    }
+
+    /// Arrival number of the last entry whose cells are there; `None`: all are.
+    pub(crate) fn built(&self) -> Result<Option<u64>, StorageError> {
+        let bytes = self.tx.get(Table::Meta, META_BUILT)?;
+        let number = |bytes: Vec<u8>| bytes.try_into().ok().map(u64::from_be_bytes);
+        bytes.map(|b| number(b).ok_or_else(|| corrupt("how far cells are built"))).transpose()
+    }
+
+    /// Entries that were stored in a bulk load and whose cells are still to be built ([`crate::build`]); until then cells
+    /// cannot be read. `None`: all are.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn building(&self) -> Result<Option<u64>, StorageError> {
+        let Some(built) = self.built()? else { return Ok(None) };
+        Ok(Some((self.next_arrival()? - 1).saturating_sub(built)))
+    }
+
+    pub(crate) fn require_built(&self) -> Result<(), StorageError> {
+        match self.built()? {
+            None => Ok(()),
+            Some(_) => Err(StorageError::Building),
+        }
     }
 
     pub(crate) fn own(&self) -> Result<Option<Own>, StorageError> {

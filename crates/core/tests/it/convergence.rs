@@ -4,11 +4,14 @@
 use crate::cases;
 use crate::replica::Replica;
 use crate::world::{RawOp, World, payload};
+use anabranch_core::admit::Load;
+use anabranch_core::build;
 use anabranch_core::entry::StoreId;
 use anabranch_core::id::EntryId;
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::Path;
 use anabranch_core::run::VerifiedRun;
+use anabranch_core::storage::StorageError;
 use anabranch_reference::{fold, frontier, judge};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -268,5 +271,35 @@ proptest! {
             prop_assert_eq!(stage.digests(), digests);
             prop_assert_eq!(full.update(stage, usize::MAX), 0);
         }
+    }
+    /// In stretches of any length, with more arriving in between.
+    #[test]
+    fn cells_that_are_built_later_are_the_same(
+        steps in prop::collection::vec(arb_step(), 1..20),
+        order in arb_order(),
+        budget in prop_oneof![Just(1), 200usize..4_000, Just(usize::MAX)],
+        pauses in prop::collection::vec(any::<bool>(), 1..6),
+    ) {
+        let world = play(&steps);
+        let (plain, bulk) = (Replica::empty(world.database), Replica::empty(world.database));
+        let bulk = Replica { load: Load::Bulk, ..bulk };
+        deliver(&world, &plain, &order, |_| Ok(()))?;
+        let mut pauses = pauses.iter().cycle();
+        deliver(&world, &bulk, &order, |replica| {
+            if pauses.next() == Some(&true) {
+                build::step(&*replica.storage, budget).unwrap();
+            }
+            if replica.view(|v| v.building().unwrap()).is_some() {
+                let stores = replica.view(|v| v.stores());
+                prop_assert!(matches!(stores, Err(StorageError::Building)), "{:?}", stores);
+            } else {
+                consistent(replica)?;
+            }
+            Ok(())
+        })?;
+        build::finish(&*bulk.storage, budget).unwrap();
+        prop_assert_eq!(build::step(&*bulk.storage, budget).unwrap(), None);
+        prop_assert_eq!(bulk.digests(), plain.digests());
+        prop_assert_eq!(bulk.state(), fold(&world.entries));
     }
 }

@@ -3,7 +3,7 @@
 use crate::counting::Counting;
 use crate::replica::{Device, Replica, write};
 use crate::world::{Spec, World, grant, members};
-use anabranch_core::admit::admit_all;
+use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::author::{Draft, Write};
 use anabranch_core::entry::GrantRef;
 use anabranch_core::frontier::Frontier;
@@ -18,7 +18,7 @@ use anabranch_core::view::View;
 fn admit(replica: &Replica, runs: &[VerifiedRun]) -> u64 {
     let counting = Counting::new(&*replica.storage);
     let mut tx = counting.write(Durability::Full).unwrap();
-    let batch = admit_all(&mut *tx, runs).unwrap();
+    let batch = admit_all(&mut *tx, runs, Load::AtOnce).unwrap();
     assert!(batch.waiting.is_empty());
     tx.commit().unwrap();
     counting.take()
@@ -229,7 +229,7 @@ fn a_stranger_makes_nobody_search() {
     let run = world.run_of(vec![world.make(spec)]).verify().unwrap();
     let counting = Counting::new(&*replica.storage);
     let mut tx = counting.write(Durability::Full).unwrap();
-    assert!(admit_all(&mut *tx, &[run]).is_err());
+    assert!(admit_all(&mut *tx, &[run], Load::AtOnce).is_err());
     assert!(counting.take() < 40);
 }
 

@@ -1,7 +1,7 @@
 //! A replica as tests see it: storage, and what may be asked of it.
 
 use crate::world::grant;
-use anabranch_core::admit::admit_all;
+use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::author::{Author, Draft, Seen, Write, create};
 use anabranch_core::entry::{Entry, StoreId, Timestamp};
 use anabranch_core::error::{Error, Refusal};
@@ -25,6 +25,7 @@ use std::sync::Arc;
 pub(crate) struct Replica {
     pub(crate) database: DatabaseId,
     pub(crate) storage: Arc<MemoryStorage>,
+    pub(crate) load: Load,
 }
 
 impl Replica {
@@ -34,12 +35,12 @@ impl Replica {
         let mut tx = storage.write(Durability::Full).unwrap();
         found(&mut *tx, database).unwrap();
         tx.commit().unwrap();
-        Self { database, storage }
+        Self { database, storage, load: Load::AtOnce }
     }
 
     /// What is held now, as a replica of its own.
     pub(crate) fn copy(&self) -> Self {
-        Self { database: self.database, storage: Arc::new(self.storage.fork([0; 32])) }
+        Self { storage: Arc::new(self.storage.fork([0; 32])), ..*self }
     }
 
     pub(crate) fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
@@ -51,7 +52,7 @@ impl Replica {
     /// changed.
     pub(crate) fn admit(&self, runs: &[VerifiedRun]) -> Result<(u64, Vec<VerifiedRun>), Error> {
         let mut tx = self.storage.write(Durability::Full)?;
-        let batch = admit_all(&mut *tx, runs)?;
+        let batch = admit_all(&mut *tx, runs, self.load)?;
         let waiting = batch.waiting.iter().map(|(run, ..)| (*run).clone()).collect();
         let done = (batch.entries, waiting);
         tx.commit()?;
@@ -180,7 +181,8 @@ impl Device {
     /// Founds a database.
     pub(crate) fn found() -> Self {
         let storage = Arc::new(MemoryStorage::new());
-        let mut device = Self::new(1, Replica { database: DatabaseId([0; 32]), storage });
+        let load = Load::AtOnce;
+        let mut device = Self::new(1, Replica { database: DatabaseId([0; 32]), storage, load });
         let storage = device.replica.storage.clone();
         let mut tx = storage.write(Durability::Full).unwrap();
         device.replica.database = create(&mut *tx, &device.author(), [7; 16]).unwrap();

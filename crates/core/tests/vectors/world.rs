@@ -2,7 +2,7 @@
 //! writer's policy; and a replica that takes them in any order.
 
 use crate::file::hex;
-use anabranch_core::admit::admit_all;
+use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use anabranch_core::error::Error;
@@ -170,7 +170,7 @@ pub(crate) fn replica(database: DatabaseId) -> MemoryStorage {
 /// Admits one run in a transaction of its own. `Ok(false)`: it waits for something.
 pub(crate) fn admit(storage: &MemoryStorage, run: &VerifiedRun) -> Result<bool, Error> {
     let mut tx = storage.write(Durability::Full).unwrap();
-    let waits = !admit_all(&mut *tx, [run])?.waiting.is_empty();
+    let waits = !admit_all(&mut *tx, [run], Load::AtOnce)?.waiting.is_empty();
     tx.commit().unwrap();
     Ok(!waits)
 }

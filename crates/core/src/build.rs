@@ -1,0 +1,202 @@
+//! Bulk loads: where much arrives at once, entries are stored without what they do to cells, and that is made good later in
+//! sorted stretches, so that cells go in by the order of their keys instead of each to a page of its own. One row says how
+//! far the cells are; until they are at the end nobody reads or writes any ([`StorageError::Building`]), and whoever wants
+//! to can bring them there with [`step`]. A crash loses nothing: what was not committed is done again.
+//!
+//! Operations at different paths do not depend on each other, so each path's operations in the order of arrival give what
+//! all of them in the order of arrival would (I2).
+
+use crate::cells::{Op, Origin, carry_out};
+use crate::entry::Timestamp;
+use crate::error::corrupt;
+use crate::id::{EntryId, LogId, Seq};
+use crate::ledger::Ledger;
+use crate::names::Names;
+use crate::ops::{ValueName, decode_cells};
+use crate::rows::{BranchNo, EntryRow, Row, StoreNo};
+use crate::storage::{Durability, Order, Storage, StorageError, Table};
+use crate::view::View;
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
+
+/// Bytes of operations that one stretch holds in memory, about, unless told otherwise.
+pub const STRETCH_BYTES: usize = 48 * 1024 * 1024;
+
+/// Carries out a stretch of what entries stored without their cells do, of about `budget` bytes; says how many entries are
+/// left. `None`: nothing was to be done. Blocking.
+///
+/// Cost: each entry is read once, its operations are sorted, and each page of cells is touched once a stretch.
+///
+/// # Errors
+/// [`StorageError`]; then nothing was changed.
+pub fn step(storage: &dyn Storage, budget: usize) -> Result<Option<u64>, StorageError> {
+    let stretch = {
+        let tx = storage.read()?;
+        let view = View::new(&*tx);
+        match view.built()? {
+            None => return Ok(None),
+            Some(built) => Stretch::gather(view, built + 1, budget)?,
+        }
+    };
+    // Cells follow from entries, so a loss of power may take them back.
+    let mut tx = storage.write(Durability::Normal)?;
+    let mut ledger = Ledger::open(&mut *tx)?;
+    if ledger.built() == Some(stretch.first - 1) {
+        let last = stretch.first - 1 + stretch.entries.len() as u64;
+        stretch.carry_out(&mut ledger)?;
+        ledger.built_up_to(last)?;
+    }
+    let left = ledger.built().map_or(0, |built| ledger.counters.next_arrival - 1 - built);
+    ledger.finish()?;
+    tx.commit()?;
+    Ok(Some(left))
+}
+
+/// Carries out all that is left. Blocking; memory as [`step`].
+///
+/// # Errors
+/// [`StorageError`].
+pub fn finish(storage: &dyn Storage, budget: usize) -> Result<(), StorageError> {
+    while step(storage, budget)?.is_some() {}
+    Ok(())
+}
+
+/// Operations of entries that arrived one after the other.
+struct Stretch {
+    /// Arrival number of the first entry.
+    first: u64,
+    entries: Vec<Source>,
+    ops: Vec<Gathered>,
+    /// Paths and values.
+    bytes: Vec<u8>,
+    replaced: Vec<ValueName>,
+    /// Stores with operations that this program does not know.
+    newer: BTreeSet<StoreNo>,
+}
+
+struct Source {
+    id: EntryId,
+    log: LogId,
+    branch: BranchNo,
+    seq: Seq,
+    timestamp: Timestamp,
+}
+
+struct Gathered {
+    store: StoreNo,
+    /// Where the path begins, as a number that sorts alike: most comparisons end here.
+    prefix: u64,
+    /// Which entry of the stretch, and which of its operations.
+    ordinal: (u32, u32),
+    path: Range<u32>,
+    value: Option<Range<u32>>,
+    replaced: Range<u32>,
+}
+
+impl Stretch {
+    fn gather(view: View<'_>, first: u64, budget: usize) -> Result<Self, StorageError> {
+        let mut stretch = Self {
+            first,
+            entries: Vec::new(),
+            ops: Vec::new(),
+            bytes: Vec::new(),
+            replaced: Vec::new(),
+            newer: BTreeSet::new(),
+        };
+        let mut names = Names::new(view)?;
+        // Offsets have 32 bits.
+        let budget = budget.min(1 << 30);
+        let mut failed = None;
+        let from = first.to_be_bytes();
+        view.tx.scan(Table::Entry, &from, None, Order::Ascending, &mut |_, row| {
+            match EntryRow::from_bytes(row).and_then(|row| stretch.add(&mut names, row)) {
+                Err(e) => failed = Some(e),
+                Ok(()) if stretch.size() < budget => return ControlFlow::Continue(()),
+                Ok(()) => {}
+            }
+            ControlFlow::Break(())
+        })?;
+        failed.map_or(Ok(stretch), Err)
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len()
+            + self.entries.len() * size_of::<Source>()
+            + self.ops.len() * size_of::<Gathered>()
+            + self.replaced.len() * size_of::<ValueName>()
+    }
+
+    fn add(&mut self, names: &mut Names<'_>, row: EntryRow) -> Result<(), StorageError> {
+        let EntryRow { id, branch, seq, body } = row;
+        let log = names.log(branch)?;
+        let number = self.entries.len() as u32;
+        self.entries.push(Source { id, log, branch, seq, timestamp: body.timestamp });
+        for (store, payload) in &body.payloads {
+            let Some(payload) = payload.bytes() else { continue };
+            if !names.store(*store)?.kind.has_cells() {
+                continue;
+            }
+            let decoded = decode_cells(&log, payload);
+            if decoded.unknown {
+                self.newer.insert(*store);
+            }
+            for (index, op) in decoded.ops.into_iter().enumerate() {
+                let Some(op) = op else { continue };
+                let path = self.keep(op.path.as_bytes());
+                let value = op.value.map(|value| self.keep(&value));
+                let from = self.replaced.len() as u32;
+                self.replaced.extend(op.replaces);
+                self.ops.push(Gathered {
+                    store: *store,
+                    prefix: prefix(op.path.as_bytes()),
+                    ordinal: (number, index as u32),
+                    path,
+                    value,
+                    replaced: from..self.replaced.len() as u32,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Range<u32> {
+        let from = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        from..self.bytes.len() as u32
+    }
+
+    fn carry_out(self, ledger: &mut Ledger<'_>) -> Result<(), StorageError> {
+        let Self { first, entries, mut ops, bytes, replaced, newer } = self;
+        let slice = |range: &Range<u32>| &bytes[range.start as usize..range.end as usize];
+        ops.sort_unstable_by(|a, b| {
+            let by_prefix = (a.store, a.prefix).cmp(&(b.store, b.prefix));
+            by_prefix
+                .then_with(|| slice(&a.path).cmp(slice(&b.path)))
+                .then_with(|| a.ordinal.cmp(&b.ordinal))
+        });
+        for op in &ops {
+            let (number, index) = op.ordinal;
+            let source = entries.get(number as usize).ok_or_else(|| corrupt("an entry"))?;
+            let origin = Origin {
+                entry: &source.id,
+                log: &source.log,
+                timestamp: source.timestamp,
+                arrival: first + u64::from(number),
+            };
+            let replaces = &replaced[op.replaced.start as usize..op.replaced.end as usize];
+            let done = Op { path: slice(&op.path), value: op.value.as_ref().map(slice), replaces };
+            carry_out(ledger, origin, (source.branch, source.seq, index), op.store, &done)?;
+        }
+        for store in newer {
+            ledger.store(store)?.needs_newer = true;
+        }
+        Ok(())
+    }
+}
+
+fn prefix(path: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    let len = path.len().min(8);
+    first[..len].copy_from_slice(&path[..len]);
+    u64::from_be_bytes(first)
+}
