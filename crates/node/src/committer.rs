@@ -5,11 +5,12 @@
 use crate::device::Device;
 use crate::error::NodeError;
 use anabranch_core::author::{Author, Draft};
+use anabranch_core::build;
 use anabranch_core::entry::Entry;
 use anabranch_core::error::Error;
 use anabranch_core::ledger::Ledger;
 use anabranch_core::sabotage::{self, Bug};
-use anabranch_core::storage::{Durability, Storage};
+use anabranch_core::storage::{Durability, Storage, StorageError};
 use std::sync::Arc;
 
 /// What came of one caller's drafts.
@@ -21,6 +22,8 @@ pub(crate) struct Committer {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) device: Device,
     pub(crate) durability: Durability,
+    /// Memory for building a stretch of cells, in bytes.
+    pub(crate) stretch: usize,
 }
 
 impl Committer {
@@ -54,7 +57,7 @@ impl Committer {
     /// Whatever `act` returns or the storage reports; then nothing was written.
     pub(crate) fn sealed<T>(
         &self,
-        act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
+        act: impl Fn(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
     ) -> Result<T, NodeError> {
         self.write(Durability::Full, true, act)
     }
@@ -63,18 +66,38 @@ impl Committer {
         &self,
         durability: Durability,
         sealed: bool,
-        act: impl FnOnce(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
+        act: impl Fn(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
     ) -> Result<T, NodeError> {
-        let author = self.device.author(&*self.storage)?;
-        let mut tx = self.storage.write(durability)?;
-        let mut ledger = Ledger::open(&mut *tx)?;
-        let result = act(&mut ledger, &author)?;
-        if sealed {
-            ledger.seal(&author)?;
+        self.when_built(|| {
+            let author = self.device.author(&*self.storage)?;
+            let mut tx = self.storage.write(durability)?;
+            let mut ledger = Ledger::open(&mut *tx)?;
+            let result = act(&mut ledger, &author)?;
+            if sealed {
+                ledger.seal(&author)?;
+            }
+            ledger.finish()?;
+            tx.commit()?;
+            Ok(result)
+        })
+    }
+
+    /// Builds what a bulk load left to be built, as far as it has come.
+    pub(crate) fn build(&self) -> Result<(), StorageError> {
+        build::finish(&*self.storage, self.stretch)
+    }
+
+    /// Does what needs the cells; where they are still to be built, that is done first.
+    pub(crate) fn when_built<T>(
+        &self,
+        act: impl Fn() -> Result<T, NodeError>,
+    ) -> Result<T, NodeError> {
+        loop {
+            match act() {
+                Err(NodeError::Core(Error::Storage(StorageError::Building))) => self.build()?,
+                result => return result,
+            }
         }
-        ledger.finish()?;
-        tx.commit()?;
-        Ok(result)
     }
 }
 

@@ -2,7 +2,7 @@
 //! and set by `anabranch config`, kept in the home.
 
 use crate::error::NodeError;
-use crate::replica::ReplicaOptions;
+use crate::replica::{Bulk, ReplicaOptions};
 use anabranch_core::storage::Durability;
 use anabranch_store::Options;
 use anabranch_transport::http::TlsRoots;
@@ -46,6 +46,24 @@ const GIB: u64 = 1024 * MIB;
 
 /// All settings, by name.
 pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "bulk.entries",
+        kind: Kind::Count(1, 1 << 30),
+        default: "250000",
+        about: "entries of a bulk load that are stored before what they say is put in place",
+    },
+    Setting {
+        key: "bulk.from",
+        kind: Kind::Count(1, 1 << 30),
+        default: "20000",
+        about: "entries that arrive at once and are loaded in bulk, if they are also more than are held",
+    },
+    Setting {
+        key: "bulk.memory",
+        kind: Kind::Bytes(64 * KIB, GIB),
+        default: "48MiB",
+        about: "memory for putting in place what was loaded in bulk",
+    },
     Setting {
         key: "durability",
         kind: Kind::Word(&["full", "normal"]),
@@ -328,6 +346,11 @@ impl Settings {
             replica: ReplicaOptions {
                 durability,
                 pending_bytes: values.bytes("sync.pending_bytes")? as usize,
+                bulk: Bulk {
+                    from: values.count("bulk.from")? as u64,
+                    entries: values.count("bulk.entries")? as u64,
+                    bytes: values.bytes("bulk.memory")? as usize,
+                },
             },
             store: Options {
                 readers: values.count("store.readers")?,

@@ -4,7 +4,7 @@
 
 use crate::device::Device;
 use crate::error::NodeError;
-use crate::replica::Replica;
+use crate::replica::{Building, Replica};
 use crate::signal::Signal;
 use crate::wants::SessionId;
 use anabranch_core::id::{DatabaseId, NodeId};
@@ -102,7 +102,18 @@ pub enum Act {
 
 /// Storage work of one session.
 #[derive(Debug)]
-pub struct Job {
+pub struct Job(Doing);
+
+#[derive(Debug)]
+enum Doing {
+    /// What the session asks for.
+    Session(Asked),
+    /// Cells of entries that were loaded in bulk.
+    Build(Building),
+}
+
+#[derive(Debug)]
+struct Asked {
     channel: ChannelNo,
     replica: Arc<Replica>,
     peer: NodeId,
@@ -115,34 +126,47 @@ impl Job {
     /// the size of a batch.
     #[must_use]
     pub fn perform(self) -> Done {
-        let replica = &self.replica;
+        match self.0 {
+            Doing::Session(asked) => asked.perform(),
+            Doing::Build(building) => {
+                building.perform();
+                Done(None)
+            }
+        }
+    }
+}
+
+impl Asked {
+    fn perform(self) -> Done {
+        let Self { channel, replica, peer, ticket, work } = self;
         let access = Access {
             storage: &**replica.storage(),
             blobs: &**replica.blobs(),
             pending: &replica.pending,
             // Received runs bring their heads, and what has a head is told to others (I1).
             durability: Durability::Full,
-            peer: self.peer,
-            ticket: self.ticket,
+            bulk_from: replica.bulk.from,
+            peer,
+            ticket,
             now: replica.device().now(),
         };
-        let answer = access.perform(self.work);
+        let answer = access.perform(work);
         match &answer {
             _ if sabotage::is(Bug::WorkUntold) => {}
-            Answer::Applied { entries: 1.., .. } => replica.changed(),
+            Answer::Applied { entries: 1.., .. } => {
+                replica.loaded();
+                replica.changed();
+            }
             Answer::Stored { hash } => replica.blob_arrived(hash),
             _ => {}
         }
-        Done { channel: self.channel, answer }
+        Done(Some((channel, answer)))
     }
 }
 
 /// Storage work that was done.
 #[derive(Debug)]
-pub struct Done {
-    channel: ChannelNo,
-    answer: Answer,
-}
+pub struct Done(Option<(ChannelNo, Answer)>);
 
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -227,7 +251,9 @@ impl Drive {
 
     /// Work was done.
     pub fn answer(&mut self, done: Done) {
-        self.session.answer(done.channel, done.answer);
+        if let Some((channel, answer)) = done.0 {
+            self.session.answer(channel, answer);
+        }
         self.go_on();
     }
 
@@ -351,7 +377,8 @@ impl Drive {
             self.session.channel(channel).and_then(|open| self.replicas.get(&open.database));
         let (Some(replica), Some(peer)) = (replica, self.session.peer()) else { return };
         let (replica, ticket) = (Arc::clone(replica), self.session.ticket_of(channel));
-        self.acts.push_back(Act::Work(Job { channel, replica, peer, ticket, work }));
+        let asked = Asked { channel, replica, peer, ticket, work };
+        self.acts.push_back(Act::Work(Job(Doing::Session(asked))));
     }
 
     fn on_event(&mut self, channel: ChannelNo, event: Event) {
@@ -463,6 +490,9 @@ impl Drive {
             let settled = self.session.channel(*number).is_none_or(Channel::entries_settled);
             if let Some(replica) = self.replicas.get(database) {
                 replica.set_settled(self.id, settled);
+                if let Some(building) = replica.start_building() {
+                    self.acts.push_back(Act::Work(Job(Doing::Build(building))));
+                }
             }
         }
         if self.outcome.is_some() {

@@ -25,5 +25,5 @@ pub use home::{Home, PeerRecord, Record, default_dir};
 pub use introduce::{Introduction, Wire};
 pub use keep::{Kept, Target};
 pub use node::{Control, Node, Offer};
-pub use replica::{Hold, Replica, ReplicaOptions};
+pub use replica::{Bulk, Hold, Replica, ReplicaOptions};
 pub use runner::run;

@@ -9,6 +9,7 @@ use crate::wants::{SessionId, Wants};
 use crate::writer::{Job, Writer};
 use anabranch_core::author::{Draft, create};
 use anabranch_core::blob::ChunkHash;
+use anabranch_core::build;
 use anabranch_core::entry::Entry;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::key::DeviceKey;
@@ -49,6 +50,11 @@ pub struct Replica {
     committer: Committer,
     blobs: Arc<dyn Blobs>,
     pub(crate) pending: Mutex<Pending>,
+    pub(crate) bulk: Bulk,
+    /// Entries whose cells are still to be built, as far as this process knows.
+    unbuilt: AtomicU64,
+    /// Whether a session has a stretch of them built.
+    building: AtomicBool,
     /// Started by the first commit that needs it.
     writer: OnceLock<Writer>,
     /// What an earlier process left unsigned could not be signed when this was opened.
@@ -74,11 +80,34 @@ pub struct ReplicaOptions {
     pub durability: Durability,
     /// Bytes of runs that may wait for what they build on.
     pub pending_bytes: usize,
+    /// How much that arrives at once is loaded.
+    pub bulk: Bulk,
+}
+
+/// When and how entries are loaded in bulk: stored first, and what they do to cells carried out later, in sorted stretches.
+#[derive(Debug, Clone, Copy)]
+pub struct Bulk {
+    /// From how many entries on, if that is also more than are held.
+    pub from: u64,
+    /// How many entries may be stored before a stretch of cells is built.
+    pub entries: u64,
+    /// Memory for sorting one stretch, in bytes.
+    pub bytes: usize,
+}
+
+impl Default for Bulk {
+    fn default() -> Self {
+        Self { from: 20_000, entries: 250_000, bytes: build::STRETCH_BYTES }
+    }
 }
 
 impl Default for ReplicaOptions {
     fn default() -> Self {
-        Self { durability: Durability::Full, pending_bytes: anabranch_sync::pending::PENDING_BYTES }
+        Self {
+            durability: Durability::Full,
+            pending_bytes: anabranch_sync::pending::PENDING_BYTES,
+            bulk: Bulk::default(),
+        }
     }
 }
 
@@ -121,14 +150,15 @@ impl Replica {
         device: Device,
         options: ReplicaOptions,
     ) -> Result<Arc<Self>, NodeError> {
-        let (database, unsigned) = {
+        let (database, unsigned, unbuilt) = {
             let tx = storage.read()?;
             let view = View::new(&*tx);
             let database = view.database()?.ok_or(anabranch_core::error::Error::Empty)?;
-            (database, view.unsigned()?)
+            (database, view.unsigned()?, view.building()?.unwrap_or(0))
         };
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
-        let committer = Committer { storage, device, durability: options.durability };
+        let ReplicaOptions { durability, bulk, .. } = options;
+        let committer = Committer { storage, device, durability, stretch: bulk.bytes };
         // An earlier process ended between a commit under normal durability and its signature. Reading works without.
         let signed = if unsigned > 0 { committer.sign() } else { Ok(()) };
         if let Err(e) = &signed {
@@ -140,6 +170,9 @@ impl Replica {
             committer,
             blobs,
             pending: Mutex::new(Pending::new(options.pending_bytes)),
+            bulk,
+            unbuilt: AtomicU64::new(unbuilt),
+            building: AtomicBool::new(false),
             writer: OnceLock::new(),
             unsigned: signed.is_err(),
             version: watch::Sender::new(0),
@@ -185,7 +218,7 @@ impl Replica {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).bytes()
     }
 
-    /// Looks at the newest committed state.
+    /// Looks at the newest committed state. While a bulk load is under way, its cells are built first, as far as it has come.
     ///
     /// # Errors
     /// Whatever `look` returns, or the storage reports.
@@ -193,8 +226,7 @@ impl Replica {
         &self,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let tx = self.storage().read()?;
-        look(View::new(&*tx))
+        self.read_tables(|tx| look(View::new(tx)))
     }
 
     /// As [`Self::read`], with the tables themselves.
@@ -205,8 +237,46 @@ impl Replica {
         &self,
         look: impl FnOnce(&dyn ReadTx) -> Result<T, E>,
     ) -> Result<T, E> {
-        let tx = self.storage().read()?;
-        look(&*tx)
+        loop {
+            let tx = self.storage().read()?;
+            if View::new(&*tx).building()?.is_none() {
+                return look(&*tx);
+            }
+            drop(tx);
+            self.committer.build()?;
+            self.built();
+        }
+    }
+
+    fn built(&self) {
+        self.unbuilt.store(0, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// Entries were applied; some of them may have been loaded in bulk.
+    pub(crate) fn loaded(&self) {
+        let left = self.storage().read().and_then(|tx| View::new(&*tx).building());
+        self.unbuilt.store(left.ok().flatten().unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// Whether a stretch of cells is to be built now; nobody else does while the result lives.
+    pub(crate) fn start_building(self: &Arc<Self>) -> Option<Building> {
+        let unbuilt = self.unbuilt.load(Ordering::SeqCst);
+        let due = unbuilt >= self.bulk.entries || self.unsettled.borrow().is_empty();
+        let starts = unbuilt > 0 && due && !self.building.swap(true, Ordering::SeqCst);
+        starts.then(|| Building(Arc::clone(self)))
+    }
+
+    fn build_stretch(&self) {
+        let left = match build::step(&**self.storage(), self.bulk.bytes) {
+            Ok(left) => left.unwrap_or(0),
+            Err(e) => {
+                // Whoever reads or writes next tries again and is told.
+                tracing::warn!("what arrived in bulk could not be put in place yet: {e}");
+                0
+            }
+        };
+        self.unbuilt.store(left, Ordering::SeqCst);
     }
 
     fn writer(&self) -> &Writer {
@@ -250,17 +320,20 @@ impl Replica {
     pub fn commit_with_local(
         &self,
         draft: &Draft,
-        local: impl FnOnce(&mut dyn WriteTx, Option<&Entry>) -> Result<(), StorageError>,
+        local: impl Fn(&mut dyn WriteTx, Option<&Entry>) -> Result<(), StorageError>,
     ) -> Result<Option<Entry>, NodeError> {
         // It is signed in the same transaction, so peers may be told as soon as it is committed (I1).
-        let author = self.device().author(&**self.storage())?;
-        let mut tx = self.storage().write(Durability::Full)?;
-        let mut ledger = Ledger::open(&mut *tx)?;
-        let entry = ledger.commit(&author, draft)?;
-        ledger.seal(&author)?;
-        ledger.finish()?;
-        local(&mut *tx, entry.as_ref())?;
-        tx.commit()?;
+        let entry = self.committer.when_built(|| {
+            let author = self.device().author(&**self.storage())?;
+            let mut tx = self.storage().write(Durability::Full)?;
+            let mut ledger = Ledger::open(&mut *tx)?;
+            let entry = ledger.commit(&author, draft)?;
+            ledger.seal(&author)?;
+            ledger.finish()?;
+            local(&mut *tx, entry.as_ref())?;
+            tx.commit()?;
+            Ok(entry)
+        })?;
         if entry.is_some() {
             self.changed();
         }
@@ -393,7 +466,9 @@ impl Replica {
     }
 
     pub(crate) fn is_busy(&self) -> bool {
-        self.holds.load(Ordering::SeqCst) > 0 || self.is_working()
+        self.holds.load(Ordering::SeqCst) > 0
+            || self.unbuilt.load(Ordering::SeqCst) > 0
+            || self.is_working()
     }
 
     fn is_working(&self) -> bool {
@@ -467,6 +542,24 @@ impl Replica {
         self.wants().refused(session, hashes);
         self.blob_moved();
         self.ring();
+    }
+}
+
+/// A stretch of cells that is to be built.
+#[derive(Debug)]
+pub(crate) struct Building(Arc<Replica>);
+
+impl Building {
+    /// Builds it. Blocking.
+    pub(crate) fn perform(self) {
+        self.0.build_stretch();
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.0.building.store(false, Ordering::SeqCst);
+        self.0.ring();
     }
 }
 

@@ -12,6 +12,7 @@ use crate::forks::Forks;
 use crate::frame::{ChannelNo, Code, DATA_BYTES, Frame, TIPS_PER_FRAME, Terms, TicketProof};
 use crate::wanted::{self, Wanted};
 use crate::work::{Answer, Work};
+use anabranch_core::admit::Load;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
 use anabranch_core::frontier::{Frontier, FrontierTip};
@@ -80,6 +81,8 @@ pub struct Channel {
     tips: Vec<FrontierTip>,
     plan: Plan,
     replan: Option<Frontier>,
+    /// How what comes is applied.
+    load: Load,
     /// What the peer told that it has, where entries only come from it: there are no equal digests to wait for, so it is
     /// checked in the end that all of this came.
     goal: Goal,
@@ -155,6 +158,7 @@ impl Channel {
             tips: Vec::new(),
             plan: Plan::None,
             replan: None,
+            load: Load::AtOnce,
             goal: Goal::None,
             held: Vec::new(),
             parted: Vec::new(),
@@ -413,8 +417,9 @@ impl Channel {
                 self.their_level = false;
                 self.ask_frontier(None);
             }
-            Answer::Plan { out, due, lacking, forks } => {
+            Answer::Plan { out, due, lacking, forks, load } => {
                 self.plan = Plan::Here(out);
+                self.load = load;
                 self.dirty = true;
                 self.event(Event::Planned { due, lacking });
                 self.forks.plan(forks);
@@ -606,7 +611,7 @@ impl Channel {
         match self.incoming.pop_front() {
             Some(Incoming::Batch { raw, bytes }) => {
                 self.applying = Some(bytes.len() as u32);
-                self.work(Work::Apply { raw, bytes });
+                self.work(Work::Apply { raw, bytes, load: self.load });
             }
             Some(Incoming::Blob { hash, bytes }) => {
                 self.applying = Some(bytes.len() as u32);

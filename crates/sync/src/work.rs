@@ -3,7 +3,7 @@
 
 use crate::frame::{BATCH_BYTES, Code, DATA_BYTES};
 use crate::pending::Pending;
-use anabranch_core::admit::admit_all;
+use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::entry::Timestamp;
@@ -46,6 +46,8 @@ pub struct Access<'a> {
     pub pending: &'a Mutex<Pending>,
     /// How safe applied entries must be before they are acknowledged.
     pub durability: Durability,
+    /// From how many entries on, if that is also more than are held, what arrives is loaded in bulk.
+    pub bulk_from: u64,
     /// Who is at the other end.
     pub peer: NodeId,
     /// The ticket it proved to hold.
@@ -103,6 +105,8 @@ pub enum Work {
         raw: u32,
         /// zstd.
         bytes: Vec<u8>,
+        /// What becomes of the cells.
+        load: Load,
     },
     /// Read blobs, as many as fit.
     ReadBlobs {
@@ -149,6 +153,8 @@ pub enum Answer {
         lacking: u64,
         /// For each branch of a forked log: places along it.
         forks: Vec<Vec<Position>>,
+        /// How what is lacking is to be applied.
+        load: Load,
     },
     /// To [`Work::Lacking`].
     Lacking {
@@ -241,7 +247,7 @@ impl Access<'_> {
             }
             Work::Next { out, held, forks, budget } => self.next(out, &held, &forks, budget),
             Work::Fork { samples, show } => self.fork(&samples, show),
-            Work::Apply { raw, bytes } => self.apply(raw, &bytes),
+            Work::Apply { raw, bytes, load } => self.apply(raw, &bytes, load),
             Work::ReadBlobs { hashes } => self.read_blobs(hashes),
             Work::PutBlob { hash, bytes } => self.put_blob(hash, bytes),
         }
@@ -294,7 +300,7 @@ impl Access<'_> {
             return Ok(Answer::Moved);
         }
         let out = Box::new(Outgoing::level(view)?);
-        Ok(Answer::Plan { out, due: 0, lacking: 0, forks: Vec::new() })
+        Ok(Answer::Plan { out, due: 0, lacking: 0, forks: Vec::new(), load: Load::AtOnce })
     }
 
     fn plan(&self, peer: &Frontier) -> Result<Answer, Error> {
@@ -309,7 +315,9 @@ impl Access<'_> {
             .map(|tip| view.samples(tip))
             .collect::<Result<_, StorageError>>()?;
         let lacking = view.lacking(peer)?;
-        Ok(Answer::Plan { out: Box::new(out), due, lacking, forks })
+        let much = lacking >= self.bulk_from && lacking > view.totals()?.entries;
+        let load = if much { Load::Bulk } else { Load::AtOnce };
+        Ok(Answer::Plan { out: Box::new(out), due, lacking, forks, load })
     }
 
     fn next(
@@ -369,7 +377,7 @@ impl Access<'_> {
         Ok(Answer::Fork { log, held, ours })
     }
 
-    fn apply(&self, raw: u32, bytes: &[u8]) -> Result<Answer, Error> {
+    fn apply(&self, raw: u32, bytes: &[u8], load: Load) -> Result<Answer, Error> {
         let database = {
             let tx = self.storage.read()?;
             View::new(&*tx).database()?.ok_or(Error::Empty)?
@@ -382,7 +390,7 @@ impl Access<'_> {
         r.finish()?;
         let heads: Vec<Position> = runs.iter().map(|run| run.head().position).collect();
         let mut tx = self.storage.write(self.durability)?;
-        let batch = admit_all(&mut *tx, &runs)?;
+        let batch = admit_all(&mut *tx, &runs, load)?;
         let (mut entries, mut changes) = (batch.entries, batch.changes);
         let early = batch.waiting.into_iter().map(|(run, log, seq)| (run.clone(), log, seq));
         let early: Vec<_> = early.collect();
@@ -466,7 +474,7 @@ impl Access<'_> {
             return Ok((0, Changes::default()));
         }
         let mut tx = self.storage.write(self.durability)?;
-        let batch = admit_all(&mut *tx, runs)?;
+        let batch = admit_all(&mut *tx, runs, Load::AtOnce)?;
         let mut pending = self.pending();
         for (run, log, seq) in &batch.waiting {
             pending.push((*run).clone(), *log, *seq);

@@ -54,6 +54,7 @@ struct Attack {
     session: Session,
     storage: MemoryStorage,
     pending: Mutex<Pending>,
+    bulk_from: u64::MAX,
     peer: DeviceKey,
 }
 

@@ -306,6 +306,7 @@ impl<'a> Run<'a> {
                     blobs: &TableBlobs(&*node.storage),
                     pending: &node.pending,
                     durability: Durability::Full,
+                    bulk_from: u64::MAX,
                     peer: self.sessions[side].peer().unwrap(),
                     ticket: self.sessions[side].ticket_of(channel),
                     now: Timestamp(node.clock),

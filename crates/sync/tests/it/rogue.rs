@@ -161,6 +161,7 @@ impl<'a> Rogue<'a> {
             blobs: &TableBlobs(&*self.node.storage),
             pending: &self.node.pending,
             durability: Durability::Full,
+            bulk_from: u64::MAX,
             peer: self.key.node_id(),
             ticket: self.session.ticket_of(channel),
             now: Timestamp(self.node.clock),
