@@ -10,6 +10,7 @@ mod peak;
 mod raw;
 mod report;
 mod spread;
+mod stages;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -43,9 +44,21 @@ struct Args {
     part: Option<Part>,
 }
 
-/// What this program does in processes of its own, so that each side's memory is counted alone.
+/// Parts of the report; those that are hidden are processes of their own, so that each side's memory is counted alone.
 #[derive(Subcommand)]
 enum Part {
+    /// Measures each stage of a bootstrap alone.
+    Stages {
+        /// Entries, one cell each.
+        #[arg(long, default_value_t = 200_000)]
+        entries: u64,
+        /// In which order their keys come.
+        #[arg(long, default_value = "random")]
+        keys: data::Keys,
+        /// Where to put databases.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Makes the database to be served.
     #[command(hide = true)]
     Fill { home: PathBuf, entries: u64, keys: data::Keys },
@@ -67,6 +80,9 @@ fn main() -> ExitCode {
             json: args.json,
             dir: args.dir.unwrap_or_else(std::env::temp_dir),
         }),
+        Some(Part::Stages { entries, keys, dir }) => {
+            stages::run(&dir.unwrap_or_else(std::env::temp_dir), entries, keys)
+        }
         Some(Part::Fill { home, entries, keys }) => bootstrap::fill(&home, entries, keys),
         Some(Part::Serve { home }) => bootstrap::serve(&home),
         Some(Part::Join { home, ticket }) => bootstrap::join(&home, &ticket),
