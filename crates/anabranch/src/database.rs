@@ -78,7 +78,7 @@ impl Database {
     /// What storage reports.
     pub fn log(&self, limit: usize) -> Result<Vec<Change>, Error> {
         let device = self.replica.device().id();
-        let entries = self.replica.read(|view| view.newest(limit))?;
+        let entries = self.replica.look(|view| view.newest(limit))?;
         Ok(entries.iter().map(|entry| change(entry, device)).collect())
     }
 

@@ -52,7 +52,7 @@ impl Watch {
     pub(crate) fn new(db: Database) -> Result<Self, Error> {
         // Subscribed before the place is read, so that nothing falls between.
         let versions = db.replica().versions();
-        let next = db.replica().read(|view| view.next_arrival())?;
+        let next = db.replica().look(|view| view.next_arrival())?;
         Ok(Self { db, versions, next, ready: VecDeque::new() })
     }
 
@@ -76,7 +76,7 @@ impl Watch {
     fn read(&mut self) -> Result<(), Error> {
         let device = self.db.replica().device().id();
         let (ready, next) = (&mut self.ready, &mut self.next);
-        self.db.replica().read(|view| {
+        self.db.replica().look(|view| {
             view.entries(*next, &mut |arrival, entry| {
                 ready.push_back(change(&entry, device));
                 *next = arrival + 1;

@@ -44,7 +44,7 @@ impl Thing {
 
     fn introduction(&self, node: &Node) -> Result<Introduction, Failure> {
         let role = match self.replica() {
-            Some(replica) => replica.read(|view| view.role_of(&node.id()))?,
+            Some(replica) => replica.look(|view| view.role_of(&node.id()))?,
             None => None,
         };
         Ok(Introduction {
@@ -175,7 +175,7 @@ pub(crate) async fn dial(
 fn is_member(node: &Node, database: DatabaseId) -> Result<bool, Failure> {
     for record in node.inner().records()?.into_iter().filter(|r| r.database == database) {
         let replica = Arc::clone(Opened::new(node, &record)?.replica());
-        if replica.read(|view| view.role_of(&node.id()))?.is_some() {
+        if replica.look(|view| view.role_of(&node.id()))?.is_some() {
             return Ok(true);
         }
     }

@@ -256,7 +256,7 @@ impl Folder {
             return Ok(());
         }
         let device = node.id();
-        let member = self.replica.read(|view| view.role_of(&device))?.is_some();
+        let member = self.replica.look(|view| view.role_of(&device))?.is_some();
         self.register(node, &ticket.addresses, (!member).then(|| ticket.key.seed()))
     }
 
@@ -374,7 +374,7 @@ impl Folder {
     ) -> Result<(), FolderError> {
         let version = *versions.borrow_and_update();
         let device = self.replica.device().id();
-        if self.replica.read(|view| view.role_of(&device))?.is_none() {
+        if self.replica.look(|view| view.role_of(&device))?.is_none() {
             // Not let in yet: what is here is looked at when it can be recorded.
             return Ok(());
         }

@@ -109,7 +109,7 @@ impl Wire {
     pub async fn introduce_member(&mut self, replica: &Replica) -> Result<(), NodeError> {
         let theirs = self.introduced().await?;
         let device = replica.device().id();
-        let member = replica.read(|view| view.role_of(&device))?.is_some();
+        let member = replica.look(|view| view.role_of(&device))?.is_some();
         let mut mine = Introduction {
             database: Some(replica.database()),
             member,

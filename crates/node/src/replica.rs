@@ -229,6 +229,18 @@ impl Replica {
         self.read_tables(|tx| look(View::new(tx)))
     }
 
+    /// As [`Self::read`] for entries, logs and members alone: does not wait for the cells of a bulk load.
+    ///
+    /// # Errors
+    /// Whatever `look` returns, [`StorageError::Building`] when it is about cells all the same.
+    pub fn look<T, E: From<StorageError>>(
+        &self,
+        look: impl FnOnce(View<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let tx = self.storage().read()?;
+        look(View::new(&*tx))
+    }
+
     /// As [`Self::read`], with the tables themselves.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use crate::clock::Surroundings;
 use crate::disk::Disk;
 use crate::folder::FolderSite;
 use crate::workload::Memory;
+use anabranch_core::build;
 use anabranch_core::id::Position;
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
@@ -70,7 +71,7 @@ impl Node {
             Arc::new(FolderBlobs::new(Arc::clone(&storage), files)) as Arc<dyn Blobs>
         });
         let replica = Replica::open(storage, blobs, self.device.clone(), self.options)?;
-        let signed = replica.read(|view| view.unsigned())? == 0;
+        let signed = replica.look(|view| view.unsigned())? == 0;
         if let Some(folder) = &mut self.folder {
             folder.start(&replica, anabranch_folder::is_new(&replica)?);
         }
@@ -95,7 +96,7 @@ impl Node {
         self.options.durability == Durability::Full
     }
 
-    /// Looks at what its disk holds, whether its process runs or not.
+    /// Looks at what its disk holds and means, whether its process runs or not.
     ///
     /// # Errors
     /// What `look` returns.
@@ -104,6 +105,8 @@ impl Node {
         look: impl FnOnce(View<'_>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         let content = self.disk.content();
+        // A copy, so that its cells can be built without anybody there knowing.
+        build::finish(&content, usize::MAX)?;
         let tx = content.read()?;
         look(View::new(&*tx))
     }

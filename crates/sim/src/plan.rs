@@ -390,6 +390,9 @@ pub struct Setup {
     pub entrance: Entrance,
     /// Bytes of early runs it keeps.
     pub pending: usize,
+    /// From how many entries on it loads in bulk; 0: as many as usual.
+    #[serde(default)]
+    pub bulk: u64,
     /// When it dials for the first time.
     #[serde(default)]
     pub arrives: Time,
@@ -519,6 +522,7 @@ fn setup(random: &mut Rng, node: usize, span: Time, options: &Options) -> Setup 
         durability: if random.u32(..3) == 0 { Durability::Normal } else { Durability::Full },
         entrance,
         pending: *choose(random, &[4 * 1024 * 1024, 64 * 1024, 2 * 1024]),
+        bulk: *choose(random, &[0, 2, 10, 30]),
         arrives: if late { random.u64(..span) } else { 0 },
         folder: false,
     }

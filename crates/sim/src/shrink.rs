@@ -60,10 +60,14 @@ pub fn story(plan: &Plan) -> String {
         let skew = node.skew as f64 / 1e6;
         let _ = writeln!(
             text,
-            "node {number}: {:?}, {:?}, clock {skew:+.1} s, keeps {} bytes of early runs{}",
+            "node {number}: {:?}, {:?}, clock {skew:+.1} s, keeps {} bytes of early runs{}{}",
             node.entrance,
             node.durability,
             node.pending,
+            match node.bulk {
+                0 => String::new(),
+                from => format!(", loads {from} entries in bulk"),
+            },
             match node.arrives {
                 0 => String::new(),
                 at => format!(", dials from {:.1} s on", at as f64 / 1e6),

@@ -23,7 +23,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Subject, TicketTerms};
 use anabranch_core::storage::Storage;
 use anabranch_core::view::View;
-use anabranch_node::{Committed, Device, Job, NodeError, Replica, ReplicaOptions};
+use anabranch_node::{Bulk, Committed, Device, Job, NodeError, Replica, ReplicaOptions};
 use fastrand::Rng;
 use sessions::{Conn, ConnId, Side};
 use std::collections::BTreeMap;
@@ -164,7 +164,14 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
         folder: folders::folder_of(setup, number, seed, &surroundings),
         surroundings,
         disk: Disk::new(bytes),
-        options: ReplicaOptions { durability: setup.durability, pending_bytes: setup.pending },
+        options: ReplicaOptions {
+            durability: setup.durability,
+            pending_bytes: setup.pending,
+            bulk: match setup.bulk {
+                0 => Bulk::default(),
+                from => Bulk { from, entries: 2 * from, bytes: 4_000 },
+            },
+        },
         replica: None,
         generation: 0,
         acknowledged: Vec::new(),
@@ -411,9 +418,8 @@ impl<'p> World<'p> {
             return Err(Check::Bounded.failed(format!("too much waits on node {node}")));
         }
         self.want_blobs(node);
-        let Some(replica) = &self.nodes[node].replica else { return Ok(()) };
         // What is not signed yet is in the state and not in the frontier.
-        let digests = replica.read(|view| match view.unsigned()? {
+        let digests = self.nodes[node].look(|view| match view.unsigned()? {
             0 => Digests::of(view).map(Some),
             _ => Ok(None),
         });
@@ -428,7 +434,7 @@ impl<'p> World<'p> {
     fn want_blobs(&mut self, node: usize) {
         let site = &mut self.nodes[node];
         let Some(replica) = &site.replica else { return };
-        let held = replica.read(|view| view.next_arrival()).unwrap_or(site.looked);
+        let held = replica.look(|view| view.next_arrival()).unwrap_or(site.looked);
         if held == site.looked {
             return;
         }

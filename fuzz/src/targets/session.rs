@@ -54,7 +54,6 @@ struct Attack {
     session: Session,
     storage: MemoryStorage,
     pending: Mutex<Pending>,
-    bulk_from: u64::MAX,
     peer: DeviceKey,
 }
 
@@ -193,6 +192,7 @@ impl Attack {
                         blobs: &TableBlobs(&self.storage),
                         pending: &self.pending,
                         durability: Durability::Normal,
+                        bulk_from: 2,
                         peer,
                         ticket: self.session.ticket_of(channel),
                         now: Timestamp(NOW),

@@ -54,7 +54,7 @@ fn ls(context: &Context) -> Result<(), Failure> {
     let records = node.inner().records()?;
     for record in records.iter().filter(|r| !r.folder) {
         let found = node.inner().open_record(record).map_err(Failure::from).and_then(|replica| {
-            let entries = replica.read(|view| view.totals())?.entries;
+            let entries = replica.look(|view| view.totals())?.entries;
             Ok((entries, replica.storage().size()?))
         });
         let id = record.database.to_string();

@@ -188,7 +188,7 @@ pub(crate) async fn with_ticket(
     }
     let folder = Folder::prepare(node.inner(), here, ticket.database, Some(&ticket))?;
     let device = node.id();
-    let member = folder.replica().read(|view| view.role_of(&device))?.is_some();
+    let member = folder.replica().look(|view| view.role_of(&device))?.is_some();
     let name = ticket.addresses.first().cloned().unwrap_or_default();
     let job = Job { here: folder, name, other: None };
     if member {

@@ -76,7 +76,7 @@ pub(crate) async fn database(
     let joining = node.inner().join(&replica, ticket, &control);
     let report = interruptible(joining, &control, &mut stop).await?;
     drop(drawing);
-    let role = replica.read(|view| view.role_of(&node.id()))?.map(Role::name);
+    let role = replica.look(|view| view.role_of(&node.id()))?.map(Role::name);
     let moved = report.progress;
     let text = format!(
         "joined {name} to {}: received {} ({}) in {}",

@@ -71,7 +71,7 @@ fn look(node: &Node, record: &Record) -> Result<State, Failure> {
     let opened = Opened::new(node, record)?;
     let replica = opened.replica();
     let (entries, role) = replica
-        .read(|view| Ok::<_, StorageError>((view.totals()?.entries, view.role_of(&node.id())?)))?;
+        .look(|view| Ok::<_, StorageError>((view.totals()?.entries, view.role_of(&node.id())?)))?;
     Ok(State { entries, bytes: replica.storage().size()?, role })
 }
 

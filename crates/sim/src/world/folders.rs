@@ -85,7 +85,7 @@ impl World<'_> {
         folder.scheduled = false;
         folder.first = false;
         let device = replica.device().id();
-        let member = matches!(replica.read(|view| view.role_of(&device)), Ok(Some(_)));
+        let member = matches!(replica.look(|view| view.role_of(&device)), Ok(Some(_)));
         // What has begun is gone on with.
         let hears_first = folder.waiting.is_none()
             && version == folder.seen

@@ -40,7 +40,7 @@ pub(crate) async fn replica(
     // Removed when this function ends, however it does.
     let scratch = tempfile::Builder::new().prefix(".verify-").tempdir_in(beside)?;
     let file = scratch.path().join("scratch.db");
-    let total = replica.read(|view| view.totals())?.entries;
+    let total = replica.look(|view| view.totals())?.entries;
     let done = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&done);
     let mut work = tokio::task::spawn_blocking(move || check(&storage, &file, &counter));
