@@ -10,6 +10,7 @@ pub use event::{Direction, Event};
 
 use crate::forks::Forks;
 use crate::frame::{ChannelNo, Code, DATA_BYTES, Frame, TIPS_PER_FRAME, Terms, TicketProof};
+use crate::incoming::{Incoming, Next};
 use crate::wanted::{self, Wanted};
 use crate::work::{Answer, Work};
 use anabranch_core::admit::Load;
@@ -94,7 +95,7 @@ pub struct Channel {
     /// Bytes that may be sent; a last blob may overdraw it.
     credit: i64,
     unacknowledged: u32,
-    incoming: VecDeque<Incoming>,
+    incoming: Incoming,
     applying: Option<u32>,
     /// A batch is being put together. Not while one is applied: what that brings would go back to where it came from.
     sending: bool,
@@ -121,12 +122,6 @@ enum Told {
     Soon,
     Part,
     Whole,
-}
-
-#[derive(Debug)]
-enum Incoming {
-    Batch { raw: u32, bytes: Vec<u8> },
-    Blob { hash: ChunkHash, bytes: Vec<u8> },
 }
 
 impl Channel {
@@ -166,7 +161,7 @@ impl Channel {
             dirty: false,
             credit: i64::from(CREDIT),
             unacknowledged: 0,
-            incoming: VecDeque::new(),
+            incoming: Incoming::default(),
             applying: None,
             sending: false,
             applied_last: false,
@@ -275,13 +270,15 @@ impl Channel {
                 }
             }
             Frame::Batch { raw, bytes, .. } => {
-                self.take(bytes.len(), Incoming::Batch { raw, bytes });
+                if self.take(bytes.len()) && self.may_take(bytes.len()) {
+                    self.incoming.batch(raw, bytes);
+                }
             }
             Frame::Blob { hash, bytes, .. } => {
-                if self.wanted.done(&hash) {
-                    self.take(bytes.len(), Incoming::Blob { hash, bytes });
-                } else {
+                if !self.wanted.done(&hash) {
                     self.refuse(Code::Protocol, "a blob came that nobody asked for");
+                } else if self.take(bytes.len()) {
+                    self.incoming.blob(hash, bytes);
                 }
             }
             Frame::Credit { bytes, .. } => self.on_credit(bytes),
@@ -317,24 +314,27 @@ impl Channel {
         self.go_on();
     }
 
-    fn take(&mut self, bytes: usize, incoming: Incoming) {
+    /// Counts data that came; `false` when it was too much.
+    fn take(&mut self, bytes: usize) -> bool {
         self.taken = self.taken.saturating_add(bytes as u32);
         if self.taken > CREDIT + DATA_BYTES as u32 {
-            return self.refuse(Code::Limit, "more data came than was allowed");
-        }
-        if matches!(incoming, Incoming::Batch { .. }) {
-            if !self.mine.receive {
-                return self.refuse(Code::Protocol, "entries came that were not asked for");
-            }
-            if bytes < BATCH_LEAST {
-                return self.refuse(Code::Protocol, "a batch came that is too short to hold a run");
-            }
+            self.refuse(Code::Limit, "more data came than was allowed");
         }
         // What comes must be answered with a fresh word on where we stand, and the peer will say anew where it does.
         self.level_told = None;
         self.released = false;
         self.their_level = false;
-        self.incoming.push_back(incoming);
+        !self.closed
+    }
+
+    /// Whether a batch of so many bytes may come at all.
+    fn may_take(&mut self, bytes: usize) -> bool {
+        if !self.mine.receive {
+            self.refuse(Code::Protocol, "entries came that were not asked for");
+        } else if bytes < BATCH_LEAST {
+            self.refuse(Code::Protocol, "a batch came that is too short to hold a run");
+        }
+        !self.closed
     }
 
     fn on_tips(&mut self, tips: Vec<FrontierTip>, last: bool) {
@@ -432,6 +432,7 @@ impl Channel {
                 self.forks.answer(&log, ours);
                 self.frame(Frame::ForkPoint { channel: self.number, log, held });
             }
+            Answer::Checked { number, batch } => self.incoming.checked(number, batch),
             Answer::Applied { entries, changes, heads, digest, readable, waiting } => {
                 self.note_held(heads);
                 self.digest = digest;
@@ -591,6 +592,7 @@ impl Channel {
         self.look_again();
         self.plan_next();
         self.ask_next();
+        self.check_next();
         // By turns, so that neither direction waits for the other to end.
         if self.applied_last {
             self.send_next();
@@ -604,21 +606,24 @@ impl Channel {
         self.check_goal();
     }
 
+    fn check_next(&mut self) {
+        while let Some(work) = self.incoming.check(self.database) {
+            self.work(work);
+        }
+    }
+
     fn apply_next(&mut self) {
         if self.applying.is_some() || self.sending {
             return;
         }
-        match self.incoming.pop_front() {
-            Some(Incoming::Batch { raw, bytes }) => {
-                self.applying = Some(bytes.len() as u32);
-                self.work(Work::Apply { raw, bytes, load: self.load });
-            }
-            Some(Incoming::Blob { hash, bytes }) => {
-                self.applying = Some(bytes.len() as u32);
-                self.work(Work::PutBlob { hash, bytes });
-            }
-            None => {}
-        }
+        let Some((cost, next)) = self.incoming.next() else { return };
+        let work = match next {
+            Next::Batch(batch) => Work::Apply { batch, load: self.load },
+            Next::Blob(hash, bytes) => Work::PutBlob { hash, bytes },
+            Next::Bad(text) => return self.refuse(Code::Protocol, &text),
+        };
+        self.applying = Some(cost);
+        self.work(work);
     }
 
     fn look_again(&mut self) {

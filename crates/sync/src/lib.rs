@@ -8,6 +8,7 @@
 pub mod channel;
 mod forks;
 pub mod frame;
+mod incoming;
 pub mod pending;
 pub mod session;
 mod wanted;

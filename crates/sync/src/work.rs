@@ -9,7 +9,7 @@ use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::entry::Timestamp;
 use anabranch_core::error::Error;
 use anabranch_core::frontier::Frontier;
-use anabranch_core::id::{LogId, NodeId, Position, Seq};
+use anabranch_core::id::{DatabaseId, LogId, NodeId, Position, Seq};
 use anabranch_core::ledger::Changes;
 use anabranch_core::limits;
 use anabranch_core::membership::TicketState;
@@ -56,6 +56,10 @@ pub struct Access<'a> {
     pub now: Timestamp,
 }
 
+/// A batch whose runs were verified.
+#[derive(Debug)]
+pub struct Batch(Vec<VerifiedRun>);
+
 /// Something to be done on storage.
 #[derive(Debug)]
 pub enum Work {
@@ -99,12 +103,21 @@ pub enum Work {
         /// Whether the peer is to be shown our branches of that log.
         show: bool,
     },
-    /// Verify and apply a batch.
-    Apply {
+    /// Unpack a batch and verify its runs. Needs no storage.
+    Check {
+        /// Which one.
+        number: u64,
+        /// What its entries must belong to.
+        database: DatabaseId,
         /// Bytes before compression.
         raw: u32,
         /// zstd.
         bytes: Vec<u8>,
+    },
+    /// Apply a batch.
+    Apply {
+        /// It.
+        batch: Batch,
         /// What becomes of the cells.
         load: Load,
     },
@@ -183,6 +196,13 @@ pub enum Answer {
         /// Places along our branches, if they were asked for.
         ours: Vec<Vec<Position>>,
     },
+    /// To [`Work::Check`].
+    Checked {
+        /// Which one.
+        number: u64,
+        /// The batch, or why it is none.
+        batch: Result<Batch, String>,
+    },
     /// To [`Work::Apply`].
     Applied {
         /// Entries that were new.
@@ -247,7 +267,11 @@ impl Access<'_> {
             }
             Work::Next { out, held, forks, budget } => self.next(out, &held, &forks, budget),
             Work::Fork { samples, show } => self.fork(&samples, show),
-            Work::Apply { raw, bytes, load } => self.apply(raw, &bytes, load),
+            Work::Check { number, database, raw, bytes } => {
+                let batch = check(database, raw, &bytes).map_err(|e| e.to_string());
+                Ok(Answer::Checked { number, batch })
+            }
+            Work::Apply { batch, load } => self.apply(&batch.0, load),
             Work::ReadBlobs { hashes } => self.read_blobs(hashes),
             Work::PutBlob { hash, bytes } => self.put_blob(hash, bytes),
         }
@@ -377,20 +401,10 @@ impl Access<'_> {
         Ok(Answer::Fork { log, held, ours })
     }
 
-    fn apply(&self, raw: u32, bytes: &[u8], load: Load) -> Result<Answer, Error> {
-        let database = {
-            let tx = self.storage.read()?;
-            View::new(&*tx).database()?.ok_or(Error::Empty)?
-        };
-        let raw = decompress(raw, bytes)?;
-        let mut r = Reader::new(&raw);
-        let runs: Vec<VerifiedRun> = (0..r.array("batch", limits::RUN_BYTES / 64)?)
-            .map(|_| Run::decode(&mut r, database)?.verify())
-            .collect::<Result<_, RunError>>()?;
-        r.finish()?;
+    fn apply(&self, runs: &[VerifiedRun], load: Load) -> Result<Answer, Error> {
         let heads: Vec<Position> = runs.iter().map(|run| run.head().position).collect();
         let mut tx = self.storage.write(self.durability)?;
-        let batch = admit_all(&mut *tx, &runs, load)?;
+        let batch = admit_all(&mut *tx, runs, load)?;
         let (mut entries, mut changes) = (batch.entries, batch.changes);
         let early = batch.waiting.into_iter().map(|(run, log, seq)| (run.clone(), log, seq));
         let early: Vec<_> = early.collect();
@@ -523,6 +537,16 @@ impl Access<'_> {
         self.blobs.put(&[(hash, bytes)])?;
         Ok(Answer::Stored { hash })
     }
+}
+
+fn check(database: DatabaseId, raw: u32, bytes: &[u8]) -> Result<Batch, Error> {
+    let raw = decompress(raw, bytes)?;
+    let mut r = Reader::new(&raw);
+    let runs: Vec<VerifiedRun> = (0..r.array("batch", limits::RUN_BYTES / 64)?)
+        .map(|_| Run::decode(&mut r, database)?.verify())
+        .collect::<Result<_, RunError>>()?;
+    r.finish()?;
+    Ok(Batch(runs))
 }
 
 fn compress(raw: &[u8]) -> Result<Vec<u8>, Error> {
