@@ -6,6 +6,9 @@ use crate::entry::decode_position;
 use crate::head::Head;
 use crate::id::{DatabaseId, Position};
 use crate::key::Signature;
+use crate::lthash::LtHash;
+use crate::riblt::{Row, SYMBOLS};
+use std::collections::BTreeSet;
 
 /// A tip as it is told to peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +74,54 @@ impl Frontier {
             .collect()
     }
 
+    /// What stands for each tip in a [`Row`]: a keyed hash, so that nobody can choose two that are alike in all databases.
+    pub fn elements(&self, database: &DatabaseId) -> impl Iterator<Item = u64> {
+        let key = blake3::derive_key("anabranch 1 frontier element", &database.0);
+        self.positions().map(move |position| element(&key, position))
+    }
+
+    /// The row of its tips.
+    #[must_use]
+    pub fn row(&self, database: &DatabaseId) -> Row {
+        let mut row = Row::new(SYMBOLS);
+        self.elements(database).for_each(|element| row.add(element));
+        row
+    }
+
+    /// Those tips that these elements stand for, and the others.
+    #[must_use]
+    pub fn split(self, database: &DatabaseId, elements: &BTreeSet<u64>) -> (Self, Self) {
+        let stand: Vec<bool> = self.elements(database).map(|e| elements.contains(&e)).collect();
+        let (mut named, mut rest) = (Vec::new(), Vec::new());
+        for (tip, is_named) in self.tips.into_iter().zip(stand) {
+            if is_named { named.push(tip) } else { rest.push(tip) }
+        }
+        (Self { tips: named }, Self { tips: rest })
+    }
+
+    /// Its digest, as [`crate::view::View::frontier_digest`] gives that of a replica.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut sum = LtHash::default();
+        self.positions().for_each(|position| sum.add(&tip_element(position)));
+        sum.digest()
+    }
+
     /// The tips whose heads are signed by their devices.
     #[must_use]
     pub fn verified(self, database: &DatabaseId) -> Self {
         Self { tips: self.tips.into_iter().filter(|t| t.head.verify(database)).collect() }
     }
+}
+
+fn element(key: &[u8; 32], position: &Position) -> u64 {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(&position.log.device.0);
+    hasher.update(&position.log.epoch.to_be_bytes());
+    hasher.update(&position.seq.to_be_bytes());
+    hasher.update(&position.id.0);
+    let hash = hasher.finalize();
+    u64::from_be_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]))
 }
 
 /// What a tip adds to the frontier's digest: log, sequence, id; never a signature's bytes.

@@ -29,6 +29,7 @@ pub mod ops;
 pub mod outgoing;
 mod past;
 pub mod path;
+pub mod riblt;
 mod rows;
 pub mod run;
 pub mod sabotage;

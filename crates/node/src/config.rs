@@ -197,6 +197,12 @@ pub const SETTINGS: &[Setting] = &[
         about: "entries that may wait for what they build on, per database",
     },
     Setting {
+        key: "sync.sum_from",
+        kind: Kind::Count(1, 1 << 30),
+        default: "100",
+        about: "logs from which on peers are told a summary of which there are, not each of them",
+    },
+    Setting {
         key: "ticket.address",
         kind: Kind::Text,
         default: "http://127.0.0.1:7700",
@@ -346,6 +352,7 @@ impl Settings {
             replica: ReplicaOptions {
                 durability,
                 pending_bytes: values.bytes("sync.pending_bytes")? as usize,
+                sum_from: values.count("sync.sum_from")? as usize,
                 bulk: Bulk {
                     from: values.count("bulk.from")? as u64,
                     entries: values.count("bulk.entries")? as u64,

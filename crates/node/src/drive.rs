@@ -145,6 +145,7 @@ impl Asked {
             pending: &replica.pending,
             // Received runs bring their heads, and what has a head is told to others (I1).
             durability: Durability::Full,
+            sum_from: replica.sum_from,
             bulk_from: replica.bulk.from,
             peer,
             ticket,

@@ -51,6 +51,7 @@ pub struct Replica {
     blobs: Arc<dyn Blobs>,
     pub(crate) pending: Mutex<Pending>,
     pub(crate) bulk: Bulk,
+    pub(crate) sum_from: usize,
     /// Entries whose cells are still to be built, as far as this process knows.
     unbuilt: AtomicU64,
     /// Whether a session has a stretch of them built.
@@ -82,6 +83,8 @@ pub struct ReplicaOptions {
     pub pending_bytes: usize,
     /// How much that arrives at once is loaded.
     pub bulk: Bulk,
+    /// From how many tips on a frontier is summed up for peers instead of told.
+    pub sum_from: usize,
 }
 
 /// When and how entries are loaded in bulk: stored first, and what they do to cells carried out later, in sorted stretches.
@@ -107,6 +110,7 @@ impl Default for ReplicaOptions {
             durability: Durability::Full,
             pending_bytes: anabranch_sync::pending::PENDING_BYTES,
             bulk: Bulk::default(),
+            sum_from: 100,
         }
     }
 }
@@ -171,6 +175,7 @@ impl Replica {
             blobs,
             pending: Mutex::new(Pending::new(options.pending_bytes)),
             bulk,
+            sum_from: options.sum_from,
             unbuilt: AtomicU64::new(unbuilt),
             building: AtomicBool::new(false),
             writer: OnceLock::new(),

@@ -167,6 +167,7 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
         options: ReplicaOptions {
             durability: setup.durability,
             pending_bytes: setup.pending,
+            sum_from: if setup.bulk == 0 { 100 } else { setup.bulk as usize },
             bulk: match setup.bulk {
                 0 => Bulk::default(),
                 from => Bulk { from, entries: 2 * from, bytes: 4_000 },

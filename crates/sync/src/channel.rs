@@ -1,6 +1,7 @@
 //! One database on a session: compare, plan, stream, apply, stay level. Both sides run the same machine; only who opened
 //! it differs. A sender never exceeds the credit it was given, so a slow receiver bounds it (I7).
 
+mod compare;
 mod event;
 mod level;
 mod opening;
@@ -8,6 +9,7 @@ mod opening;
 pub(crate) use event::Emit;
 pub use event::{Direction, Event};
 
+use self::compare::Compare;
 use crate::forks::Forks;
 use crate::frame::{ChannelNo, Code, DATA_BYTES, Frame, TIPS_PER_FRAME, Terms, TicketProof};
 use crate::incoming::{Incoming, Next};
@@ -80,6 +82,7 @@ pub struct Channel {
     /// What a peer that may not read has shown that it knows.
     shown: Option<Frontier>,
     tips: Vec<FrontierTip>,
+    compare: Compare,
     plan: Plan,
     replan: Option<Frontier>,
     /// How what comes is applied.
@@ -151,6 +154,7 @@ impl Channel {
             told_frontier: Told::Nothing,
             shown: None,
             tips: Vec::new(),
+            compare: Compare::default(),
             plan: Plan::None,
             replan: None,
             load: Load::AtOnce,
@@ -251,7 +255,9 @@ impl Channel {
 
     fn ask_frontier(&mut self, within: Option<Frontier>) {
         self.told_frontier = Told::Soon;
-        self.work(Work::Frontier { within });
+        // A peer that has told no digest may hold nothing at all, and when something went wrong all is compared.
+        let summed = within.is_none() && self.their_digest.is_some() && self.recompares == 0;
+        self.work(Work::Frontier { within, summed });
     }
 
     pub(crate) fn receive(&mut self, frame: Frame) {
@@ -260,6 +266,11 @@ impl Channel {
         }
         match frame {
             Frame::Tips { tips, last, .. } => self.on_tips(tips, last),
+            Frame::Symbols { from, tips, digest, symbols, .. } => {
+                self.on_symbols(from, tips, digest, symbols);
+            }
+            Frame::Ask { what, .. } => self.on_ask(what),
+            Frame::Named { tips, .. } => self.on_named(tips),
             Frame::Fork { samples, .. } => self.on_fork(samples),
             Frame::ForkPoint { log, held, .. } => {
                 // What the peer said of where it stands it said before it knew of our branch, and it will say so anew.
@@ -359,6 +370,12 @@ impl Channel {
             // It lacks something, perhaps of a branch that came here since: only what it is told shows it that a log forked.
             self.ask_frontier(None);
         }
+        self.on_frontier(frontier);
+    }
+
+    /// The peer's frontier is known.
+    fn on_frontier(&mut self, frontier: Frontier) {
+        self.compare.end();
         if self.takes_only() && !matches!(self.goal, Goal::Away) {
             self.goal = Goal::Of(frontier.clone());
         }
@@ -411,6 +428,10 @@ impl Channel {
                     self.ask_frontier(None);
                 }
             }
+            Answer::Summed { frontier, row, digest } => self.on_summed(frontier, row, digest),
+            Answer::Differ { found, tips } => self.on_differ(found, tips),
+            Answer::Named { tips } => self.frame(Frame::Named { channel: self.number, tips }),
+            Answer::Assembled { frontier, digest } => self.on_assembled(frontier, digest),
             Answer::Moved => {
                 // Something was committed since the digests were compared, so they say nothing.
                 self.plan = Plan::None;

@@ -6,6 +6,7 @@ use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
+use anabranch_core::riblt::{SYMBOL_BYTES, SYMBOLS, Symbol};
 
 /// The version of the protocol.
 pub const PROTOCOL_VERSION: u64 = 1;
@@ -215,6 +216,34 @@ pub enum Frame {
         /// Their names.
         hashes: Vec<ChunkHash>,
     },
+    /// The sender's frontier summed up, in place of [`Frame::Tips`]: the symbols of its row ([`anabranch_core::riblt`]) from
+    /// one on.
+    Symbols {
+        /// The channel.
+        channel: ChannelNo,
+        /// How many were sent before.
+        from: u32,
+        /// Tips of the frontier.
+        tips: u32,
+        /// Its blinded digest.
+        digest: [u8; 32],
+        /// The next ones.
+        symbols: Vec<Symbol>,
+    },
+    /// Asks for more of a frontier that was summed up.
+    Ask {
+        /// The channel.
+        channel: ChannelNo,
+        /// What.
+        what: Ask,
+    },
+    /// The answer to [`Ask::Named`].
+    Named {
+        /// The channel.
+        channel: ChannelNo,
+        /// Those tips that the frontier has.
+        tips: Vec<FrontierTip>,
+    },
     /// Ends the session.
     Bye {
         /// Why.
@@ -222,6 +251,17 @@ pub enum Frame {
         /// For people.
         text: String,
     },
+}
+
+/// What of a frontier is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// All symbols there are.
+    Symbols,
+    /// The frontier itself.
+    Whole,
+    /// The tips behind these elements.
+    Named(Vec<u64>),
 }
 
 impl Frame {
@@ -283,6 +323,25 @@ impl Frame {
             }
             Self::NoBlob { channel, hashes } => put_hashes(&mut w, 13, *channel, hashes),
             Self::Have { channel, hashes } => put_hashes(&mut w, 15, *channel, hashes),
+            Self::Symbols { channel, from, tips, digest, symbols } => {
+                w.array(6).u64(16).u64(u64::from(*channel)).u64(u64::from(*from));
+                w.u64(u64::from(*tips)).bytes(digest);
+                w.bytes(&symbols.iter().flat_map(Symbol::to_bytes).collect::<Vec<u8>>());
+            }
+            Self::Ask { channel, what } => {
+                w.array(4).u64(17).u64(u64::from(*channel));
+                let (kind, named) = match what {
+                    Ask::Symbols => (0, &[][..]),
+                    Ask::Whole => (1, &[][..]),
+                    Ask::Named(named) => (2, &named[..]),
+                };
+                w.u64(kind).array(named.len());
+                named.iter().for_each(|element| _ = w.u64(*element));
+            }
+            Self::Named { channel, tips } => {
+                w.array(3).u64(18).u64(u64::from(*channel));
+                Frontier::encode_tips(tips, &mut w);
+            }
             Self::Bye { code, text } => {
                 w.array(3).u64(14).u64(*code as u64).text(clip(text));
             }
@@ -303,10 +362,10 @@ impl Frame {
         }
         let expected = match kind {
             1 => 2,
-            6 | 9 | 11 | 13..=15 => 3,
-            4 | 5 | 7 | 8 | 10 | 12 => 4,
+            6 | 9 | 11 | 13..=15 | 18 => 3,
+            4 | 5 | 7 | 8 | 10 | 12 | 17 => 4,
             3 => 5,
-            2 => 6,
+            2 | 16 => 6,
             _ => 0,
         };
         if fields != expected {
@@ -381,6 +440,15 @@ impl Frame {
             },
             13 => Self::NoBlob { channel, hashes: take_list(r, HASHES, take_hash)? },
             15 => Self::Have { channel, hashes: take_list(r, HASHES, take_hash)? },
+            16 => Self::Symbols {
+                channel,
+                from: r.number("symbols", SYMBOLS as u64)? as u32,
+                tips: r.u32("tips")?,
+                digest: r.array_of("digest")?,
+                symbols: take_symbols(r)?,
+            },
+            17 => Self::Ask { channel, what: take_ask(r)? },
+            18 => Self::Named { channel, tips: Frontier::decode_tips(r, SYMBOLS)? },
             _ => return Err(DecodeError::Malformed { what: "frame kind", at: 1 }),
         })
     }
@@ -464,6 +532,28 @@ fn take_hash(r: &mut Reader<'_>) -> Result<ChunkHash, DecodeError> {
     Ok(ChunkHash(r.array_of("hash")?))
 }
 
+fn take_symbols(r: &mut Reader<'_>) -> Result<Vec<Symbol>, DecodeError> {
+    let at = r.position();
+    let bytes = r.bytes("symbols", SYMBOLS * SYMBOL_BYTES)?;
+    let (symbols, rest) = bytes.as_chunks();
+    if !rest.is_empty() {
+        return Err(DecodeError::Malformed { what: "symbols", at });
+    }
+    Ok(symbols.iter().map(Symbol::from_bytes).collect())
+}
+
+fn take_ask(r: &mut Reader<'_>) -> Result<Ask, DecodeError> {
+    let at = r.position();
+    let kind = r.u64("what is asked for")?;
+    let named = take_list(r, SYMBOLS, |r| r.u64("an element"))?;
+    match (kind, named.is_empty()) {
+        (0, true) => Ok(Ask::Symbols),
+        (1, true) => Ok(Ask::Whole),
+        (2, _) => Ok(Ask::Named(named)),
+        _ => Err(DecodeError::Malformed { what: "what is asked for", at }),
+    }
+}
+
 fn take_list<T>(
     r: &mut Reader<'_>,
     limit: usize,
@@ -490,6 +580,7 @@ mod tests {
             FrontierTip { head: Head { position: position(3), signature: Signature([6; 64]) } };
         let (channel, digest) = (9, Some([1; 32]));
         let hashes = vec![ChunkHash([8; 32])];
+        let symbol = Symbol::from_bytes(&[9; SYMBOL_BYTES]);
         vec![
             Frame::Hello { versions: (1, 2), node: NodeId([2; 32]), clock: 3, features: 0 },
             Frame::Auth(Signature([1; 64])),
@@ -506,6 +597,11 @@ mod tests {
             Frame::Want { channel, hashes: hashes.clone() },
             Frame::Blob { channel, hash: hashes[0], bytes: vec![3] },
             Frame::NoBlob { channel, hashes },
+            Frame::Symbols { channel, from: 3, tips: 4, digest: [5; 32], symbols: vec![symbol; 2] },
+            Frame::Ask { channel, what: Ask::Symbols },
+            Frame::Ask { channel, what: Ask::Whole },
+            Frame::Ask { channel, what: Ask::Named(vec![1, u64::MAX]) },
+            Frame::Named { channel, tips: vec![tip] },
             Frame::Bye { code: Code::Done, text: String::new() },
         ]
     }

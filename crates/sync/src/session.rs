@@ -260,7 +260,10 @@ impl Session {
             | Frame::Want { channel, .. }
             | Frame::Blob { channel, .. }
             | Frame::NoBlob { channel, .. }
-            | Frame::Have { channel, .. } => {
+            | Frame::Have { channel, .. }
+            | Frame::Symbols { channel, .. }
+            | Frame::Ask { channel, .. }
+            | Frame::Named { channel, .. } => {
                 // A channel that was just closed here may still get what was under way.
                 if let Some(open) = self.channels.get_mut(&channel) {
                     open.receive(frame);

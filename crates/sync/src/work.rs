@@ -8,17 +8,18 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::entry::Timestamp;
 use anabranch_core::error::Error;
-use anabranch_core::frontier::Frontier;
+use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position, Seq};
 use anabranch_core::ledger::Changes;
 use anabranch_core::limits;
 use anabranch_core::membership::TicketState;
 use anabranch_core::outgoing::Outgoing;
+use anabranch_core::riblt::{Difference, Row, Symbol};
 use anabranch_core::run::{Run, RunError, VerifiedRun};
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the blobs of a database are kept.
 pub trait Blobs: Send + Sync {
@@ -46,6 +47,8 @@ pub struct Access<'a> {
     pub pending: &'a Mutex<Pending>,
     /// How safe applied entries must be before they are acknowledged.
     pub durability: Durability,
+    /// From how many tips on a frontier is summed up instead of told.
+    pub sum_from: usize,
     /// From how many entries on, if that is also more than are held, what arrives is loaded in bulk.
     pub bulk_from: u64,
     /// Who is at the other end.
@@ -69,6 +72,27 @@ pub enum Work {
     Frontier {
         /// What the peer showed; `None`: it may know everything.
         within: Option<Frontier>,
+        /// Whether it may be summed up.
+        summed: bool,
+    },
+    /// Find out in what our frontier and the one with these symbols differ.
+    Differ {
+        /// They.
+        theirs: Vec<Symbol>,
+    },
+    /// Put the peer's frontier together.
+    Assemble {
+        /// What both have.
+        common: Frontier,
+        /// What only it has.
+        named: Vec<FrontierTip>,
+    },
+    /// Find tips by what stands for them.
+    Name {
+        /// The frontier that was summed up.
+        frontier: Arc<Frontier>,
+        /// What stands for the tips.
+        elements: Vec<u64>,
     },
     /// Note that the peer holds what we hold, if our frontier still is the one compared.
     Level {
@@ -153,6 +177,34 @@ pub enum Answer {
         frontier: Frontier,
         /// Whether that is all of them.
         whole: bool,
+    },
+    /// To [`Work::Frontier`]: all of them, summed up.
+    Summed {
+        /// The tips.
+        frontier: Frontier,
+        /// Their row.
+        row: Row,
+        /// Their digest.
+        digest: [u8; 32],
+    },
+    /// To [`Work::Differ`].
+    Differ {
+        /// What both have, and what stands for the tips that only the peer has; `None`: too few symbols.
+        found: Option<(Frontier, Vec<u64>)>,
+        /// Tips of our frontier.
+        tips: usize,
+    },
+    /// To [`Work::Assemble`].
+    Assembled {
+        /// The frontier.
+        frontier: Frontier,
+        /// Its digest.
+        digest: [u8; 32],
+    },
+    /// To [`Work::Name`].
+    Named {
+        /// Those of the frontier.
+        tips: Vec<FrontierTip>,
     },
     /// To [`Work::Level`]: the frontier is another by now.
     Moved,
@@ -257,7 +309,15 @@ impl Access<'_> {
     fn try_perform(&self, work: Work) -> Result<Answer, Error> {
         match work {
             Work::Open => self.open(),
-            Work::Frontier { within } => self.frontier(within),
+            Work::Frontier { within, summed } => self.frontier(within, summed),
+            Work::Differ { theirs } => self.differ(&theirs),
+            Work::Assemble { common, mut named } => {
+                named.extend(common.tips());
+                let frontier = Frontier::new(named);
+                let digest = frontier.digest();
+                Ok(Answer::Assembled { frontier, digest })
+            }
+            Work::Name { frontier, elements } => self.name(Frontier::clone(&frontier), &elements),
             Work::Level { digest } => self.level(&digest),
             Work::Plan { peer } => self.plan(&peer),
             Work::Lacking { peer } => {
@@ -297,14 +357,18 @@ impl Access<'_> {
         Ok(Answer::Open { digest: view.frontier_digest()?, readable, ticket })
     }
 
-    fn frontier(&self, within: Option<Frontier>) -> Result<Answer, Error> {
+    fn frontier(&self, within: Option<Frontier>, summed: bool) -> Result<Answer, Error> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
         let whole = view.frontier()?;
+        let database = view.database()?.ok_or(Error::Empty)?;
         let Some(shown) = within else {
+            if summed && whole.tips().len() >= self.sum_from {
+                let (row, digest) = (whole.row(&database), view.frontier_digest()?);
+                return Ok(Answer::Summed { frontier: whole, row, digest });
+            }
             return Ok(Answer::Frontier { frontier: whole, whole: true });
         };
-        let database = view.database()?.ok_or(Error::Empty)?;
         // Whether a log is known costs a look-up, its head a signature: strangers do not get to choose.
         let mut known = Vec::new();
         for tip in shown.tips() {
@@ -315,6 +379,26 @@ impl Access<'_> {
         let frontier = view.frontier_within(&Frontier::new(known).verified(&database))?;
         let whole = frontier.positions().eq(whole.positions());
         Ok(Answer::Frontier { frontier, whole })
+    }
+
+    fn differ(&self, theirs: &[Symbol]) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        let database = view.database()?.ok_or(Error::Empty)?;
+        let ours = view.frontier()?;
+        let tips = ours.tips().len();
+        let found = ours.row(&database).difference(theirs).map(|Difference { mine, theirs }| {
+            let (_, common) = ours.split(&database, &mine.into_iter().collect());
+            (common, theirs)
+        });
+        Ok(Answer::Differ { found, tips })
+    }
+
+    fn name(&self, frontier: Frontier, elements: &[u64]) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let database = View::new(&*tx).database()?.ok_or(Error::Empty)?;
+        let (named, _) = frontier.split(&database, &elements.iter().copied().collect());
+        Ok(Answer::Named { tips: named.tips().to_vec() })
     }
 
     fn level(&self, digest: &[u8; 32]) -> Result<Answer, Error> {

@@ -1,7 +1,8 @@
 //! Frames of a session.
 
+use anabranch_core::riblt::SYMBOLS;
 use anabranch_sync::frame::{
-    BATCH_BYTES, DATA_BYTES, Frame, HASHES, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME,
+    Ask, BATCH_BYTES, DATA_BYTES, Frame, HASHES, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME,
 };
 
 /// One frame. All have one spelling, but for what a later version may say in a greeting or as the reason for an end.
@@ -28,6 +29,9 @@ fn within_limits(frame: &Frame) -> bool {
         Frame::Want { hashes, .. } | Frame::NoBlob { hashes, .. } | Frame::Have { hashes, .. } => {
             hashes.len() <= HASHES
         }
+        Frame::Symbols { symbols, .. } => symbols.len() <= SYMBOLS,
+        Frame::Ask { what: Ask::Named(elements), .. } => elements.len() <= SYMBOLS,
+        Frame::Named { tips, .. } => tips.len() <= SYMBOLS,
         Frame::Refused { text, .. } | Frame::Bye { text, .. } => text.len() <= TEXT_BYTES,
         _ => true,
     }

@@ -192,6 +192,7 @@ impl Attack {
                         blobs: &TableBlobs(&self.storage),
                         pending: &self.pending,
                         durability: Durability::Normal,
+                        sum_from: 3,
                         bulk_from: 2,
                         peer,
                         ticket: self.session.ticket_of(channel),

@@ -15,7 +15,7 @@ impl Channel {
         };
         let asked = self.peer_may_read && !self.forks.is_settled();
         let parted = !asked && !self.forks.is_answering();
-        let told = self.told_frontier != Told::Soon;
+        let told = self.told_frontier != Told::Soon && self.compare.is_idle();
         compared && parted && told && !self.looking && self.replan.is_none() && self.is_idle()
     }
 

@@ -10,8 +10,9 @@ use anabranch_core::id::{DatabaseId, EntryId, LogId, Position};
 use anabranch_core::key::Signature;
 use anabranch_core::ops::Role;
 use anabranch_core::outgoing::Outgoing;
+use anabranch_core::riblt::Symbol;
 use anabranch_core::run::Run;
-use anabranch_sync::frame::{BATCH_BYTES, Code, DATA_BYTES, Frame};
+use anabranch_sync::frame::{Ask, BATCH_BYTES, Code, DATA_BYTES, Frame};
 use anabranch_sync::work::Answer;
 use proptest::prelude::*;
 
@@ -308,7 +309,7 @@ fn arb_frame() -> impl Strategy<Value = Frame> {
     });
     let hash = any::<u8>().prop_map(|n| anabranch_core::blob::ChunkHash([n; 32]));
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
-    (channel, position, hash, bytes, 0..13, any::<u32>(), any::<bool>()).prop_map(
+    (channel, position, hash, bytes, 0..17, any::<u32>(), any::<bool>()).prop_map(
         |(channel, position, hash, bytes, kind, n, flag)| match kind {
             0 => Frame::Open { channel, name: [1; 32], terms: OPEN, digest: None, ticket: None },
             1 => Frame::Opened { channel, terms: OPEN, digest: None, ticket: None },
@@ -322,6 +323,13 @@ fn arb_frame() -> impl Strategy<Value = Frame> {
             9 => Frame::Blob { channel, hash, bytes },
             10 => Frame::NoBlob { channel, hashes: vec![hash] },
             11 => Frame::Have { channel, hashes: vec![hash] },
+            12 => {
+                let symbols = vec![Symbol::default(); n as usize % 70];
+                Frame::Symbols { channel, from: n % 3 * 32, tips: n, digest: [1; 32], symbols }
+            }
+            13 => Frame::Ask { channel, what: if flag { Ask::Symbols } else { Ask::Whole } },
+            14 => Frame::Ask { channel, what: Ask::Named(vec![u64::from(n); 3]) },
+            15 => Frame::Named { channel, tips: vec![] },
             _ => Frame::Refused { channel, code: Code::Done, text: String::new() },
         },
     )

@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) clock: u64,
     pub(crate) epoch: u64,
     pub(crate) instance: [u8; 32],
+    /// From how many tips on it sums its frontier up.
+    pub(crate) sum_from: usize,
 }
 
 impl Node {
@@ -54,14 +56,14 @@ impl Node {
             clock: 1_000_000,
             epoch: u64::from(seed) * 1000,
             instance: [seed; 32],
+            sum_from: usize::MAX,
         }
     }
 
     /// The same storage, for writing while a session borrows the node.
     pub(crate) fn same(&self) -> Self {
         let (storage, pending) = (self.storage.clone(), Mutex::default());
-        let (clock, epoch, instance) = (self.clock, self.epoch, self.instance);
-        Self { key: self.key.clone(), storage, pending, clock, epoch, instance }
+        Self { key: self.key.clone(), storage, pending, ..*self }
     }
 
     /// Another node with the same key and a copy of what is held.
@@ -306,6 +308,7 @@ impl<'a> Run<'a> {
                     blobs: &TableBlobs(&*node.storage),
                     pending: &node.pending,
                     durability: Durability::Full,
+                    sum_from: node.sum_from,
                     bulk_from: u64::MAX,
                     peer: self.sessions[side].peer().unwrap(),
                     ticket: self.sessions[side].ticket_of(channel),

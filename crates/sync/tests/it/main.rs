@@ -16,6 +16,7 @@ mod random;
 mod resume;
 mod rights;
 mod sessions;
+mod summed;
 mod tickets;
 
 use proptest::test_runner::{Config, RngSeed};

@@ -161,6 +161,7 @@ impl Net {
                     blobs: &TableBlobs(&*node.storage),
                     pending: &node.pending,
                     durability: Durability::Full,
+                    sum_from: 3,
                     bulk_from: u64::MAX,
                     peer: end.session.peer().unwrap(),
                     ticket: end.session.ticket_of(channel),

@@ -87,6 +87,13 @@ impl<'a> Rogue<'a> {
         self.open_as(0, terms, ticket);
     }
 
+    /// The same, as one who knows a frontier.
+    pub(crate) fn open_with(&mut self, terms: Terms, digest: [u8; 32]) {
+        let name = anabranch_core::codec::keyed_hash(&BINDING, &self.database.0);
+        let digest = Some(digest);
+        self.send(&Frame::Open { channel: 0, name, terms, digest, ticket: None });
+    }
+
     pub(crate) fn open_as(&mut self, channel: u32, terms: Terms, ticket: Option<&DeviceKey>) {
         let name = anabranch_core::codec::keyed_hash(&BINDING, &self.database.0);
         let ticket = ticket.map(|key| {
@@ -161,6 +168,7 @@ impl<'a> Rogue<'a> {
             blobs: &TableBlobs(&*self.node.storage),
             pending: &self.node.pending,
             durability: Durability::Full,
+            sum_from: self.node.sum_from,
             bulk_from: u64::MAX,
             peer: self.key.node_id(),
             ticket: self.session.ticket_of(channel),

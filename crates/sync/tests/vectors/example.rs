@@ -82,6 +82,7 @@ impl Side {
             blobs: &NoBlobs,
             pending: &self.pending,
             durability: Durability::Full,
+            sum_from: usize::MAX,
             bulk_from: u64::MAX,
             peer: self.session.peer().unwrap(),
             ticket: self.session.ticket_of(channel),

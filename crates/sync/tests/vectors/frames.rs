@@ -7,8 +7,9 @@ use anabranch_core::frontier::FrontierTip;
 use anabranch_core::head::Head;
 use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
+use anabranch_core::riblt::{SYMBOL_BYTES, Symbol};
 use anabranch_sync::frame::{
-    BATCH_BYTES, Code, DATA_BYTES, Frame, HASHES, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME, Terms,
+    Ask, BATCH_BYTES, Code, DATA_BYTES, Frame, HASHES, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME, Terms,
     TicketProof,
 };
 use serde_json::{Value, json};
@@ -55,10 +56,7 @@ pub(crate) fn described(frame: &Frame) -> Value {
             json!({ "refused": { "channel": channel, "code": *code as u64, "text": text } })
         }
         Frame::Tips { channel, tips, last } => {
-            let tips: Vec<Value> = tips
-                .iter()
-                .map(|t| json!({ "position": described_position(&t.head.position), "signature": hex(t.head.signature.0) }))
-                .collect();
+            let tips: Vec<Value> = tips.iter().map(described_tip).collect();
             json!({ "tips": { "channel": channel, "tips": tips, "last": last } })
         }
         Frame::Fork { channel, samples } => {
@@ -90,8 +88,31 @@ pub(crate) fn described(frame: &Frame) -> Value {
         Frame::NoBlob { channel, hashes: list } => {
             json!({ "no blob": { "channel": channel, "hashes": hashes(list) } })
         }
+        Frame::Symbols { channel, from, tips, digest, symbols } => json!({ "symbols": {
+            "channel": channel, "from": from, "tips": tips, "digest": hex(digest),
+            "symbols": symbols.iter().map(|s| hex(s.to_bytes())).collect::<Vec<_>>(),
+        }}),
+        Frame::Ask { channel, what } => {
+            let what = match what {
+                Ask::Symbols => json!("symbols"),
+                Ask::Whole => json!("whole"),
+                Ask::Named(elements) => {
+                    json!({ "named": elements.iter().map(|e| hex(e.to_be_bytes())).collect::<Vec<_>>() })
+                }
+            };
+            json!({ "ask": { "channel": channel, "what": what } })
+        }
+        Frame::Named { channel, tips } => {
+            let tips: Vec<Value> = tips.iter().map(described_tip).collect();
+            json!({ "named": { "channel": channel, "tips": tips } })
+        }
         Frame::Bye { code, text } => json!({ "bye": { "code": *code as u64, "text": text } }),
     }
+}
+
+fn described_tip(tip: &FrontierTip) -> Value {
+    let Head { position, signature } = &tip.head;
+    json!({ "position": described_position(position), "signature": hex(signature.0) })
 }
 
 fn all() -> Vec<(&'static str, Frame)> {
@@ -100,6 +121,8 @@ fn all() -> Vec<(&'static str, Frame)> {
     let (channel, digest) = (300, Some([7; 32]));
     let hashes = vec![ChunkHash([8; 32]), ChunkHash([9; 32])];
     let log = position(1).log;
+    let symbols =
+        vec![Symbol::from_bytes(&[3; SYMBOL_BYTES]), Symbol::from_bytes(&[4; SYMBOL_BYTES])];
     vec![
         (
             "hello",
@@ -129,6 +152,11 @@ fn all() -> Vec<(&'static str, Frame)> {
         ("blob", Frame::Blob { channel, hash: hashes[0], bytes: b"chunk".to_vec() }),
         ("no blob", Frame::NoBlob { channel, hashes: hashes.clone() }),
         ("have", Frame::Have { channel, hashes }),
+        ("symbols", Frame::Symbols { channel, from: 64, tips: 10_000, digest: [7; 32], symbols }),
+        ("ask for symbols", Frame::Ask { channel, what: Ask::Symbols }),
+        ("ask for the whole frontier", Frame::Ask { channel, what: Ask::Whole }),
+        ("ask for tips", Frame::Ask { channel, what: Ask::Named(vec![1, u64::MAX]) }),
+        ("named tips", Frame::Named { channel, tips: vec![tip(1)] }),
         ("bye", Frame::Bye { code: Code::Done, text: String::new() }),
     ]
 }

@@ -10,3 +10,4 @@ mod example;
 mod file;
 mod frames;
 mod greeting;
+mod symbols;

@@ -1,0 +1,163 @@
+//! Comparing large frontiers in space that follows the difference: each side sums its own up, the other reads off in which
+//! tips the two differ and asks for those it does not know. What comes out is believed only if it has the digest that was
+//! told; else, or when too much differs, the frontier itself is asked for.
+
+use super::{Channel, Told};
+use crate::frame::{Ask, Code, Frame};
+use crate::work::Work;
+use anabranch_core::frontier::{Frontier, FrontierTip};
+use anabranch_core::riblt::{Row, SYMBOLS, Symbol};
+use std::sync::Arc;
+
+/// Symbols that are sent unasked: enough for some 30 differing tips.
+const FIRST: usize = 64;
+/// How often a peer may ask for more of a frontier that was summed up.
+const ASKS: u32 = 8;
+
+/// What is known while frontiers are compared.
+#[derive(Debug, Default)]
+pub(super) struct Compare {
+    mine: Option<Mine>,
+    /// What the peer told of its own: symbols, how many tips they sum up, the blinded digest.
+    theirs: Vec<Symbol>,
+    tips: usize,
+    digest: [u8; 32],
+    stage: Stage,
+}
+
+/// Our frontier as the peer was told of it.
+#[derive(Debug)]
+struct Mine {
+    frontier: Arc<Frontier>,
+    digest: [u8; 32],
+    row: Row,
+    told: usize,
+    asks: u32,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    /// Nothing is under way.
+    #[default]
+    Idle,
+    /// It is being worked out, or the peer was asked for more.
+    UnderWay,
+    /// The peer was asked for the tips that only it has; these are those that both have.
+    Naming(Frontier),
+}
+
+impl Compare {
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Idle)
+    }
+
+    /// The peer told its frontier itself.
+    pub(super) fn end(&mut self) {
+        self.stage = Stage::Idle;
+    }
+}
+
+impl Channel {
+    /// Ours was summed up.
+    pub(super) fn on_summed(&mut self, frontier: Frontier, row: Row, digest: [u8; 32]) {
+        self.told_frontier = Told::Whole;
+        let frontier = Arc::new(frontier);
+        self.compare.mine = Some(Mine { frontier, digest, row, told: 0, asks: 0 });
+        self.tell_symbols(FIRST);
+    }
+
+    /// Tells the peer the next symbols of our row, up to `end`.
+    fn tell_symbols(&mut self, end: usize) {
+        let Some(mine) = &mut self.compare.mine else { return };
+        let symbols = mine.row.symbols().get(mine.told..end).unwrap_or_default().to_vec();
+        let (from, tips) = (mine.told as u32, mine.frontier.tips().len() as u32);
+        mine.told = end.max(mine.told);
+        let digest = mine.digest;
+        let digest = self.blind(digest);
+        self.frame(Frame::Symbols { channel: self.number, from, tips, digest, symbols });
+    }
+
+    pub(super) fn on_symbols(
+        &mut self,
+        from: u32,
+        tips: u32,
+        digest: [u8; 32],
+        symbols: Vec<Symbol>,
+    ) {
+        let theirs = &mut self.compare.theirs;
+        if from == 0 {
+            theirs.clear();
+        }
+        if theirs.len() != from as usize || theirs.len() + symbols.len() > SYMBOLS {
+            return self.refuse(Code::Protocol, "symbols of a frontier came out of order");
+        }
+        theirs.extend(symbols);
+        (self.compare.tips, self.compare.digest) = (tips as usize, digest);
+        // The peer compares anew and waits for word of the outcome, even if that is the same as before.
+        self.level_told = None;
+        if self.told_frontier == Told::Nothing {
+            self.shown = None;
+            self.ask_frontier(None);
+        }
+        self.compare.stage = Stage::UnderWay;
+        let theirs = self.compare.theirs.clone();
+        self.work(Work::Differ { theirs });
+    }
+
+    /// In what the two differ: what both have, and what stands for the tips that only the peer has. `tips`: of ours.
+    pub(super) fn on_differ(&mut self, found: Option<(Frontier, Vec<u64>)>, tips: usize) {
+        let channel = self.number;
+        let what = match found {
+            Some((common, named)) if named.is_empty() => {
+                return self.work(Work::Assemble { common, named: Vec::new() });
+            }
+            Some((common, named)) => {
+                self.compare.stage = Stage::Naming(common);
+                Ask::Named(named)
+            }
+            // At least so much differs as the two are long apart.
+            None if self.compare.theirs.len() < SYMBOLS
+                && self.compare.tips.abs_diff(tips) < SYMBOLS / 2 =>
+            {
+                Ask::Symbols
+            }
+            None => Ask::Whole,
+        };
+        self.frame(Frame::Ask { channel, what });
+    }
+
+    pub(super) fn on_named(&mut self, tips: Vec<FrontierTip>) {
+        match std::mem::replace(&mut self.compare.stage, Stage::UnderWay) {
+            Stage::Naming(common) => self.work(Work::Assemble { common, named: tips }),
+            _ => self.refuse(Code::Protocol, "tips came that nobody asked for"),
+        }
+    }
+
+    /// The peer's frontier, if `digest` is the one it told.
+    pub(super) fn on_assembled(&mut self, frontier: Frontier, digest: [u8; 32]) {
+        if self.blind(digest) == self.compare.digest {
+            self.on_frontier(frontier);
+        } else {
+            self.frame(Frame::Ask { channel: self.number, what: Ask::Whole });
+        }
+    }
+
+    pub(super) fn on_ask(&mut self, what: Ask) {
+        let Some(mine) = self.compare.mine.as_mut().filter(|_| self.peer_may_read) else {
+            return self.refuse(Code::Protocol, "more was asked of a frontier that was not told");
+        };
+        mine.asks += 1;
+        if mine.asks > ASKS {
+            return self.refuse(Code::Limit, "a frontier was asked for too often");
+        }
+        let frontier = Arc::clone(&mine.frontier);
+        match what {
+            Ask::Symbols => self.tell_symbols(SYMBOLS),
+            Ask::Whole => {
+                self.told_frontier = Told::Soon;
+                self.work(Work::Frontier { within: None, summed: false });
+            }
+            Ask::Named(elements) => self.work(Work::Name { frontier, elements }),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Large frontiers: what is found out costs what differs, whatever a peer says.
+
+use crate::harness::{Node, Outcome, draft, sync};
+use crate::rogue::{OPEN, Rogue};
+use anabranch_core::author::{Author, Draft};
+use anabranch_core::entry::Timestamp;
+use anabranch_core::id::DatabaseId;
+use anabranch_core::key::DeviceKey;
+use anabranch_core::ledger::Ledger;
+use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
+use anabranch_core::riblt::Symbol;
+use anabranch_core::storage::{Durability, Storage};
+use anabranch_sync::frame::{Ask, Code, Frame};
+
+/// Two devices that hold the same logs of many others, and sum them up.
+fn crowd(logs: u64) -> (Node, Node, DatabaseId) {
+    let mut host = Node::new(1);
+    let database = host.create();
+    let (role, terms) = (Role::Write, TicketTerms::default());
+    let anyone = MemberOp::Grant { subject: Subject::Anyone, role, priority: 0, terms };
+    let draft = Draft { writes: vec![], members: vec![anyone] };
+    host.with(|ledger, author| ledger.commit(author, &draft).unwrap());
+    (0..logs).for_each(|who| write(&host, who));
+    let host = Node { sum_from: 3, ..host };
+    let other = Node { storage: host.storage.fork([2; 32]).into(), sum_from: 3, ..Node::new(2) };
+    (host, other, database)
+}
+
+/// Device `who` of the crowd writes one entry more at `node`.
+fn write(node: &Node, who: u64) {
+    let mut seed = [9; 32];
+    seed[..8].copy_from_slice(&who.to_be_bytes());
+    let key = DeviceKey::from_seed(&seed);
+    let wall = Timestamp(5_000_000 + who);
+    let author = Author { key: &key, wall, fresh_epoch: who, instance: [9; 32] };
+    let mut tx = node.storage.write(Durability::Full).unwrap();
+    let mut ledger = Ledger::open(&mut *tx).unwrap();
+    ledger.commit(&author, &draft(&[(&format!("{who}"), "v")])).unwrap();
+    ledger.seal(&author).unwrap();
+    ledger.finish().unwrap();
+    tx.commit().unwrap();
+}
+
+/// Bytes of all frames that carry neither entries nor what follows from them.
+fn finding_out(outcome: &Outcome) -> usize {
+    let tells = |frame: &Frame| {
+        matches!(
+            frame,
+            Frame::Tips { .. } | Frame::Symbols { .. } | Frame::Ask { .. } | Frame::Named { .. }
+        )
+    };
+    let frames = outcome.log.iter().map(|(_, frame)| frame).filter(|frame| tells(frame));
+    frames.map(|frame| frame.encode().len()).sum()
+}
+
+fn agree(a: &Node, b: &Node, database: DatabaseId) -> Outcome {
+    let outcome = sync(a, b, database);
+    assert!(outcome.settled, "{:?}", outcome.closed);
+    assert_eq!((a.frontier(), a.digest()), (b.frontier(), b.digest()));
+    outcome
+}
+
+#[test]
+fn few_changes_in_many_logs_are_found_out_cheaply() {
+    let (a, b, database) = crowd(400);
+    (0..10).for_each(|who| write(&a, who * 31));
+    let outcome = agree(&a, &b, database);
+    let bytes = finding_out(&outcome);
+    assert!(bytes < 6_000, "{bytes} bytes");
+    assert_eq!((outcome.sent, outcome.new), (10, [0, 10]), "nothing is sent that was there");
+    // On both sides, and new logs among them.
+    write(&a, 1_000);
+    (0..4).for_each(|who| write(&b, who * 50 + 7));
+    let outcome = agree(&a, &b, database);
+    assert!(finding_out(&outcome) < 6_000);
+    assert_eq!((outcome.sent, outcome.new), (5, [4, 1]));
+}
+
+#[test]
+fn what_is_too_much_for_the_first_symbols_takes_more_and_then_all() {
+    for (changed, most) in [(60, 120_000), (1_500, usize::MAX)] {
+        let (a, b, database) = crowd(changed + 20);
+        (0..changed).for_each(|who| write(&a, who));
+        let outcome = agree(&a, &b, database);
+        assert_eq!(outcome.new, [0, changed]);
+        let bytes = finding_out(&outcome);
+        assert!(bytes < most, "{changed}: {bytes} bytes");
+    }
+}
+
+/// Symbols that say nothing, tips that are not those asked for: what comes out has another digest, and all is asked for.
+#[test]
+fn made_up_symbols_and_tips_lead_to_the_frontier_itself() {
+    let (mut node, _, database) = crowd(10);
+    let key = DeviceKey::from_seed(&[77; 32]);
+    node.put("more", "v");
+    let mut rogue = Rogue::greet(&node, key, database);
+    rogue.open(OPEN, None);
+    let symbols = |n: usize| vec![Symbol::default(); n];
+    let told =
+        |from, symbols| Frame::Symbols { channel: 0, from, tips: 9, digest: [1; 32], symbols };
+    rogue.send(&told(0, symbols(1)));
+    let asked = |rogue: &Rogue<'_>| match rogue.got.last() {
+        Some(Frame::Ask { what, .. }) => what.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(asked(&rogue), Ask::Symbols, "one symbol is not enough");
+    // All of ours seem to be missing there, and nothing else.
+    rogue.send(&told(1, symbols(2_047)));
+    assert_eq!(asked(&rogue), Ask::Whole, "it is not what was told");
+    assert!(rogue.closed.is_empty(), "{:?}", rogue.closed);
+    rogue.send(&Frame::Named { channel: 0, tips: vec![] });
+    assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Protocol));
+}
+
+#[test]
+fn what_was_not_told_is_not_answered_and_nothing_for_ever() {
+    let (node, _, database) = crowd(10);
+    let few = Node { sum_from: usize::MAX, ..node.same() };
+    let mut rogue = Rogue::greet(&few, DeviceKey::from_seed(&[77; 32]), database);
+    rogue.open(OPEN, None);
+    rogue.send(&Frame::Ask { channel: 0, what: Ask::Whole });
+    assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Protocol), "nothing was summed up");
+
+    let mut rogue = Rogue::greet(&node, DeviceKey::from_seed(&[77; 32]), database);
+    rogue.open_with(OPEN, [5; 32]);
+    for _ in 0..20 {
+        rogue.send(&Frame::Ask { channel: 0, what: Ask::Named(vec![1, 2, 3]) });
+    }
+    assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Limit));
+    let mut rogue = Rogue::greet(&node, DeviceKey::from_seed(&[77; 32]), database);
+    rogue.open_with(OPEN, [5; 32]);
+    let symbols = vec![Symbol::default(); 3];
+    rogue.send(&Frame::Symbols { channel: 0, from: 5, tips: 1, digest: [1; 32], symbols });
+    assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Protocol));
+}
