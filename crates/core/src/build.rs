@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::names::Names;
 use crate::ops::{ValueName, decode_cells};
 use crate::rows::{BranchNo, EntryRow, Row, StoreNo};
+use crate::sabotage::{self, Bug};
 use crate::storage::{Durability, Order, Storage, StorageError, Table};
 use crate::view::View;
 use std::collections::BTreeSet;
@@ -44,7 +45,7 @@ pub fn step(storage: &dyn Storage, budget: usize) -> Result<Option<u64>, Storage
     if ledger.built() == Some(stretch.first - 1) {
         let last = stretch.first - 1 + stretch.entries.len() as u64;
         stretch.carry_out(&mut ledger)?;
-        ledger.built_up_to(last)?;
+        ledger.built_up_to(if sabotage::is(Bug::BuiltTooFar) { u64::MAX - 1 } else { last })?;
     }
     let left = ledger.built().map_or(0, |built| ledger.counters.next_arrival - 1 - built);
     ledger.finish()?;
@@ -170,9 +171,12 @@ impl Stretch {
         let slice = |range: &Range<u32>| &bytes[range.start as usize..range.end as usize];
         ops.sort_unstable_by(|a, b| {
             let by_prefix = (a.store, a.prefix).cmp(&(b.store, b.prefix));
-            by_prefix
-                .then_with(|| slice(&a.path).cmp(slice(&b.path)))
-                .then_with(|| a.ordinal.cmp(&b.ordinal))
+            by_prefix.then_with(|| slice(&a.path).cmp(slice(&b.path))).then_with(|| {
+                match sabotage::is(Bug::StretchUnordered) {
+                    true => b.ordinal.cmp(&a.ordinal),
+                    false => a.ordinal.cmp(&b.ordinal),
+                }
+            })
         });
         for op in &ops {
             let (number, index) = op.ordinal;

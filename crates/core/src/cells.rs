@@ -192,7 +192,8 @@ fn replace(
                 return Ok(());
             }
         } else if ledger.view().entry_id(branch, name.seq)?.first16() == name.id16
-            && ledger.view().arrival(branch, name.seq)? < arrival
+            && (ledger.view().arrival(branch, name.seq)? < arrival
+                || sabotage::is(Bug::ReplacedAsOfNow))
         {
             // Held, and not live: replaced before, or never written here.
             return Ok(());

@@ -58,11 +58,21 @@ pub enum Bug {
     CopyDropped,
     /// What a user does to a file replaces what others did meanwhile.
     UnseenReplaced,
+    /// After the first stretch of a bulk load all cells count as built.
+    BuiltTooFar,
+    /// A stretch carries out the operations of a path in the wrong order.
+    StretchUnordered,
+    /// Cells are read and written while a bulk load is under way.
+    UnbuiltRead,
+    /// What arrived later in a bulk load counts as held when a replaced value is looked up.
+    ReplacedAsOfNow,
+    /// When too much differs to be read off a summed-up frontier, nothing more is asked.
+    FallbackForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 32] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -90,6 +100,11 @@ impl Bug {
         Self::BaseFirst,
         Self::CopyDropped,
         Self::UnseenReplaced,
+        Self::BuiltTooFar,
+        Self::StretchUnordered,
+        Self::UnbuiltRead,
+        Self::ReplacedAsOfNow,
+        Self::FallbackForgotten,
     ];
 }
 

@@ -70,4 +70,9 @@ bugs! {
     base_first: BaseFirst,
     copy_dropped: CopyDropped,
     unseen_replaced: UnseenReplaced,
+    built_too_far: BuiltTooFar,
+    stretch_unordered: StretchUnordered,
+    unbuilt_read: UnbuiltRead,
+    replaced_as_of_now: ReplacedAsOfNow,
+    fallback_forgotten: FallbackForgotten,
 }

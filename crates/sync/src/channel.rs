@@ -429,9 +429,11 @@ impl Channel {
                 }
             }
             Answer::Summed { frontier, row, digest } => self.on_summed(frontier, row, digest),
-            Answer::Differ { found, tips } => self.on_differ(found, tips),
+            Answer::Differ { round, found, tips } => self.on_differ(round, found, tips),
             Answer::Named { tips } => self.frame(Frame::Named { channel: self.number, tips }),
-            Answer::Assembled { frontier, digest } => self.on_assembled(frontier, digest),
+            Answer::Assembled { round, frontier, digest } => {
+                self.on_assembled(round, frontier, digest);
+            }
             Answer::Moved => {
                 // Something was committed since the digests were compared, so they say nothing.
                 self.plan = Plan::None;

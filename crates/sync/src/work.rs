@@ -77,11 +77,15 @@ pub enum Work {
     },
     /// Find out in what our frontier and the one with these symbols differ.
     Differ {
+        /// Comes back with the answer.
+        round: u64,
         /// They.
         theirs: Vec<Symbol>,
     },
     /// Put the peer's frontier together.
     Assemble {
+        /// Comes back with the answer.
+        round: u64,
         /// What both have.
         common: Frontier,
         /// What only it has.
@@ -189,6 +193,8 @@ pub enum Answer {
     },
     /// To [`Work::Differ`].
     Differ {
+        /// Of the work.
+        round: u64,
         /// What both have, and what stands for the tips that only the peer has; `None`: too few symbols.
         found: Option<(Frontier, Vec<u64>)>,
         /// Tips of our frontier.
@@ -196,6 +202,8 @@ pub enum Answer {
     },
     /// To [`Work::Assemble`].
     Assembled {
+        /// Of the work.
+        round: u64,
         /// The frontier.
         frontier: Frontier,
         /// Its digest.
@@ -310,12 +318,12 @@ impl Access<'_> {
         match work {
             Work::Open => self.open(),
             Work::Frontier { within, summed } => self.frontier(within, summed),
-            Work::Differ { theirs } => self.differ(&theirs),
-            Work::Assemble { common, mut named } => {
+            Work::Differ { round, theirs } => self.differ(round, &theirs),
+            Work::Assemble { round, common, mut named } => {
                 named.extend(common.tips());
                 let frontier = Frontier::new(named);
                 let digest = frontier.digest();
-                Ok(Answer::Assembled { frontier, digest })
+                Ok(Answer::Assembled { round, frontier, digest })
             }
             Work::Name { frontier, elements } => self.name(Frontier::clone(&frontier), &elements),
             Work::Level { digest } => self.level(&digest),
@@ -381,7 +389,7 @@ impl Access<'_> {
         Ok(Answer::Frontier { frontier, whole })
     }
 
-    fn differ(&self, theirs: &[Symbol]) -> Result<Answer, Error> {
+    fn differ(&self, round: u64, theirs: &[Symbol]) -> Result<Answer, Error> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
         let database = view.database()?.ok_or(Error::Empty)?;
@@ -391,7 +399,7 @@ impl Access<'_> {
             let (_, common) = ours.split(&database, &mine.into_iter().collect());
             (common, theirs)
         });
-        Ok(Answer::Differ { found, tips })
+        Ok(Answer::Differ { round, found, tips })
     }
 
     fn name(&self, frontier: Frontier, elements: &[u64]) -> Result<Answer, Error> {

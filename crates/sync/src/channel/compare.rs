@@ -7,6 +7,7 @@ use crate::frame::{Ask, Code, Frame};
 use crate::work::Work;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::riblt::{Row, SYMBOLS, Symbol};
+use anabranch_core::sabotage::{self, Bug};
 use std::sync::Arc;
 
 /// Symbols that are sent unasked: enough for some 30 differing tips.
@@ -23,6 +24,8 @@ pub(super) struct Compare {
     tips: usize,
     digest: [u8; 32],
     stage: Stage,
+    /// Counts what the peer told: what is worked out of something older is of no use any more.
+    round: u64,
 }
 
 /// Our frontier as the peer was told of it.
@@ -51,9 +54,10 @@ impl Compare {
         matches!(self.stage, Stage::Idle)
     }
 
-    /// The peer told its frontier itself.
+    /// The peer told its frontier itself, or it was found out.
     pub(super) fn end(&mut self) {
         self.stage = Stage::Idle;
+        self.round += 1;
     }
 }
 
@@ -100,16 +104,25 @@ impl Channel {
             self.ask_frontier(None);
         }
         self.compare.stage = Stage::UnderWay;
-        let theirs = self.compare.theirs.clone();
-        self.work(Work::Differ { theirs });
+        self.compare.round += 1;
+        let (round, theirs) = (self.compare.round, self.compare.theirs.clone());
+        self.work(Work::Differ { round, theirs });
     }
 
     /// In what the two differ: what both have, and what stands for the tips that only the peer has. `tips`: of ours.
-    pub(super) fn on_differ(&mut self, found: Option<(Frontier, Vec<u64>)>, tips: usize) {
+    pub(super) fn on_differ(
+        &mut self,
+        round: u64,
+        found: Option<(Frontier, Vec<u64>)>,
+        tips: usize,
+    ) {
         let channel = self.number;
+        if round != self.compare.round {
+            return;
+        }
         let what = match found {
             Some((common, named)) if named.is_empty() => {
-                return self.work(Work::Assemble { common, named: Vec::new() });
+                return self.work(Work::Assemble { round, common, named: Vec::new() });
             }
             Some((common, named)) => {
                 self.compare.stage = Stage::Naming(common);
@@ -121,20 +134,28 @@ impl Channel {
             {
                 Ask::Symbols
             }
+            None if sabotage::is(Bug::FallbackForgotten) => return self.compare.end(),
             None => Ask::Whole,
         };
         self.frame(Frame::Ask { channel, what });
     }
 
     pub(super) fn on_named(&mut self, tips: Vec<FrontierTip>) {
-        match std::mem::replace(&mut self.compare.stage, Stage::UnderWay) {
-            Stage::Naming(common) => self.work(Work::Assemble { common, named: tips }),
-            _ => self.refuse(Code::Protocol, "tips came that nobody asked for"),
+        // Else the peer has told something newer meanwhile.
+        if let Stage::Naming(_) = self.compare.stage
+            && let Stage::Naming(common) =
+                std::mem::replace(&mut self.compare.stage, Stage::UnderWay)
+        {
+            let round = self.compare.round;
+            self.work(Work::Assemble { round, common, named: tips });
         }
     }
 
     /// The peer's frontier, if `digest` is the one it told.
-    pub(super) fn on_assembled(&mut self, frontier: Frontier, digest: [u8; 32]) {
+    pub(super) fn on_assembled(&mut self, round: u64, frontier: Frontier, digest: [u8; 32]) {
+        if round != self.compare.round {
+            return;
+        }
         if self.blind(digest) == self.compare.digest {
             self.on_frontier(frontier);
         } else {
