@@ -352,7 +352,7 @@ impl Settings {
             replica: ReplicaOptions {
                 durability,
                 pending_bytes: values.bytes("sync.pending_bytes")? as usize,
-                sum_from: values.count("sync.sum_from")? as usize,
+                sum_from: values.count("sync.sum_from")?,
                 bulk: Bulk {
                     from: values.count("bulk.from")? as u64,
                     entries: values.count("bulk.entries")? as u64,

@@ -6,8 +6,11 @@ use anabranch_core::entry::StoreId;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::path::Path;
-use anabranch_core::storage::Storage;
-use anabranch_node::{Act, Device, Drive, Job, Opening, Replica, ReplicaOptions, Task, Until};
+use anabranch_core::storage::{Storage, StorageError};
+use anabranch_core::view::View;
+use anabranch_node::{
+    Act, Bulk, Device, Drive, Job, Opening, Replica, ReplicaOptions, Task, Until,
+};
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::Direction;
 use std::sync::Arc;
@@ -21,6 +24,22 @@ fn replica(device: &Device, make: impl FnOnce(&dyn Storage)) -> Arc<Replica> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     make(&*storage);
     Replica::open(storage, None, device.clone(), ReplicaOptions::default()).unwrap()
+}
+
+fn path(key: &str) -> Path {
+    Path::text([key]).unwrap()
+}
+
+fn row(key: &str, value: &str) -> Draft {
+    let write = Write {
+        store: StoreId::table("t"),
+        path: path(key),
+        value: Some(value.into()),
+        seen: Seen::AtCommit,
+        below: false,
+        above: false,
+    };
+    Draft { writes: vec![write], members: Vec::new() }
 }
 
 impl Pair {
@@ -37,16 +56,7 @@ impl Pair {
     }
 
     fn put(&self, side: usize, value: &str) {
-        let write = Write {
-            store: StoreId::table("t"),
-            path: Path::text(["k"]).unwrap(),
-            value: Some(value.into()),
-            seen: Seen::AtCommit,
-            below: false,
-            above: false,
-        };
-        let draft = Draft { writes: vec![write], members: Vec::new() };
-        self.replicas[side].commit_group(&[vec![draft]]).unwrap();
+        self.replicas[side].commit_group(&[vec![row("k", value)]]).unwrap();
     }
 
     fn digest(&self, side: usize) -> Option<[u8; 32]> {
@@ -215,6 +225,87 @@ fn whoever_is_left_early_does_not_think_that_all_is_done() {
         }
     }
     assert!(done > 0, "it is done at last");
+}
+
+/// Rows that take several batches, and a replica that is to load them in bulk.
+fn bulk() -> Pair {
+    let device = Device::new(DeviceKey::from_seed(&[1; 32]));
+    let one = replica(&device, |storage| _ = Replica::found(storage, &device).unwrap());
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    Replica::prepare(&*storage, one.database()).unwrap();
+    let bulk = Bulk { from: 10, entries: 200, bytes: 20_000 };
+    let options = ReplicaOptions { bulk, ..ReplicaOptions::default() };
+    let other = Replica::open(storage, None, device, options).unwrap();
+    let pair = Pair::of(one, other, Until::Closed);
+    let mut noise = 1u64;
+    for n in 0..600 {
+        let value = std::iter::repeat_with(|| {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'!' + (noise >> 33) as u8 % 90)
+        });
+        let value: String = value.take(1_000).collect();
+        pair.replicas[0].commit_group(&[vec![row(&format!("k{}", n % 500), &value)]]).unwrap();
+    }
+    pair
+}
+
+fn live(view: View<'_>) -> Result<u64, StorageError> {
+    Ok(view.stores()?.iter().filter(|s| s.id == StoreId::table("t")).map(|s| s.live).sum())
+}
+
+#[test]
+fn who_reads_or_writes_during_a_bulk_load_waits_for_what_has_come() {
+    let mut pair = bulk();
+    let mut job = pair.pump("Apply").expect("a batch comes");
+    let loading = Arc::clone(&pair.replicas[1]);
+    let mut seen = 0;
+    for batch in 0.. {
+        pair.drives[1].answer(job.perform());
+        if batch == 1 {
+            let ahead = loading.look(|view| view.building()).unwrap();
+            assert!(ahead.is_some_and(|left| left > 0), "{ahead:?}");
+            assert!(matches!(loading.look(live), Err(StorageError::Building)));
+            seen = loading.read(live).unwrap();
+            assert!(seen > 100, "{seen} rows of what came");
+            assert_eq!(loading.look(|view| view.building()).unwrap(), None);
+        }
+        if batch == 2 {
+            assert!(loading.look(|view| view.building()).unwrap().is_some());
+            pair.put(1, "written meanwhile");
+            assert_eq!(loading.look(live).unwrap(), loading.read(live).unwrap());
+            assert!(loading.read(live).unwrap() > seen);
+        }
+        match pair.pump("Apply") {
+            Some(next) => job = next,
+            None => break,
+        }
+    }
+    assert_eq!(loading.look(live).unwrap(), 501, "it is built without anybody asking");
+    assert_eq!(pair.digest(0), pair.digest(1));
+}
+
+#[test]
+fn a_bulk_load_that_was_cut_off_is_made_good_by_whoever_comes() {
+    for writes in [false, true] {
+        let mut pair = bulk();
+        for _ in 0..2 {
+            let job = pair.pump("Apply").expect("a batch comes");
+            pair.drives[1].answer(job.perform());
+        }
+        let device = pair.replicas[1].device().clone();
+        let storage = Arc::clone(pair.replicas[1].storage());
+        drop(pair);
+        let again = Replica::open(storage, None, device, ReplicaOptions::default()).unwrap();
+        assert!(again.look(|view| view.building()).unwrap().is_some());
+        if writes {
+            let committed = again.commit_group(&[vec![row("k0", "new")]]).unwrap();
+            assert!(committed[0].is_ok());
+            let values = again.look(|view| view.cell(&StoreId::table("t"), &path("k0"))).unwrap();
+            assert_eq!(values.len(), 1, "it replaced what was there");
+        } else {
+            assert!(again.read(live).unwrap() > 100);
+        }
+    }
 }
 
 /// So that those above test what they say.
