@@ -91,7 +91,7 @@ impl Ledger<'_> {
     /// that holds no values.
     pub fn commit(&mut self, author: &Author<'_>, draft: &Draft) -> Result<Option<Entry>, Error> {
         check_draft(draft)?;
-        if self.built().is_some() && !sabotage::is(Bug::UnbuiltRead) {
+        if self.built().is_some() && !sabotage::is(Bug::NeverBuilt) {
             return Err(StorageError::Building.into());
         }
         let ops = self.resolve(&draft.writes)?;

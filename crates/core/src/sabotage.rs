@@ -62,17 +62,15 @@ pub enum Bug {
     BuiltTooFar,
     /// A stretch carries out the operations of a path in the wrong order.
     StretchUnordered,
-    /// Cells are read and written while a bulk load is under way.
-    UnbuiltRead,
+    /// Nobody builds the cells of a bulk load, and they are read all the same.
+    NeverBuilt,
     /// What arrived later in a bulk load counts as held when a replaced value is looked up.
     ReplacedAsOfNow,
-    /// When too much differs to be read off a summed-up frontier, nothing more is asked.
-    FallbackForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 31] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -102,9 +100,8 @@ impl Bug {
         Self::UnseenReplaced,
         Self::BuiltTooFar,
         Self::StretchUnordered,
-        Self::UnbuiltRead,
+        Self::NeverBuilt,
         Self::ReplacedAsOfNow,
-        Self::FallbackForgotten,
     ];
 }
 

@@ -56,7 +56,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "bulk.from",
         kind: Kind::Count(1, 1 << 30),
         default: "20000",
-        about: "entries that arrive at once and are loaded in bulk, if they are also more than are held",
+        about: "entries that arrive at once and are loaded in bulk, if they are also a quarter of those held",
     },
     Setting {
         key: "bulk.memory",

@@ -90,7 +90,7 @@ pub struct ReplicaOptions {
 /// When and how entries are loaded in bulk: stored first, and what they do to cells carried out later, in sorted stretches.
 #[derive(Debug, Clone, Copy)]
 pub struct Bulk {
-    /// From how many entries on, if that is also more than are held.
+    /// From how many entries on, if that is also a quarter of those held.
     pub from: u64,
     /// How many entries may be stored before a stretch of cells is built.
     pub entries: u64,
@@ -507,6 +507,8 @@ impl Replica {
 
     pub(crate) fn session_joined(&self, session: SessionId) {
         self.wants().join(session);
+        // Building may have failed before.
+        self.loaded();
         self.set_settled(session, false);
         if self.worker.load(Ordering::SeqCst) {
             self.changed();

@@ -187,7 +187,7 @@ fn broken(node: usize) -> impl Fn(Error) -> Violation {
 /// # Errors
 /// The first [`Violation`].
 pub fn judge_node(number: usize, node: &Node, forbidden: &[Position]) -> Result<(), Violation> {
-    let content = node.disk.content();
+    let content = node.content().map_err(|e| broken(number)(e.into()))?;
     let tx = content.read().map_err(|e| broken(number)(e.into()))?;
     let view = View::new(&*tx);
     let list = entries(view).map_err(broken(number))?;
@@ -230,7 +230,8 @@ fn differing(a: &Node, b: &Node) -> Result<Vec<StoreId>, StorageError> {
 
 /// Replays everything into an empty storage and compares.
 fn judge_storage(number: usize, node: &Node) -> Result<(), Violation> {
-    let (content, scratch) = (node.disk.content(), MemoryStorage::new());
+    let content = node.content().map_err(|e| broken(number)(e.into()))?;
+    let scratch = MemoryStorage::new();
     let tx = content.read().map_err(|e| broken(number)(e.into()))?;
     verify(&*tx, &scratch, &mut |_| ()).map_err(broken(number))?;
     Ok(())

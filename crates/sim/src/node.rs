@@ -10,6 +10,7 @@ use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
 use anabranch_folder::FolderBlobs;
 use anabranch_node::{Device, NodeError, Replica, ReplicaOptions};
+use anabranch_store::MemoryStorage;
 use anabranch_sync::work::Blobs;
 use std::sync::Arc;
 
@@ -96,6 +97,16 @@ impl Node {
         self.options.durability == Durability::Full
     }
 
+    /// A copy of what its disk holds, with all cells that a bulk load left to be built by whoever comes.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn content(&self) -> Result<MemoryStorage, StorageError> {
+        let content = self.disk.content();
+        build::finish(&content, usize::MAX)?;
+        Ok(content)
+    }
+
     /// Looks at what its disk holds and means, whether its process runs or not.
     ///
     /// # Errors
@@ -104,9 +115,7 @@ impl Node {
         &self,
         look: impl FnOnce(View<'_>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        let content = self.disk.content();
-        // A copy, so that its cells can be built without anybody there knowing.
-        build::finish(&content, usize::MAX)?;
+        let content = self.content()?;
         let tx = content.read()?;
         look(View::new(&*tx))
     }

@@ -72,7 +72,6 @@ bugs! {
     unseen_replaced: UnseenReplaced,
     built_too_far: BuiltTooFar,
     stretch_unordered: StretchUnordered,
-    unbuilt_read: UnbuiltRead,
+    never_built: NeverBuilt,
     replaced_as_of_now: ReplacedAsOfNow,
-    fallback_forgotten: FallbackForgotten,
 }

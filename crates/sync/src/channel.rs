@@ -612,6 +612,10 @@ impl Channel {
         if self.closed || !self.started {
             return;
         }
+        if self.their_level && self.incoming.is_empty() && self.applying.is_none() {
+            // What comes from now on comes as it is written.
+            self.load = Load::AtOnce;
+        }
         self.look_again();
         self.plan_next();
         self.ask_next();

@@ -49,7 +49,7 @@ pub struct Access<'a> {
     pub durability: Durability,
     /// From how many tips on a frontier is summed up instead of told.
     pub sum_from: usize,
-    /// From how many entries on, if that is also more than are held, what arrives is loaded in bulk.
+    /// From how many entries on, if that is also a quarter of those held, what arrives is loaded in bulk.
     pub bulk_from: u64,
     /// Who is at the other end.
     pub peer: NodeId,
@@ -431,7 +431,7 @@ impl Access<'_> {
             .map(|tip| view.samples(tip))
             .collect::<Result<_, StorageError>>()?;
         let lacking = view.lacking(peer)?;
-        let much = lacking >= self.bulk_from && lacking > view.totals()?.entries;
+        let much = lacking >= self.bulk_from && lacking >= view.totals()?.entries / 4;
         let load = if much { Load::Bulk } else { Load::AtOnce };
         Ok(Answer::Plan { out: Box::new(out), due, lacking, forks, load })
     }

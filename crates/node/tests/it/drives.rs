@@ -282,6 +282,10 @@ fn who_reads_or_writes_during_a_bulk_load_waits_for_what_has_come() {
     }
     assert_eq!(loading.look(live).unwrap(), 501, "it is built without anybody asking");
     assert_eq!(pair.digest(0), pair.digest(1));
+    pair.put(0, "live");
+    let job = pair.pump("Apply").expect("a batch comes");
+    pair.drives[1].answer(job.perform());
+    assert_eq!(loading.look(|view| view.building()).unwrap(), None, "one entry is no bulk load");
 }
 
 #[test]

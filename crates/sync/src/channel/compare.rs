@@ -7,7 +7,6 @@ use crate::frame::{Ask, Code, Frame};
 use crate::work::Work;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::riblt::{Row, SYMBOLS, Symbol};
-use anabranch_core::sabotage::{self, Bug};
 use std::sync::Arc;
 
 /// Symbols that are sent unasked: enough for some 30 differing tips.
@@ -134,7 +133,6 @@ impl Channel {
             {
                 Ask::Symbols
             }
-            None if sabotage::is(Bug::FallbackForgotten) => return self.compare.end(),
             None => Ask::Whole,
         };
         self.frame(Frame::Ask { channel, what });
