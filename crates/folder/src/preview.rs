@@ -90,6 +90,7 @@ impl Folder {
     async fn record_aside(self: &Arc<Self>) -> Result<Vec<RelPath>, FolderError> {
         let folder = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
+            folder.replica().build()?;
             let recorded = record(folder.replica(), folder.disk(), &SystemClock, &|_| ())?;
             Ok(recorded.paths)
         })
@@ -98,6 +99,7 @@ impl Folder {
     }
 
     fn outcome(&self, recorded: Vec<RelPath>) -> Result<Preview, FolderError> {
+        self.replica().build()?;
         let (plan, _) = plan(self.replica(), &crate::hold::Hold::new())?;
         let bytes = plan.bytes();
         let unique: BTreeSet<RelPath> = recorded.into_iter().collect();

@@ -111,7 +111,14 @@ impl Site<'_> {
         clear_temp(self.fs).map_err(|e| FolderError::Input(e.to_string()))?;
         let mut total = Updated::default();
         for _ in 0..ROUNDS {
-            let round = self.round(fetch)?;
+            let round = loop {
+                self.replica.build()?;
+                match self.round(fetch) {
+                    // A bulk load began meanwhile.
+                    Err(_) if self.replica.look(|view| view.building())?.is_some() => {}
+                    round => break round?,
+                }
+            };
             let moved = !round.applied.is_empty();
             let again = round.failed.iter().any(|f| {
                 use crate::apply::Failed;

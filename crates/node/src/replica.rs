@@ -231,7 +231,15 @@ impl Replica {
         &self,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.read_tables(|tx| look(View::new(tx)))
+        loop {
+            self.build()?;
+            let tx = self.storage().read()?;
+            let view = View::new(&*tx);
+            // More may have come in between.
+            if view.building()?.is_none() {
+                return look(view);
+            }
+        }
     }
 
     /// As [`Self::read`] for entries, logs and members alone: does not wait for the cells of a bulk load.
@@ -246,7 +254,7 @@ impl Replica {
         look(View::new(&*tx))
     }
 
-    /// As [`Self::read`], with the tables themselves.
+    /// As [`Self::look`], with the tables themselves.
     ///
     /// # Errors
     /// Whatever `look` returns, or the storage reports.
@@ -254,20 +262,21 @@ impl Replica {
         &self,
         look: impl FnOnce(&dyn ReadTx) -> Result<T, E>,
     ) -> Result<T, E> {
-        loop {
-            let tx = self.storage().read()?;
-            if View::new(&*tx).building()?.is_none() {
-                return look(&*tx);
-            }
-            drop(tx);
-            self.committer.build()?;
-            self.built();
-        }
+        let tx = self.storage().read()?;
+        look(&*tx)
     }
 
-    fn built(&self) {
-        self.unbuilt.store(0, Ordering::SeqCst);
-        self.ring();
+    /// Builds the cells of a bulk load, as far as it has come. Blocking; nothing to do is done at once.
+    ///
+    /// # Errors
+    /// What the storage reports; the entries stay.
+    pub fn build(&self) -> Result<(), StorageError> {
+        if self.look(|view| view.building())?.is_some() {
+            self.committer.build()?;
+            self.unbuilt.store(0, Ordering::SeqCst);
+            self.ring();
+        }
+        Ok(())
     }
 
     /// Entries were applied; some of them may have been loaded in bulk.

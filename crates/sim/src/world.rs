@@ -439,8 +439,9 @@ impl<'p> World<'p> {
         if held == site.looked {
             return;
         }
+        // What cannot be read now is looked at when something happens again.
+        let Ok(named) = replica.read(named_blobs) else { return };
         site.looked = held;
-        let named = replica.read(named_blobs).unwrap_or_default();
         let asked = site.folder.iter().flat_map(|folder| &folder.wants).copied();
         let lacking = named
             .into_iter()

@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::progress::Meter;
 use crate::units;
+use anabranch::engine::core::build;
 use anabranch::engine::core::error::Error;
 use anabranch::engine::core::storage::Storage as _;
 use anabranch::engine::core::verify::{Verified, verify};
@@ -84,6 +85,8 @@ fn check(storage: &SqliteStorage, scratch: &Path, done: &AtomicU64) -> Result<Ve
         return Err(damaged(storage.path()).reason(findings.join("; ")));
     }
     let scratch = SqliteStorage::create(scratch, Options::default())?;
+    // What a bulk load left is part of what is verified.
+    build::finish(storage, build::STRETCH_BYTES)?;
     let tx = storage.read()?;
     verify(&*tx, &scratch, &mut |entries| done.store(entries, Ordering::Relaxed)).map_err(|e| {
         match e {
