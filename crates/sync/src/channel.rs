@@ -32,7 +32,7 @@ const BATCH_LEAST: usize = 64;
 /// Heads of received runs that are noted for the next batch; what is not noted is at worst sent back.
 const HELD: usize = 8_192;
 /// How often two peers that are level but not equal compare anew, while nothing moves, before they give up.
-const RECOMPARES: u32 = 3;
+const RECOMPARES: u32 = 8;
 
 #[derive(Debug)]
 enum Plan {
