@@ -90,13 +90,13 @@ impl Frontier {
 
     /// Those tips that these elements stand for, and the others.
     #[must_use]
-    pub fn split(self, database: &DatabaseId, elements: &BTreeSet<u64>) -> (Self, Self) {
-        let stand: Vec<bool> = self.elements(database).map(|e| elements.contains(&e)).collect();
-        let (mut named, mut rest) = (Vec::new(), Vec::new());
-        for (tip, is_named) in self.tips.into_iter().zip(stand) {
-            if is_named { named.push(tip) } else { rest.push(tip) }
+    pub fn split(&self, database: &DatabaseId, elements: &BTreeSet<u64>) -> (Self, Self) {
+        let (mut named, mut rest) = (Self::default(), Self::default());
+        for (tip, element) in self.tips.iter().zip(self.elements(database)) {
+            let side = if elements.contains(&element) { &mut named } else { &mut rest };
+            side.tips.push(*tip);
         }
-        (Self { tips: named }, Self { tips: rest })
+        (named, rest)
     }
 
     /// Its digest, as [`crate::view::View::frontier_digest`] gives that of a replica.

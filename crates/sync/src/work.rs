@@ -325,7 +325,7 @@ impl Access<'_> {
                 let digest = frontier.digest();
                 Ok(Answer::Assembled { round, frontier, digest })
             }
-            Work::Name { frontier, elements } => self.name(Frontier::clone(&frontier), &elements),
+            Work::Name { frontier, elements } => self.name(&frontier, &elements),
             Work::Level { digest } => self.level(&digest),
             Work::Plan { peer } => self.plan(&peer),
             Work::Lacking { peer } => {
@@ -402,7 +402,7 @@ impl Access<'_> {
         Ok(Answer::Differ { round, found, tips })
     }
 
-    fn name(&self, frontier: Frontier, elements: &[u64]) -> Result<Answer, Error> {
+    fn name(&self, frontier: &Frontier, elements: &[u64]) -> Result<Answer, Error> {
         let tx = self.storage.read()?;
         let database = View::new(&*tx).database()?.ok_or(Error::Empty)?;
         let (named, _) = frontier.split(&database, &elements.iter().copied().collect());

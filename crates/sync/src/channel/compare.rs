@@ -25,6 +25,8 @@ pub(super) struct Compare {
     stage: Stage,
     /// Counts what the peer told: what is worked out of something older is of no use any more.
     round: u64,
+    /// Whether a difference is being worked out: one at a time, however often the peer tells its frontier anew.
+    differing: bool,
 }
 
 /// Our frontier as the peer was told of it.
@@ -87,6 +89,10 @@ impl Channel {
         digest: [u8; 32],
         symbols: Vec<Symbol>,
     ) {
+        // Nobody who may not read was told a digest, and what such a peer is told follows what it shows.
+        if !self.peer_may_read {
+            return self.refuse(Code::Protocol, "a frontier was summed up by one who may not read");
+        }
         let theirs = &mut self.compare.theirs;
         if from == 0 {
             theirs.clear();
@@ -99,13 +105,18 @@ impl Channel {
         // The peer compares anew and waits for word of the outcome, even if that is the same as before.
         self.level_told = None;
         if self.told_frontier == Told::Nothing {
-            self.shown = None;
             self.ask_frontier(None);
         }
         self.compare.stage = Stage::UnderWay;
         self.compare.round += 1;
-        let (round, theirs) = (self.compare.round, self.compare.theirs.clone());
-        self.work(Work::Differ { round, theirs });
+        self.differ();
+    }
+
+    fn differ(&mut self) {
+        if !std::mem::replace(&mut self.compare.differing, true) {
+            let (round, theirs) = (self.compare.round, self.compare.theirs.clone());
+            self.work(Work::Differ { round, theirs });
+        }
     }
 
     /// In what the two differ: what both have, and what stands for the tips that only the peer has. `tips`: of ours.
@@ -116,7 +127,12 @@ impl Channel {
         tips: usize,
     ) {
         let channel = self.number;
+        self.compare.differing = false;
         if round != self.compare.round {
+            // Symbols that came meanwhile are looked at now, unless the frontier itself came after them.
+            if !self.compare.is_idle() {
+                self.differ();
+            }
             return;
         }
         let what = match found {

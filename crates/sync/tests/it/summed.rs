@@ -135,3 +135,37 @@ fn what_was_not_told_is_not_answered_and_nothing_for_ever() {
     rogue.send(&Frame::Symbols { channel: 0, from: 5, tips: 1, digest: [1; 32], symbols });
     assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Protocol));
 }
+
+/// Who may not read is told what it has shown that it knows, and a summary shows nothing.
+#[test]
+fn a_stranger_learns_nothing_by_summing_up() {
+    let mut node = Node { sum_from: 3, ..Node::new(1) };
+    let database = node.create();
+    node.put("k", "v");
+    let mut rogue = Rogue::greet(&node, DeviceKey::from_seed(&[77; 32]), database);
+    rogue.open(OPEN, None);
+    let symbols = vec![Symbol::default(); 64];
+    rogue.send(&Frame::Symbols { channel: 0, from: 0, tips: 0, digest: [1; 32], symbols });
+    let told = |frame: &Frame| {
+        matches!(
+            frame,
+            Frame::Tips { .. } | Frame::Symbols { .. } | Frame::Ask { .. } | Frame::Named { .. }
+        )
+    };
+    assert!(!rogue.got.iter().any(told), "{:?}", rogue.got);
+    assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Protocol));
+}
+
+#[test]
+fn summaries_without_end_are_looked_at_one_at_a_time() {
+    let (node, _, database) = crowd(10);
+    let mut rogue = Rogue::greet(&node, DeviceKey::from_seed(&[77; 32]), database);
+    rogue.open_with(OPEN, [5; 32]);
+    rogue.hold = true;
+    let symbols = vec![Symbol::default(); 64];
+    let told = Frame::Symbols { channel: 0, from: 0, tips: 1, digest: [1; 32], symbols };
+    (0..50).for_each(|_| rogue.send(&told));
+    assert!(rogue.held.len() < 4, "{} pieces of work wait", rogue.held.len());
+    while rogue.release() {}
+    assert!(matches!(rogue.got.last(), Some(Frame::Ask { .. })), "the last one is looked at");
+}
