@@ -9,6 +9,7 @@ use crate::base::{Base, BaseError, Seen};
 use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem, Kind, is_absent};
 use crate::hold::Hold;
+use crate::nodes::Nodes;
 use crate::path::{MAX_PATH, RelPath};
 use crate::plan::{Action, Goal, Was};
 use crate::record::sync_dir;
@@ -147,8 +148,10 @@ pub(crate) fn recover(
         return Ok(open);
     }
     let (mut found, mut moved, mut dirs) = (Vec::new(), Vec::new(), BTreeSet::new());
+    // An older copy of the database may have come back, that has not heard of the content yet.
+    let nodes = Nodes::new(storage);
     for (path, intent) in left {
-        let ours = match ours(fs, clock, &path, &intent) {
+        let ours = match ours(fs, clock, &path, &intent, &nodes) {
             Ok(ours) => ours,
             Err(error) => {
                 // It is looked at when it can be.
@@ -188,6 +191,7 @@ pub(crate) fn recover(
     }
     drop(before);
     let mut tx = storage.write(Durability::Full)?;
+    nodes.store(&mut *tx)?;
     for from in moved {
         if base_row(&*tx, &from)?.is_some() {
             set_base(&mut *tx, &from, None)?;
@@ -236,6 +240,7 @@ fn ours(
     clock: &dyn Clock,
     path: &RelPath,
     intent: &Intent,
+    mut nodes: &Nodes<'_>,
 ) -> io::Result<Option<Base>> {
     let now = clock.now_ns();
     let stat = match fs.lstat(path) {
@@ -251,7 +256,7 @@ fn ours(
             (goal.state.clone(), Seen::new(&stat, now))
         }
         (State::File { content, .. }, Kind::File) if content.size() == stat.size => {
-            let read = hash_file(fs, clock, path, &mut (), &mut Progress::default());
+            let read = hash_file(fs, clock, path, &mut nodes, &mut Progress::default());
             let (found, seen) = read.map_err(io::Error::other)?;
             if found != *content {
                 return Ok(None);
@@ -270,8 +275,9 @@ mod tests {
     use super::*;
     use crate::base::Source;
     use crate::fs::{ManualClock, MemFs};
-    use anabranch_core::blob::{ChunkHash, ContentRef};
+    use anabranch_core::blob::{ChunkHash, ContentRef, Piece};
     use anabranch_store::MemoryStorage;
+    use anabranch_sync::work::Blobs;
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -372,6 +378,58 @@ mod tests {
             let tx = storage.read().unwrap();
             let has = |name: &str| base_row(&*tx, &path(name)).unwrap().is_some();
             assert_eq!((has("from"), has("to")), (!is_moved, is_moved));
+        }
+    }
+
+    /// The database was put back to an older copy that knows of a file only that it was to be written.
+    #[test]
+    fn what_was_written_can_be_handed_to_peers() {
+        let clock = Arc::new(ManualClock::at(1_000_000_000_000));
+        let mut state = 1u32;
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        })
+        .take(500_000)
+        .collect();
+        let mut names = Vec::new();
+        let mut builder = anabranch_core::blob::Builder::new();
+        let mut tell = |piece: Piece<'_>| {
+            names.push(match piece {
+                Piece::Chunk { span, .. } => span.hash,
+                Piece::Node { hash, .. } => hash,
+            });
+            Ok::<_, io::Error>(())
+        };
+        builder.push(&bytes, &mut tell).unwrap();
+        let content = builder.finish(&mut tell).unwrap();
+        assert!(content.depth() > 0 && names.len() > 2);
+        for before in [None, Some(b"what stood there")] {
+            let fs = MemFs::new(clock.clone());
+            let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+            let name = path(if before.is_some() { "replaced" } else { "new" });
+            let source = Source::Path { values: Vec::new() };
+            if let Some(before) = before {
+                let base = Base { state: file(before), source: source.clone(), seen: UNSEEN };
+                let mut tx = storage.write(Durability::Full).unwrap();
+                set_base(&mut *tx, &name, Some(&base)).unwrap();
+                tx.commit().unwrap();
+            }
+            let state = State::File { content, mode: 0o644, mtime_ns: 5 };
+            let goal = Goal { path: name.clone(), state, source };
+            note(&*storage, &[Action::WriteFile { goal, over: None, keep: None }]).unwrap();
+            fs.write(&name, &bytes).unwrap();
+            let left = recover(&*storage, &fs, &*clock).unwrap();
+            // What the records do that are planned from it.
+            let mut tx = storage.write(Durability::Full).unwrap();
+            for (path, base) in left.done {
+                set_base(&mut *tx, &path, Some(&base)).unwrap();
+            }
+            tx.commit().unwrap();
+            let blobs = crate::FolderBlobs::new(Arc::clone(&storage), Arc::new(fs.clone()));
+            for hash in &names {
+                assert!(blobs.get(hash).unwrap().is_some(), "{name} was written and is not served");
+            }
         }
     }
 

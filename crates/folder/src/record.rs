@@ -6,6 +6,7 @@ use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem, sync_names};
 use crate::hold::Hold;
 use crate::intent::{self, Left};
+use crate::nodes::Nodes;
 use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
 use crate::scan::{Problem, Progress, Scan, ScanWatch};
@@ -16,10 +17,9 @@ use anabranch_core::entry::Entry;
 use anabranch_core::ops::{Role, ValueName, decode_cells};
 use anabranch_core::path::Path;
 use anabranch_core::sabotage::{self, Bug};
-use anabranch_core::storage::{Durability, Storage, StorageError, Table, WriteTx};
+use anabranch_core::storage::{StorageError, WriteTx};
 use anabranch_core::view::View;
 use anabranch_node::Replica;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -27,9 +27,6 @@ use std::io;
 const ENTRY_BYTES: usize = 96 * 1024;
 /// Operations in one entry.
 const ENTRY_OPS: usize = 512;
-/// Bytes of manifest nodes that are kept in memory.
-const NODE_BYTES: usize = 1024 * 1024;
-
 /// What recording did.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
@@ -45,40 +42,14 @@ pub(crate) struct Recorded {
 
 /// Gathers what a scan comes across.
 struct Watcher<'a> {
-    storage: &'a dyn Storage,
-    nodes: &'a RefCell<Nodes>,
+    nodes: &'a Nodes<'a>,
     problems: Vec<Problem>,
     tell: &'a dyn Fn(&Progress),
 }
 
-/// Manifest nodes that are not stored yet. They are in the database before any entry that needs them (I1).
-#[derive(Default)]
-struct Nodes {
-    list: Vec<(ChunkHash, Vec<u8>)>,
-    bytes: usize,
-}
-
-impl Nodes {
-    fn store(&mut self, tx: &mut dyn WriteTx) -> Result<(), StorageError> {
-        for (hash, bytes) in &self.list {
-            tx.put(Table::Blob, &hash.0, bytes)?;
-        }
-        *self = Self::default();
-        Ok(())
-    }
-}
-
 impl ScanWatch for Watcher<'_> {
     fn node(&mut self, hash: &ChunkHash, bytes: &[u8]) -> io::Result<()> {
-        let mut nodes = self.nodes.borrow_mut();
-        nodes.bytes += bytes.len();
-        nodes.list.push((*hash, bytes.to_vec()));
-        if nodes.bytes < NODE_BYTES {
-            return Ok(());
-        }
-        let mut tx = self.storage.write(Durability::Normal).map_err(io::Error::other)?;
-        nodes.store(&mut *tx).map_err(io::Error::other)?;
-        tx.commit().map_err(io::Error::other)
+        self.nodes.keep(hash, bytes)
     }
 
     fn problem(&mut self, problem: Problem) {
@@ -105,8 +76,8 @@ pub(crate) fn record(
     let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
     let there = || There::new(view).map(|row| row.map_err(FolderError::from));
     let targets = Targets::new(Shape::gather(there())?, there());
-    let nodes = RefCell::new(Nodes::default());
-    let mut watcher = Watcher { storage, nodes: &nodes, problems: Vec::new(), tell };
+    let nodes = Nodes::new(storage);
+    let mut watcher = Watcher { nodes: &nodes, problems: Vec::new(), tell };
     let may_write = view.role_of(&replica.device().id())? >= Some(Role::Write);
     let mut batch = Batch { may_write, ..Batch::new(replica, fs, &nodes) };
     let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold);
@@ -132,7 +103,7 @@ pub(crate) fn record(
 struct Batch<'a> {
     replica: &'a Replica,
     fs: &'a dyn FileSystem,
-    nodes: &'a RefCell<Nodes>,
+    nodes: &'a Nodes<'a>,
     steps: Vec<LocalStep>,
     bytes: usize,
     may_write: bool,
@@ -148,7 +119,7 @@ fn path_of(step: &LocalStep) -> &RelPath {
 }
 
 impl<'a> Batch<'a> {
-    fn new(replica: &'a Replica, fs: &'a dyn FileSystem, nodes: &'a RefCell<Nodes>) -> Self {
+    fn new(replica: &'a Replica, fs: &'a dyn FileSystem, nodes: &'a Nodes<'a>) -> Self {
         Self {
             replica,
             fs,
@@ -211,7 +182,7 @@ impl<'a> Batch<'a> {
         let draft = Draft { writes: writes(&steps)?, members: Vec::new() };
         let nodes = self.nodes;
         self.replica.commit_with_local(&draft, |tx, entry| {
-            nodes.borrow_mut().store(tx)?;
+            nodes.store(tx)?;
             let ids = entry.map(op_indices).unwrap_or_default();
             steps.iter().try_for_each(|step| follow(tx, step, entry, &ids))
         })?;
