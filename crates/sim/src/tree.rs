@@ -63,26 +63,30 @@ fn name(content: &[u8]) -> String {
 ///
 /// Where an older database was put back under a folder, or both were copied, it may not know of its own values what it
 /// replaced: these live on, with content that users did away with. And what such a folder has that it should not have stays
-/// where nobody may write.
+/// where nobody may write: in its place it has not what others could get from it.
 ///
 /// # Errors
 /// [`Check::Folders`], [`Check::Lost`].
-pub fn judge_folders(nodes: &[Node], contents: &Contents) -> Result<(), Violation> {
+pub fn judge_folders(
+    nodes: &[Node],
+    links: &[[usize; 2]],
+    contents: &Contents,
+) -> Result<(), Violation> {
     let mut first: Option<Tree> = None;
+    let groups = groups(nodes, links);
     for (number, node) in nodes.iter().enumerate() {
         let Some(folder) = &node.folder else { continue };
-        if keeps_to_itself(node) {
-            continue;
-        }
+        let Some(group) = groups[number] else { continue };
+        let (kept, elsewhere) = kept(nodes, &groups, group);
         let values = values(node).map_err(unreadable(number))?;
         let tree = shown(&folder.fs);
-        let gone = gone(nodes, &values);
+        let gone = gone(&kept, &values);
         if let Some(path) = gone.first().filter(|_| !nodes.iter().any(|node| node.copied)) {
             return Err(Check::Lost.failed(format!("what {path} should be is nowhere")));
         }
         if !gone.is_empty() {
             // Another content may stand there still, or nothing: then only what must not be lost is judged.
-            judge_kept(number, &tree, contents)?;
+            judge_kept(number, &tree, &elsewhere, contents)?;
             continue;
         }
         let implied = judge_tree(&tree, &values)
@@ -93,7 +97,7 @@ pub fn judge_folders(nodes: &[Node], contents: &Contents) -> Result<(), Violatio
         if temp > 2 {
             return Err(failed(format!("node {number} leaves temporary files behind")));
         }
-        judge_kept(number, &tree, contents)?;
+        judge_kept(number, &tree, &elsewhere, contents)?;
         let expected = first.get_or_insert_with(|| tree.clone());
         let paths: BTreeSet<&RelPath> = expected.keys().chain(tree.keys()).collect();
         let alike = |path: &&&RelPath| match (expected.get(*path), tree.get(*path)) {
@@ -117,9 +121,44 @@ fn keeps_to_itself(node: &Node) -> bool {
     node.copied && !matches!(role, Ok(role) if role >= Some(Role::Write))
 }
 
-fn judge_kept(number: usize, tree: &Tree, contents: &Contents) -> Result<(), Violation> {
-    let kept: BTreeSet<&[u8]> = tree.values().map(|(_, bytes)| &bytes[..]).collect();
-    match contents.alive().find(|content| !kept.contains(*content)) {
+/// For each node which others it can get content from, by a number that these share; none for those that keep to themselves.
+fn groups(nodes: &[Node], links: &[[usize; 2]]) -> Vec<Option<usize>> {
+    let own = |(number, node)| Some(number).filter(|_| !keeps_to_itself(node));
+    let mut groups: Vec<Option<usize>> = nodes.iter().enumerate().map(own).collect();
+    for link in links.iter().filter(|link| link.iter().all(|node| !nodes[*node].stranger)) {
+        if let [Some(a), Some(b)] = link.map(|node| groups[node]) {
+            groups.iter_mut().filter(|group| **group == Some(a)).for_each(|group| *group = Some(b));
+        }
+    }
+    groups
+}
+
+/// What is in the folders of a group, and what is in those of others and not in these.
+fn kept(
+    nodes: &[Node],
+    groups: &[Option<usize>],
+    group: usize,
+) -> (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>) {
+    let (mut here, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
+    for (node, of) in nodes.iter().zip(groups) {
+        if let (Some(folder), Some(of)) = (&node.folder, of) {
+            let kept = if *of == group { &mut here } else { &mut elsewhere };
+            kept.extend(folder.fs.tree().into_values().map(|(_, bytes)| bytes));
+        }
+    }
+    elsewhere.retain(|bytes| !here.contains(bytes));
+    (here, elsewhere)
+}
+
+fn judge_kept(
+    number: usize,
+    tree: &Tree,
+    elsewhere: &BTreeSet<Vec<u8>>,
+    contents: &Contents,
+) -> Result<(), Violation> {
+    let shown: BTreeSet<&[u8]> = tree.values().map(|(_, bytes)| &bytes[..]).collect();
+    let lost = |content: &&[u8]| !shown.contains(*content) && !elsewhere.contains(*content);
+    match contents.alive().find(lost) {
         Some(lost) => {
             let text = format!("{} is not in the folder of node {number}", name(lost));
             Err(Check::Lost.failed(text))
@@ -129,13 +168,9 @@ fn judge_kept(number: usize, tree: &Tree, contents: &Contents) -> Result<(), Vio
 }
 
 /// The paths that have a value whose content is in no folder from which it could be had.
-fn gone(nodes: &[Node], values: &BTreeMap<RelPath, Vec<State>>) -> BTreeSet<RelPath> {
-    let open = nodes.iter().filter(|node| !keeps_to_itself(node));
-    let folders = open.filter_map(|node| node.folder.as_ref());
-    let files: Vec<(u64, ChunkHash)> = folders
-        .flat_map(|folder| folder.fs.tree().into_values())
-        .map(|(_, bytes)| (bytes.len() as u64, ChunkHash::of(&bytes)))
-        .collect();
+fn gone(kept: &BTreeSet<Vec<u8>>, values: &BTreeMap<RelPath, Vec<State>>) -> BTreeSet<RelPath> {
+    let files: Vec<(u64, ChunkHash)> =
+        kept.iter().map(|bytes| (bytes.len() as u64, ChunkHash::of(bytes))).collect();
     let here = |state: &State| match state.content() {
         Some(content) if content.depth() > 0 => {
             files.iter().any(|(size, _)| *size == content.size())

@@ -1,6 +1,7 @@
 //! Folders of nodes: their users, and updates as the product has them: when something arrived and no more is under way,
 //! with peers waiting meanwhile, and once more when content has come.
 
+use super::sessions::Line;
 use super::{Event, World};
 use crate::check::{Check, Violation};
 use crate::clock::{MS, Time};
@@ -248,7 +249,8 @@ impl World<'_> {
 
     pub(super) fn judge_trees(&self) -> Result<(), Violation> {
         let contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
-        judge_folders(&self.nodes, &contents)
+        let links: Vec<[usize; 2]> = self.edges.iter().map(Line::ends).collect();
+        judge_folders(&self.nodes, &links, &contents)
     }
 }
 

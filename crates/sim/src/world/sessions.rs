@@ -41,6 +41,11 @@ impl Line {
         let Edge { from, to, every, one_way } = *edge;
         Self { from, to, every, one_way, conn: None, wait: SECOND }
     }
+
+    /// Whom it links.
+    pub(super) fn ends(&self) -> [usize; 2] {
+        [self.from, self.to]
+    }
 }
 
 #[derive(Debug)]
