@@ -6,7 +6,9 @@ use anabranch_core::author::Draft;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ops::Role;
 use anabranch_core::ticket::Ticket;
-use anabranch_node::{Control, Node as Inner, Offer, Opening, Replica, Report, Until};
+use anabranch_node::{
+    Control, Intent, Node as Inner, Offer, Opening, Replica, Report, SyncHandle, Target, Until,
+};
 use anabranch_sync::channel::Direction;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -118,6 +120,33 @@ impl Database {
         };
         let addresses = [address.to_owned()];
         Ok(self.node.sync(opening, &addresses, Until::Closed, control).await?)
+    }
+
+    /// Keeps this database in step with a peer in the background, until the result is dropped: connects, follows, and when
+    /// the peer is lost tries again for ever. In a node that is kept in a directory this is declared for good: see
+    /// [`crate::Node::resume`], [`Self::withdraw`].
+    ///
+    /// # Errors
+    /// [`Error::Node`] for an intent that makes no sense, or what storage reports.
+    pub fn keep_in_step(&self, intent: &Intent) -> Result<SyncHandle, Error> {
+        intent.check()?;
+        let record = self.node.record_of(self.id())?;
+        if let Some(record) = &record {
+            self.node.declare(record, intent.clone())?;
+        }
+        let name = record.map_or_else(|| self.id().to_string(), |record| record.name);
+        Ok(self.node.keep(Target::new(Arc::clone(&self.replica), &name, intent)))
+    }
+
+    /// Takes back that this database is kept in step with whoever answers at `address`. False when it was not declared.
+    ///
+    /// # Errors
+    /// [`Error::Node`].
+    pub fn withdraw(&self, address: &str) -> Result<bool, Error> {
+        match self.node.record_of(self.id())? {
+            Some(record) => Ok(self.node.withdraw(&record, address)?),
+            None => Ok(false),
+        }
     }
 
     /// A ticket that lets other devices in, each with `role`, by way of `address`. Whoever has it is let in.

@@ -5,7 +5,7 @@
 //! others stay readable as conflicts until somebody resolves them.
 //!
 //! ```
-//! use anabranch::{Node, Role};
+//! use anabranch::{Intent, Node, Role};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Serialize, Deserialize, PartialEq, Debug)]
@@ -23,7 +23,8 @@
 //! let phone = Node::in_memory()?;
 //! let copy = phone.join(&ticket, "todo").await?;
 //! copy.table("tasks").put("milk", &Task { text: "buy milk".into(), done: true }).await?;
-//! copy.sync_with(&serving.address()).await?;
+//! let mut sync = copy.keep_in_step(&Intent::new(serving.address()))?; // until dropped
+//! sync.in_step().await?;
 //! assert!(tasks.table::<Task>("tasks").get("milk")?.unwrap().done);
 //! assert_eq!(tasks.digest()?, copy.digest()?);
 //! # Ok(())
@@ -46,7 +47,9 @@ pub use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 pub use anabranch_core::id::{DatabaseId, EntryId, NodeId};
 pub use anabranch_core::ops::Role;
 pub use anabranch_core::ticket::Ticket;
-pub use anabranch_node::{Control, NodeError, Progress, Report};
+pub use anabranch_node::{
+    Control, Intent, NodeError, Priority, Progress, Report, Standing, State, SyncHandle, Why,
+};
 pub use bulk::{Bulk, Loaded};
 pub use conflict::{Conflict, Version};
 pub use database::Database;

@@ -3,7 +3,7 @@
 use crate::{Database, Error};
 use anabranch_core::id::NodeId;
 use anabranch_core::ticket::Ticket;
-use anabranch_node::{Control, Node as Inner, NodeError};
+use anabranch_node::{Control, Node as Inner, NodeError, SyncHandle, Target};
 use anabranch_transport::ListenAddr;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -89,6 +89,24 @@ impl Node {
         let replica = self.0.prepare(ticket, name)?;
         self.0.join(&replica, ticket, &Control::default()).await?;
         Ok(Database::new(Arc::clone(&self.0), replica))
+    }
+
+    /// Keeps every database of this node in step with its peers as was declared, in the background, until the results are
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the home or a database cannot be read.
+    pub fn resume(&self) -> Result<Vec<SyncHandle>, Error> {
+        let mut handles = Vec::new();
+        for record in self.0.records()?.iter().filter(|record| !record.folder) {
+            let replica = self.0.open_record(record)?;
+            for intent in &record.intents {
+                let mut target = Target::new(Arc::clone(&replica), &record.name, intent);
+                target.ticket = record.ticket;
+                handles.push(self.0.keep(target));
+            }
+        }
+        Ok(handles)
     }
 
     /// Serves `databases` over HTTP at `listen` (a port, which binds loopback, or an address with a port) until the

@@ -4,6 +4,7 @@ mod db;
 mod folder;
 
 use anabranch::Role;
+use anabranch::engine::node::Priority;
 use anabranch::engine::node::config::parse_duration;
 use anabranch_sim::plan::FaultKind;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -61,9 +62,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Show the replicas of this device and how they stand
     Status(StatusArgs),
-    /// Show the devices this one has talked to
-    #[command(after_help = "Example:\n  anabranch peers")]
-    Peers,
+    /// Show the devices this one has talked to, or change with whom replicas are kept in step
+    Peers(PeersArgs),
     /// Print the id of this device
     #[command(after_help = "Example:\n  anabranch id")]
     Id,
@@ -153,6 +153,82 @@ pub(crate) struct SyncArgs {
     /// Only say what would be moved
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch peers                                        devices that were talked to
+  anabranch peers add notes http://10.0.0.2:7700         'serve' stays connected
+  anabranch peers add notes laptop:notes --every 15m --pull
+  anabranch peers rm notes laptop:notes")]
+pub(crate) struct PeersArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<PeersCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeersCommand {
+    /// Declare that 'serve' keeps a replica in step with whoever answers at an address
+    #[command(after_help = "Examples:
+  anabranch peers add notes http://10.0.0.2:7700
+  anabranch peers add photos laptop:photos --every 1h --push --priority low")]
+    Add(PeersAddArgs),
+    /// Take that back; the replica stays as it is
+    #[command(after_help = "Example:\n  anabranch peers rm notes http://10.0.0.2:7700")]
+    Rm(PeersRmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeersAddArgs {
+    /// Which replica
+    #[arg(value_name = "REPLICA")]
+    pub(crate) replica: String,
+    /// Where the peer is: http://HOST:PORT or host:PATH; more addresses of one peer are found to be that
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) address: String,
+    /// Only send
+    #[arg(long, conflicts_with = "pull")]
+    pub(crate) push: bool,
+    /// Only receive
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Sync so often, such as 15m, instead of staying connected
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub(crate) every: Option<Duration>,
+    /// Who goes first when many catch up at once
+    #[arg(long, value_enum, default_value = "normal")]
+    pub(crate) priority: PriorityArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeersRmArgs {
+    /// Which replica
+    #[arg(value_name = "REPLICA")]
+    pub(crate) replica: String,
+    /// The address, as 'status' shows it
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) address: String,
+}
+
+/// Who goes first.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PriorityArg {
+    /// Before all others
+    High,
+    /// As most
+    Normal,
+    /// After all others
+    Low,
+}
+
+impl From<PriorityArg> for Priority {
+    fn from(priority: PriorityArg) -> Self {
+        match priority {
+            PriorityArg::High => Self::High,
+            PriorityArg::Normal => Self::Normal,
+            PriorityArg::Low => Self::Low,
+        }
+    }
 }
 
 /// What a ticket gives.

@@ -6,6 +6,7 @@ mod device;
 mod folder;
 mod folders;
 mod join;
+mod peers;
 mod serve;
 mod share;
 mod sim;
@@ -28,7 +29,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Join(args) => join::run(context, &args).await,
         Command::Serve(args) => serve::run(context, &args).await,
         Command::Status(args) => status::run(context, &args),
-        Command::Peers => device::peers(context),
+        Command::Peers(args) => peers::run(context, args.command),
         Command::Id => device::id(context),
         Command::Init => device::init(context),
         Command::Config(args) => config::run(context, &args),

@@ -5,7 +5,7 @@
 use crate::failure::Failure;
 use crate::output::Output;
 use anabranch::Node;
-use anabranch::engine::node::{Node as Inner, NodeError, Record, Replica};
+use anabranch::engine::node::{Node as Inner, NodeError, Record, Replica, Replicas};
 use anabranch::engine::transport::HttpListener;
 use anabranch::engine::transport::Link;
 use anabranch_folder::{Folder, Work};
@@ -14,6 +14,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+impl Replicas for Hosting {
+    fn records(&self) -> Vec<Record> {
+        self.served()
+    }
+
+    fn open(&self, record: &Record) -> Option<Arc<Replica>> {
+        self.open_served(record)
+    }
+}
 
 /// The replicas that are served.
 pub(crate) struct Hosting {
@@ -45,7 +55,7 @@ impl Hosting {
 
     /// What is remembered of the replicas that are served now. Of several folders of one database on this device, the
     /// first is: a peer needs only one.
-    pub(crate) fn records(&self) -> Vec<Record> {
+    fn served(&self) -> Vec<Record> {
         let mut records = match self.node().records() {
             Ok(records) => records,
             Err(e) => {
@@ -62,7 +72,7 @@ impl Hosting {
 
     /// Opens everything and starts to work on folders. Returns how many replicas are served.
     pub(crate) async fn start(&self) -> usize {
-        for record in self.records().iter().filter(|r| r.folder) {
+        for record in self.served().iter().filter(|r| r.folder) {
             let started = match Folder::open(self.node(), &record.path) {
                 Ok(folder) => folder.start().await.map(|work| (folder, work)),
                 Err(e) => Err(e),
@@ -91,11 +101,11 @@ impl Hosting {
 
     /// The replicas that are served now, open and with an eye on what other processes commit to them.
     pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
-        self.records().iter().filter_map(|record| self.open(record)).collect()
+        self.served().iter().filter_map(|record| self.open_served(record)).collect()
     }
 
     /// Opens a replica; `None` after saying why it cannot be.
-    pub(crate) fn open(&self, record: &Record) -> Option<Arc<Replica>> {
+    fn open_served(&self, record: &Record) -> Option<Arc<Replica>> {
         if record.folder {
             let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
             return folders.get(&record.path).map(|(folder, _)| Arc::clone(folder.replica()));

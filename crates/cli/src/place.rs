@@ -120,7 +120,7 @@ mod tests {
             name: "notes".into(),
             folder: false,
             path: "/x".into(),
-            addresses: Vec::new(),
+            intents: Vec::new(),
             ticket: None,
         }
     }

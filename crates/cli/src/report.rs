@@ -30,7 +30,7 @@ impl Exchange {
     /// Prints it.
     pub(crate) fn tell(&self, output: Output) -> Result<(), Failure> {
         output.summary(&plain(&self.text()), &self.object())?;
-        if let Some(ahead) = self.report.clock_ahead {
+        if let Some(ahead) = self.report.progress.clock_ahead {
             let by = units::duration(Duration::from_micros(ahead.unsigned_abs()));
             let way = if ahead > 0 { "ahead of" } else { "behind" };
             output.warn(&plain(&format!(
@@ -65,7 +65,7 @@ impl Exchange {
                 "entries_would_receive": progress.lacking,
             });
         }
-        let ahead = self.report.clock_ahead.map(|us| us as f64 / 1_000_000.0);
+        let ahead = self.report.progress.clock_ahead.map(|us| us as f64 / 1_000_000.0);
         json!({
             "kind": "database",
             "here": self.name,

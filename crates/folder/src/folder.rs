@@ -14,7 +14,7 @@ use anabranch_core::cells::LiveValue;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::storage::Storage;
 use anabranch_core::ticket::Ticket;
-use anabranch_node::{Node, Record, Replica};
+use anabranch_node::{Intent, Node, Record, Replica};
 use anabranch_store::SqliteStorage;
 use anabranch_sync::work::Blobs;
 use std::collections::BTreeSet;
@@ -242,7 +242,7 @@ impl Folder {
             name,
             folder: true,
             path: self.root.clone(),
-            addresses: addresses.to_vec(),
+            intents: addresses.iter().map(Intent::new).collect(),
             ticket,
         })?;
         Ok(())
@@ -252,7 +252,7 @@ impl Folder {
     /// set this replica up may have died before that.
     fn remember(&self, node: &Node, ticket: &Ticket) -> Result<(), FolderError> {
         let mut records = node.records()?.into_iter();
-        if records.any(|r| r.folder && r.path == self.root && !r.addresses.is_empty()) {
+        if records.any(|r| r.folder && r.path == self.root && !r.intents.is_empty()) {
             return Ok(());
         }
         let device = node.id();

@@ -83,6 +83,12 @@ pub const SETTINGS: &[Setting] = &[
         about: "how long connecting may take",
     },
     Setting {
+        key: "net.download",
+        kind: Kind::Bytes(0, 1 << 40),
+        default: "0",
+        about: "bytes a second that all sessions together may receive; 0: no limit",
+    },
+    Setting {
         key: "net.handshake_timeout",
         kind: Kind::Duration(MS, WEEK),
         default: "10s",
@@ -137,6 +143,12 @@ pub const SETTINGS: &[Setting] = &[
         about: "the wait before a lost peer is tried again; doubles each time it fails",
     },
     Setting {
+        key: "net.upload",
+        kind: Kind::Bytes(0, 1 << 40),
+        default: "0",
+        about: "bytes a second that all sessions together may send; 0: no limit",
+    },
+    Setting {
         key: "share.listen",
         kind: Kind::Text,
         default: "7700",
@@ -189,6 +201,12 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Bytes(64 * KIB, 2 * GIB),
         default: "32MiB",
         about: "memory that a database's writer keeps pages in",
+    },
+    Setting {
+        key: "sync.catching_up",
+        kind: Kind::Count(1, 1 << 20),
+        default: "16",
+        about: "replicas that 'serve' brings in step at once; others wait, for ten seconds each at most",
     },
     Setting {
         key: "sync.pending_bytes",
@@ -314,6 +332,10 @@ pub struct Settings {
     pub share_listen: String,
     /// Waits between attempts to reach a peer: the first and the longest.
     pub retry: (Duration, Duration),
+    /// Replicas that are brought in step at once.
+    pub catching_up: usize,
+    /// Bytes a second that may be sent and received; 0: no limit.
+    pub bandwidth: (u64, u64),
 }
 
 impl Settings {
@@ -373,6 +395,8 @@ impl Settings {
             ticket_address: values.text("ticket.address")?,
             share_listen: values.text("share.listen")?,
             retry: (values.duration("net.retry_min")?, values.duration("net.retry_max")?),
+            catching_up: values.count("sync.catching_up")?,
+            bandwidth: (values.bytes("net.upload")?, values.bytes("net.download")?),
         })
     }
 }

@@ -63,6 +63,10 @@ pub struct Progress {
     pub told: bool,
     /// Entries are settled; blobs and files may still be worked on.
     pub settled: bool,
+    /// The peer, once it has proved who it is.
+    pub peer: Option<NodeId>,
+    /// How far the peer's clock is off, if that is worth a warning: microseconds, positive when it is ahead.
+    pub clock_ahead: Option<i64>,
 }
 
 /// How a session ended.
@@ -72,10 +76,21 @@ pub struct Report {
     pub peer: NodeId,
     /// What moved.
     pub progress: Progress,
-    /// How far the peer's clock is off, if that is worth a warning: microseconds, positive when it is ahead.
-    pub clock_ahead: Option<i64>,
     /// What failed here with a database that the peer had opened. The peer is not told more than that something did.
     pub failed: Option<String>,
+    /// Why work on a database that the peer had opened was ended early, if it was.
+    pub refused: Option<Refusal>,
+}
+
+/// Why work on a database was ended early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub code: Code,
+    /// For people.
+    pub text: String,
+    /// Whether it was the peer who ended it.
+    pub by_peer: bool,
 }
 
 /// What a session is about.
@@ -185,9 +200,8 @@ pub struct Drive {
     /// Channels that this side opened.
     mine: BTreeSet<ChannelNo>,
     progress: Progress,
-    peer: Option<NodeId>,
-    clock_ahead: i64,
     failed: Option<String>,
+    refused: Option<Refusal>,
     outcome: Option<Result<(), NodeError>>,
     /// Whether the peer would leave nothing undone if it left now: each side may find out first that all is done.
     even: bool,
@@ -197,7 +211,7 @@ impl std::fmt::Debug for Drive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Drive")
             .field("id", &self.id)
-            .field("peer", &self.peer)
+            .field("peer", &self.progress.peer)
             .finish_non_exhaustive()
     }
 }
@@ -234,9 +248,8 @@ impl Drive {
             joined: BTreeMap::new(),
             mine: BTreeSet::new(),
             progress: Progress::default(),
-            peer: None,
-            clock_ahead: 0,
             failed: None,
+            refused: None,
             outcome: None,
             even: false,
         };
@@ -287,10 +300,9 @@ impl Drive {
             return None;
         }
         Some(self.outcome.take()?.and_then(|()| {
-            let peer = self.peer.ok_or(NodeError::Closed)?;
-            let apart = Some(self.clock_ahead).filter(|us| us.abs() > CLOCKS_APART);
-            let failed = self.failed.take();
-            Ok(Report { peer, progress: self.progress, clock_ahead: apart, failed })
+            let peer = self.progress.peer.ok_or(NodeError::Closed)?;
+            let (failed, refused) = (self.failed.take(), self.refused.take());
+            Ok(Report { peer, progress: self.progress, failed, refused })
         }))
     }
 
@@ -325,6 +337,7 @@ impl Drive {
             Until::Settled => Err(NodeError::Session {
                 code: Code::Done,
                 text: "the peer ended the connection before everything was exchanged; run the command again, it goes on where it stopped".into(),
+                by_peer: true,
             }),
         }
     }
@@ -347,8 +360,9 @@ impl Drive {
                 Output::Send(frame) => self.acts.push_back(Act::Send(frame)),
                 Output::Work(channel, work) => self.start(channel, work),
                 Output::Greeted { peer, clock_ahead } => {
-                    self.peer = Some(peer);
-                    self.clock_ahead = clock_ahead;
+                    self.progress.peer = Some(peer);
+                    let apart = Some(clock_ahead).filter(|us| us.abs() > CLOCKS_APART);
+                    self.progress.clock_ahead = apart;
                     self.open_all();
                 }
                 Output::Event(channel, event) => self.on_event(channel, event),
@@ -358,7 +372,7 @@ impl Drive {
                             Ok(())
                         }
                         Code::Done if by_peer => self.ended(),
-                        code => Err(NodeError::Session { code, text }),
+                        code => Err(NodeError::Session { code, text, by_peer }),
                     });
                 }
             }
@@ -449,13 +463,18 @@ impl Drive {
         }
         let awaited = self.until == Until::Settled && self.mine.is_empty();
         if self.mine.remove(&channel) || awaited {
-            let outcome = Err(NodeError::Session { code, text });
+            let outcome = Err(NodeError::Session { code, text, by_peer });
             self.finish(outcome);
-        } else if code == Code::Internal && !by_peer {
+            return;
+        }
+        if matches!(code, Code::Internal | Code::Full) && !by_peer {
             tracing::warn!("a database could not be brought in step with a peer: {text}");
-            self.failed = Some(text);
+            self.failed = Some(text.clone());
         } else {
             tracing::info!(?code, "a peer's session on a database ended: {text}");
+        }
+        if code != Code::Done {
+            self.refused = Some(Refusal { code, text, by_peer });
         }
     }
 

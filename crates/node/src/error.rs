@@ -67,14 +67,16 @@ pub enum NodeError {
         code: Code,
         /// For people.
         text: String,
+        /// Whether the peer ended it.
+        by_peer: bool,
     },
     /// No address worked.
-    #[error("no address of {database:?} could be reached:{list}")]
+    #[error("no address of {database:?} could be reached:{}", list(.attempts))]
     Unreachable {
         /// What was to be reached.
         database: DatabaseId,
-        /// A line for each attempt.
-        list: String,
+        /// Each address, and why not.
+        attempts: Vec<(String, NodeError)>,
     },
     /// Both sides are done and differ all the same.
     #[error("both sides sent all they have and still differ; run 'anabranch db verify' on both")]
@@ -85,6 +87,14 @@ pub enum NodeError {
     /// The random source of the system failed.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
+}
+
+/// A line for each attempt.
+fn list(attempts: &[(String, NodeError)]) -> String {
+    if attempts.is_empty() {
+        return " none is known; name one, or use a ticket that has one".into();
+    }
+    attempts.iter().map(|(address, error)| format!("\n  {address}: {}", error.chain())).collect()
 }
 
 impl From<StorageError> for NodeError {

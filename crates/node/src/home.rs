@@ -3,7 +3,9 @@
 
 use crate::config::{Settings, setting};
 use crate::device::random;
+use crate::engine::Fate;
 use crate::error::NodeError;
+use crate::intent::Intent;
 use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::id::{DatabaseId, NodeId, from_base32, to_base32};
 use anabranch_core::key::DeviceKey;
@@ -19,7 +21,9 @@ const KEY_PREFIX: &str = "device_key_";
 const REPLICA: &[u8] = b"replica/";
 const CONFIG: &[u8] = b"config/";
 const PEER: &[u8] = b"peer/";
-const ADDRESSES: usize = 64;
+const FATE: &[u8] = b"fate/";
+/// The most intents of one replica.
+pub const INTENTS: usize = 64;
 
 /// The rest of a key, and its value.
 type Pair = (Vec<u8>, Vec<u8>);
@@ -35,8 +39,8 @@ pub struct Record {
     pub folder: bool,
     /// The database file, or the folder.
     pub path: PathBuf,
-    /// Where it can be synced with.
-    pub addresses: Vec<String>,
+    /// With whom it is to be kept in step.
+    pub intents: Vec<Intent>,
     /// Seed of the ticket by which it joins, until it has joined.
     pub ticket: Option<[u8; 32]>,
 }
@@ -45,9 +49,9 @@ impl Record {
     fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.array(6).bytes(&self.database.0).text(&self.name).bool(self.folder);
-        w.bytes(self.path.as_os_str().as_encoded_bytes()).array(self.addresses.len());
-        for address in &self.addresses {
-            w.text(address);
+        w.bytes(self.path.as_os_str().as_encoded_bytes()).array(self.intents.len());
+        for intent in &self.intents {
+            intent.encode(&mut w);
         }
         w.bytes(self.ticket.as_ref().map_or(&[][..], |t| t));
         w.finish()
@@ -61,8 +65,8 @@ impl Record {
         let name = r.text("name", 4096)?.to_owned();
         let folder = r.bool("folder")?;
         let path = PathBuf::from(std::ffi::OsStr::from_bytes(r.bytes("path", 65_536)?));
-        let addresses = (0..r.array("addresses", ADDRESSES)?)
-            .map(|_| Ok(r.text("address", 4096)?.to_owned()))
+        let intents = (0..r.array("intents", INTENTS)?)
+            .map(|_| Intent::decode(&mut r))
             .collect::<Result<_, DecodeError>>()?;
         let at = r.position();
         let ticket = match r.bytes("ticket", 32)? {
@@ -73,7 +77,12 @@ impl Record {
             }
         };
         r.finish()?;
-        Ok(Self { database, name, folder, path, addresses, ticket })
+        Ok(Self { database, name, folder, path, intents, ticket })
+    }
+
+    /// Where it can be synced with.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.intents.iter().map(|intent| intent.address.as_str())
     }
 }
 
@@ -246,6 +255,30 @@ impl Home {
         Settings::load(|key| self.configured(key).ok().flatten())
     }
 
+    /// Writes down how a replica stands with whoever is at `address`.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn put_fate(
+        &self,
+        database: DatabaseId,
+        address: &str,
+        fate: &Fate,
+    ) -> Result<(), NodeError> {
+        self.put(&[FATE, &database.0, address.as_bytes()].concat(), &fate.encode())
+    }
+
+    /// What was written down last of how a replica stands with whoever is at `address`.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn fate(&self, database: DatabaseId, address: &str) -> Result<Option<Fate>, NodeError> {
+        let key = [FATE, &database.0, address.as_bytes()].concat();
+        let row = self.registry.read()?.get(Table::Local, &key)?;
+        // It is only said; what cannot be read is as good as never written.
+        Ok(row.and_then(|row| Fate::decode(&row).ok()))
+    }
+
     /// Remembers that a peer was talked to.
     ///
     /// # Errors
@@ -365,7 +398,15 @@ mod tests {
             name: "notes".into(),
             folder: false,
             path: "/x".into(),
-            addresses: vec!["host:x".into()],
+            intents: vec![
+                Intent::new("host:x"),
+                Intent {
+                    every: Some(std::time::Duration::from_secs(900)),
+                    direction: anabranch_sync::channel::Direction::PULL,
+                    priority: crate::intent::Priority::Low,
+                    ..Intent::new("http://y")
+                },
+            ],
             ticket,
         }
     }

@@ -61,7 +61,7 @@ impl Wire {
         let mut refusal = mine.refusal.clone();
         refusal.truncate(refusal.floor_char_boundary(TEXT_BYTES));
         w.text(&refusal);
-        Ok(self.sender.send(w.finish()).await?)
+        self.say(w.finish()).await
     }
 
     /// Hears what is there.
@@ -98,7 +98,7 @@ impl Wire {
             Ok(theirs)
         } else {
             let text = format!("the other side says: {}", theirs.refusal);
-            Err(NodeError::Session { code: Code::NotServed, text })
+            Err(NodeError::Session { code: Code::NotServed, text, by_peer: true })
         }
     }
 
@@ -124,7 +124,7 @@ impl Wire {
             return Ok(());
         }
         let text = format!("{}; sync them once with 'anabranch sync HERE THERE'", mine.refusal);
-        Err(NodeError::Session { code: Code::NotServed, text })
+        Err(NodeError::Session { code: Code::NotServed, text, by_peer: false })
     }
 
     /// Hands over a ticket.
@@ -134,7 +134,7 @@ impl Wire {
     pub async fn hand_over(&mut self, ticket: &Ticket) -> Result<(), NodeError> {
         let mut w = Writer::new();
         w.array(2).u64(TICKET).text(&ticket.to_string());
-        Ok(self.sender.send(w.finish()).await?)
+        self.say(w.finish()).await
     }
 
     /// Takes the ticket that the other end hands over.
@@ -154,12 +154,21 @@ impl Wire {
         Ok(read().map_err(bad)?.parse()?)
     }
 
+    /// Sends one frame.
+    ///
+    /// # Errors
+    /// [`NodeError::Link`].
+    pub async fn say(&mut self, frame: Vec<u8>) -> Result<(), NodeError> {
+        Ok(self.sender.send(frame).await?)
+    }
+
     async fn hear(&mut self) -> Result<Vec<u8>, NodeError> {
         match self.receiver.recv().await? {
             Some(frame) => Ok(frame.to_vec()),
             None => Err(NodeError::Session {
                 code: Code::Done,
                 text: "the other side ended the connection without a word".into(),
+                by_peer: true,
             }),
         }
     }
@@ -172,5 +181,5 @@ fn expect_kind(r: &mut Reader<'_>, kind: u64) -> Result<(), DecodeError> {
 
 fn bad(error: DecodeError) -> NodeError {
     let text = format!("the other side introduced itself in a way that makes no sense: {error}");
-    NodeError::Session { code: Code::Protocol, text }
+    NodeError::Session { code: Code::Protocol, text, by_peer: false }
 }

@@ -5,12 +5,14 @@ mod committer;
 pub mod config;
 mod device;
 mod drive;
+mod engine;
 mod error;
 mod home;
+mod intent;
 mod introduce;
-mod keep;
 mod node;
 mod notice;
+mod pace;
 mod replica;
 mod runner;
 mod signal;
@@ -19,11 +21,13 @@ mod writer;
 
 pub use committer::Committed;
 pub use device::{Device, Environment, System};
-pub use drive::{Act, Done, Drive, Job, Opening, Progress, Report, Task, Until};
+pub use drive::{Act, Done, Drive, Job, Opening, Progress, Refusal, Report, Task, Until};
+pub use engine::{
+    Fate, Kept, Replicas, Standing, State, SyncHandle, Target, Tell, Trouble, Visitor, Why,
+};
 pub use error::NodeError;
-pub use home::{Home, PeerRecord, Record, default_dir};
+pub use home::{Home, INTENTS, PeerRecord, Record, default_dir};
+pub use intent::{Intent, Priority};
 pub use introduce::{Introduction, Wire};
-pub use keep::{Kept, Target};
 pub use node::{Control, Node, Offer};
 pub use replica::{Bulk, Hold, Replica, ReplicaOptions};
-pub use runner::run;

@@ -2,13 +2,16 @@
 
 use crate::config::Settings;
 use crate::device::{Device, random};
-use crate::drive::{Opening, Progress, Report, Task, Until};
+use crate::drive::{Opening, Progress, Refusal, Report, Task, Until};
+use crate::engine::{Engine, Fate, Why};
 use crate::error::NodeError;
-use crate::home::{Home, PeerRecord, Record};
+use crate::home::{Home, INTENTS, PeerRecord, Record};
+use crate::intent::Intent;
 use crate::introduce::Wire;
 use crate::notice::Notice;
+use crate::pace::Pace;
 use crate::replica::Replica;
-use crate::runner::run;
+use crate::runner::{Paces, run};
 use anabranch_core::author::Draft;
 use anabranch_core::entry::Timestamp;
 use anabranch_core::id::{DatabaseId, NodeId};
@@ -66,6 +69,8 @@ pub struct Node {
     open: Mutex<BTreeMap<DatabaseId, Open>>,
     /// Names of databases that live in memory only.
     volatile: Mutex<BTreeMap<String, Arc<Replica>>>,
+    engine: Engine,
+    paces: Arc<Paces>,
 }
 
 struct Open {
@@ -87,8 +92,8 @@ impl Node {
     /// [`NodeError`] when the home cannot be read or a setting does not fit.
     pub fn open(dir: impl AsRef<Path>) -> Result<Arc<Self>, NodeError> {
         let home = Home::open(dir.as_ref())?;
-        let (settings, key) = (home.settings()?, home.key().clone());
-        Self::new(Some(home), key, settings)
+        let (settings, device) = (home.settings()?, Device::new(home.key().clone()));
+        Self::new(Some(home), device, settings)
     }
 
     /// A node that keeps everything in memory, under a key of its own: for tests and short-lived programs.
@@ -96,16 +101,27 @@ impl Node {
     /// # Errors
     /// [`NodeError::Random`].
     pub fn in_memory() -> Result<Arc<Self>, NodeError> {
-        let key = DeviceKey::from_seed(&random()?);
-        Self::new(None, key, Settings::load(|_| None)?)
+        let device = Device::new(DeviceKey::from_seed(&random()?));
+        Self::in_memory_as(device, Settings::load(|_| None)?)
     }
 
-    fn new(home: Option<Home>, key: DeviceKey, settings: Settings) -> Result<Arc<Self>, NodeError> {
+    /// As [`Self::in_memory`], as this device and with these settings.
+    ///
+    /// # Errors
+    /// [`NodeError::Setting`] when they do not go together.
+    pub fn in_memory_as(device: Device, settings: Settings) -> Result<Arc<Self>, NodeError> {
+        Self::new(None, device, settings)
+    }
+
+    fn new(home: Option<Home>, device: Device, settings: Settings) -> Result<Arc<Self>, NodeError> {
         let transport = TransportManager::new(settings.transport.clone())
             .map_err(|e| NodeError::Setting(e.to_string()))?;
+        let (up, down) = settings.bandwidth;
         Ok(Arc::new(Self {
             home,
-            device: Device::new(key),
+            device,
+            engine: Engine::new(settings.catching_up),
+            paces: Arc::new(Paces { up: Pace::new(up), down: Pace::new(down) }),
             settings,
             transport,
             channel_key: StaticKey::generate()?,
@@ -130,6 +146,10 @@ impl Node {
     #[must_use]
     pub fn home(&self) -> Option<&Home> {
         self.home.as_ref()
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The settings in force.
@@ -190,7 +210,7 @@ impl Node {
             name: name.to_owned(),
             folder: false,
             path,
-            addresses: addresses.to_vec(),
+            intents: addresses.iter().map(Intent::new).collect(),
             ticket,
         };
         home.put_record(&record)?;
@@ -396,11 +416,33 @@ impl Node {
         replicas: Vec<Arc<Replica>>,
         stop: watch::Receiver<bool>,
     ) -> Result<Report, NodeError> {
-        let peer = link.peer().to_owned();
-        let wire = self.secure(link, false).await?;
-        let report = self.serve_on(wire, replicas, stop).await?;
-        self.remember(&report, &peer);
-        Ok(report)
+        let address = link.peer().to_owned();
+        let (progress, mut seen) = watch::channel(Progress::default());
+        let _visit = self.visit(&address, seen.clone());
+        let serving = async {
+            let wire = self.secure(link, false).await?;
+            self.serve_noted(wire, replicas, progress, stop).await
+        };
+        let greeted = async {
+            if let Ok(now) = seen.wait_for(|now| now.peer.is_some()).await
+                && let Some(peer) = now.peer
+            {
+                self.engine.is_back(peer);
+            }
+        };
+        let (served, ()) = tokio::join!(serving, greeted);
+        let device = seen.borrow().peer;
+        match &served {
+            Ok(report) => {
+                self.remember(report, &address);
+                if let Some(Refusal { code, text, by_peer }) = report.refused.clone() {
+                    let refused = NodeError::Session { code, text, by_peer };
+                    self.note_trouble(&address, device, &refused);
+                }
+            }
+            Err(e) => self.note_trouble(&address, device, e),
+        }
+        served
     }
 
     /// As [`Self::serve_link`], on a link that is encrypted already.
@@ -413,13 +455,23 @@ impl Node {
         replicas: Vec<Arc<Replica>>,
         stop: watch::Receiver<bool>,
     ) -> Result<Report, NodeError> {
+        self.serve_noted(wire, replicas, watch::Sender::new(Progress::default()), stop).await
+    }
+
+    async fn serve_noted(
+        &self,
+        wire: Wire,
+        replicas: Vec<Arc<Replica>>,
+        progress: watch::Sender<Progress>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Report, NodeError> {
         let task = Task {
             device: self.device.clone(),
             served: replicas,
             openings: Vec::new(),
             until: Until::Closed,
         };
-        run(task, wire, watch::Sender::new(Progress::default()), stop).await
+        run(task, wire, progress, stop, &self.paces).await
     }
 
     /// Remembers that a peer was talked to at `address`.
@@ -429,6 +481,7 @@ impl Node {
             seen: self.device.now().0,
             address: address.to_owned(),
         };
+        self.engine.is_back(report.peer);
         if let Some(home) = &self.home
             && let Err(e) = home.put_peer(&peer)
         {
@@ -453,7 +506,7 @@ impl Node {
             openings,
             until,
         };
-        run(task, link, control.progress.clone(), control.stop.subscribe()).await
+        run(task, link, control.progress.clone(), control.stop.subscribe(), &self.paces).await
     }
 
     /// Syncs one replica with the first of `addresses` that can be reached.
@@ -467,19 +520,51 @@ impl Node {
         until: Until,
         control: &Control,
     ) -> Result<Report, NodeError> {
-        let (wire, address) = self.reach(&opening.replica, addresses).await?;
-        let report = self.sync_on(wire, vec![opening], until, control).await?;
-        self.remember(&report, &address);
-        Ok(report)
+        let database = opening.replica.database();
+        let (wire, address) = match self.reach(&opening.replica, addresses).await {
+            Ok(reached) => reached,
+            Err(e) => {
+                addresses.iter().for_each(|address| self.note_fate(database, address, &Err(&e)));
+                return Err(e);
+            }
+        };
+        let result = self.sync_on(wire, vec![opening], until, control).await;
+        self.note_fate(database, &address, &result.as_ref());
+        if let Ok(report) = &result {
+            self.remember(report, &address);
+        }
+        result
+    }
+
+    /// Writes down how it went with whoever is at `address`.
+    fn note_fate(&self, database: DatabaseId, address: &str, result: &Result<&Report, &NodeError>) {
+        let Some(home) = &self.home else { return };
+        let now = self.device.now().0;
+        let noted = home.fate(database, address).and_then(|fate| {
+            let mut fate = fate.unwrap_or_default();
+            match result {
+                Ok(report) => {
+                    fate = Fate { device: Some(report.peer), success: Some(now), failure: None };
+                }
+                Err(error) => {
+                    let why = Why::of(error, fate.device.is_some());
+                    fate.failure = Some((now, why.code().to_owned(), why.to_string()));
+                }
+            }
+            home.put_fate(database, address, &fate)
+        });
+        if let Err(e) = noted {
+            tracing::warn!("how it went with {address} could not be written down: {e}");
+        }
     }
 
     /// A link to the first of `addresses` that can be reached, and which one that is.
-    async fn reach(
+    pub(crate) async fn reach(
         &self,
         replica: &Replica,
         addresses: &[String],
     ) -> Result<(Wire, String), NodeError> {
-        let mut list = String::new();
+        let mut attempts = Vec::new();
         for text in addresses {
             let attempt = async {
                 let address = Address::parse(text)?;
@@ -491,13 +576,10 @@ impl Node {
             };
             match attempt.await {
                 Ok(wire) => return Ok((wire, text.clone())),
-                Err(e) => list.push_str(&format!("\n  {text}: {}", e.chain())),
+                Err(e) => attempts.push((text.clone(), e)),
             }
         }
-        if addresses.is_empty() {
-            list.push_str(" none is known; name one, or use a ticket that has one");
-        }
-        Err(NodeError::Unreachable { database: replica.database(), list })
+        Err(NodeError::Unreachable { database: replica.database(), attempts })
     }
 
     /// Syncs two replicas of one database that are both open here, over a link in memory.
@@ -527,11 +609,11 @@ impl Node {
             // The side that noticed first says why.
             (Err(NodeError::Link(_)), Err(e)) => Err(e),
             (
-                Err(NodeError::Session { code: Code::Internal, .. }),
+                Err(NodeError::Session { code: Code::Internal | Code::Full, .. }),
                 Ok(Report { failed: Some(why), .. }),
             ) => {
                 let text = format!("the other replica could not go on: {why}");
-                Err(NodeError::Session { code: Code::Internal, text })
+                Err(NodeError::Session { code: Code::Internal, text, by_peer: true })
             }
             (Err(e), _) => Err(e),
         }
@@ -548,9 +630,12 @@ impl Node {
         control: &Control,
     ) -> Result<Report, NodeError> {
         let (wire, address) = self.reach(replica, &ticket.addresses).await?;
-        let report = self.join_on(wire, replica, ticket, control).await?;
-        self.remember(&report, &address);
-        Ok(report)
+        let result = self.join_on(wire, replica, ticket, control).await;
+        self.note_fate(replica.database(), &address, &result.as_ref());
+        if let Ok(report) = &result {
+            self.remember(report, &address);
+        }
+        result
     }
 
     /// As [`Self::join`], on a link that this side started.
@@ -599,7 +684,7 @@ impl Node {
             openings: Vec::new(),
             until: Until::Settled,
         };
-        run(task, wire, control.progress.clone(), control.stop.subscribe()).await
+        run(task, wire, control.progress.clone(), control.stop.subscribe(), &self.paces).await
     }
 
     /// Waits until the session that `control` watches has brought everything, then redeems `ticket`; peers wait for it and
@@ -639,19 +724,55 @@ impl Node {
         Ok(())
     }
 
+    /// Declares with whom a replica is to be kept in step; what was declared of the same address before is replaced.
+    ///
+    /// # Errors
+    /// [`NodeError::Setting`] for an intent that makes no sense or is one too many, [`NodeError::Core`].
+    pub fn declare(&self, record: &Record, intent: Intent) -> Result<(), NodeError> {
+        intent.check()?;
+        let Some(home) = &self.home else { return Ok(()) };
+        let mut record = record.clone();
+        match record.intents.iter_mut().find(|other| other.address == intent.address) {
+            Some(other) => *other = intent,
+            None => record.intents.insert(0, intent),
+        }
+        if record.intents.len() > INTENTS {
+            let text = format!("a replica has at most {INTENTS} addresses; remove one first");
+            return Err(NodeError::Setting(text));
+        }
+        home.put_record(&record)
+    }
+
+    /// Takes a declaration back. False when there was none for this address.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn withdraw(&self, record: &Record, address: &str) -> Result<bool, NodeError> {
+        let Some(home) = &self.home else { return Ok(false) };
+        let mut record = record.clone();
+        let before = record.intents.len();
+        record.intents.retain(|intent| intent.address != address);
+        if record.intents.len() == before {
+            return Ok(false);
+        }
+        home.put_record(&record)?;
+        Ok(true)
+    }
+
     /// Remembers an address at which a replica can be synced, the latest first.
     ///
     /// # Errors
     /// [`NodeError::Core`].
     pub fn remember_address(&self, record: &Record, address: &str) -> Result<(), NodeError> {
         let Some(home) = &self.home else { return Ok(()) };
-        if record.addresses.first().is_some_and(|a| a == address) {
+        if record.addresses().next().is_some_and(|a| a == address) {
             return Ok(());
         }
         let mut record = record.clone();
-        record.addresses.retain(|a| a != address);
-        record.addresses.insert(0, address.to_owned());
-        record.addresses.truncate(16);
+        let known = record.intents.iter().position(|intent| intent.address == address);
+        let intent = known.map_or_else(|| Intent::new(address), |at| record.intents.remove(at));
+        record.intents.insert(0, intent);
+        record.intents.truncate(INTENTS);
         home.put_record(&record)
     }
 

@@ -285,6 +285,12 @@ impl Replica {
         self.unbuilt.store(left.ok().flatten().unwrap_or(0), Ordering::SeqCst);
     }
 
+    /// Entries that arrived and whose cells are still to be built, as far as this process knows.
+    #[must_use]
+    pub fn unbuilt(&self) -> u64 {
+        self.unbuilt.load(Ordering::SeqCst)
+    }
+
     /// Whether a stretch of cells is to be built now; nobody else does while the result lives.
     pub(crate) fn start_building(self: &Arc<Self>) -> Option<Building> {
         let unbuilt = self.unbuilt.load(Ordering::SeqCst);

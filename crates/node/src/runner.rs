@@ -4,30 +4,41 @@
 use crate::drive::{Act, Done, Drive, Progress, Report, Task};
 use crate::error::NodeError;
 use crate::introduce::Wire;
+use crate::pace::Pace;
 use anabranch_transport::{LinkError, LinkReceiver, LinkSender};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// How long the last frames may take to leave.
 const LEAVING: Duration = Duration::from_secs(5);
 
+/// How fast the sessions of a node may send and receive together.
+#[derive(Debug)]
+pub(crate) struct Paces {
+    pub(crate) up: Pace,
+    pub(crate) down: Pace,
+}
+
 /// Runs a session to its end. `progress` is told of every step; the session ends in good order when `stop` becomes true.
 ///
 /// # Errors
 /// [`NodeError::Session`] when either side ended it for a reason, [`NodeError::Link`] when the link broke.
-pub async fn run(
+pub(crate) async fn run(
     task: Task,
     wire: Wire,
     progress: watch::Sender<Progress>,
     stop: watch::Receiver<bool>,
+    paces: &Arc<Paces>,
 ) -> Result<Report, NodeError> {
     let Wire { sender, mut receiver, binding, initiator } = wire;
     let (frames, outbox) = mpsc::unbounded_channel();
-    let sending = tokio::spawn(send_all(sender, outbox));
+    let sending = tokio::spawn(send_all(sender, outbox, Arc::clone(paces)));
     let opened = task.openings.iter().map(|opening| &opening.replica);
     task.served.iter().chain(opened).for_each(|replica| replica.sign_left());
     let drive = Drive::new(task, binding, initiator);
-    let result = Runner { drive, frames, progress }.go(&mut receiver, stop).await;
+    let result =
+        Runner { drive, frames, progress, paces: Arc::clone(paces) }.go(&mut receiver, stop).await;
     // What is queued still leaves, the peer's word or ours that it is over among it; a link that is broken already or a
     // peer that does not listen any more changes nothing about the outcome.
     let leaving = async { tokio::join!(sending, receiver.drain(LEAVING)) };
@@ -38,10 +49,13 @@ pub async fn run(
 async fn send_all(
     mut sender: LinkSender,
     mut outbox: mpsc::UnboundedReceiver<Vec<u8>>,
+    paces: Arc<Paces>,
 ) -> Result<(), LinkError> {
     while let Some(frame) = outbox.recv().await {
+        paces.up.pass(frame.len()).await;
         sender.feed(frame).await?;
         while let Ok(frame) = outbox.try_recv() {
+            paces.up.pass(frame.len()).await;
             sender.feed(frame).await?;
         }
         sender.flush().await?;
@@ -53,6 +67,7 @@ struct Runner {
     drive: Drive,
     frames: mpsc::UnboundedSender<Vec<u8>>,
     progress: watch::Sender<Progress>,
+    paces: Arc<Paces>,
 }
 
 impl Runner {
@@ -71,7 +86,11 @@ impl Runner {
             }
             tokio::select! {
                 frame = receiver.recv() => match frame? {
-                    Some(frame) => self.drive.receive(&frame),
+                    Some(frame) => {
+                        // While this waits nothing more is read, and the sender waits in turn.
+                        self.paces.down.pass(frame.len()).await;
+                        self.drive.receive(&frame);
+                    }
                     None => self.drive.link_ended(),
                 },
                 Some(answer) = answers.recv() => self.drive.answer(answer),

@@ -212,7 +212,11 @@ impl Channel {
         }
         self.closed = true;
         // What failed inside is for the user here: it may name files.
-        let told = if code == Code::Internal { "the other side could not do it" } else { text };
+        let told = match code {
+            Code::Internal => "the other side could not do it",
+            Code::Full => "the disk of the other side is full",
+            _ => text,
+        };
         self.frame(Frame::Refused { channel: self.number, code, text: told.to_owned() });
         self.event(Event::Closed { code, text: text.to_owned(), by_peer: false });
     }

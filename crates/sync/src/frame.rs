@@ -70,10 +70,12 @@ pub enum Code {
     Version,
     /// Neither side knows the other as a member.
     Strangers,
+    /// The sender's disk is full.
+    Full,
 }
 
 impl Code {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Done,
         Self::NotServed,
         Self::TicketExpired,
@@ -84,6 +86,7 @@ impl Code {
         Self::Internal,
         Self::Version,
         Self::Strangers,
+        Self::Full,
     ];
 }
 

@@ -199,7 +199,7 @@ impl Session {
     fn on_hello(&mut self, versions: (u64, u64), node: NodeId, clock: u64) {
         if versions.0 > PROTOCOL_VERSION || versions.1 < PROTOCOL_VERSION {
             let text = format!(
-                "the peer speaks protocol versions {} to {}, this program {PROTOCOL_VERSION}; update the older one",
+                "one side speaks protocol versions {} to {}, the other {PROTOCOL_VERSION}; update the program that is behind",
                 versions.0, versions.1
             );
             return self.close(Code::Version, &text);
@@ -273,6 +273,13 @@ impl Session {
         }
     }
 
+    /// Refuses to open a channel at all.
+    fn turn_away(&mut self, channel: ChannelNo, code: Code, text: &str) {
+        self.send(&Frame::Refused { channel, code, text: text.to_owned() });
+        let closed = Event::Closed { code, text: text.to_owned(), by_peer: false };
+        self.out.push_back(Output::Event(channel, closed));
+    }
+
     fn on_open(
         &mut self,
         number: ChannelNo,
@@ -292,30 +299,15 @@ impl Session {
             .find(|(database, _)| blinded_name(&self.config.binding, database) == name);
         let Some((&database, &direction)) = known else {
             let text = "the database is not served here, or this device may not read it";
-            self.send(&Frame::Refused {
-                channel: number,
-                code: Code::NotServed,
-                text: text.to_owned(),
-            });
-            return;
+            return self.turn_away(number, Code::NotServed, text);
         };
         if self.channels.len() >= CHANNELS {
             let text = "too many databases are open on this session";
-            self.send(&Frame::Refused {
-                channel: number,
-                code: Code::Limit,
-                text: text.to_owned(),
-            });
-            return;
+            return self.turn_away(number, Code::Limit, text);
         }
         if self.channels.values().any(|open| open.database == database && !open.is_opener()) {
             let text = "the database is open on this session already";
-            self.send(&Frame::Refused {
-                channel: number,
-                code: Code::Limit,
-                text: text.to_owned(),
-            });
-            return;
+            return self.turn_away(number, Code::Limit, text);
         }
         let mut channel =
             Channel::new(number, database, self.config.binding, false, direction, None);

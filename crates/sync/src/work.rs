@@ -308,6 +308,7 @@ impl Access<'_> {
         self.try_perform(work).unwrap_or_else(|e| Answer::Failed {
             code: match e {
                 Error::Run(_) | Error::Refused(_) | Error::Decode(_) => Code::Protocol,
+                Error::Storage(StorageError::Full) => Code::Full,
                 _ => Code::Internal,
             },
             text: e.to_string(),

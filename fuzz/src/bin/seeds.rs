@@ -199,12 +199,20 @@ impl Seeds {
             .bool(true)
             .bytes(b"/x")
             .array(1)
+            .array(5)
             .text("h:x")
+            .bool(true)
+            .bool(true)
+            .u64(900_000)
+            .u64(1)
             .bytes(&[]);
         self.put("home", &row(1, b"/x", &record.finish()))?;
         let mut peer = Writer::new();
         peer.array(2).u64(5).text("pipe");
         self.put("home", &row(3, &[7; 32], &peer.finish()))?;
+        let mut fate = Writer::new();
+        fate.array(5).bytes(&[7; 32]).u64(5).u64(6).text("offline").text("the peer is offline");
+        self.put("home", &row(4, &[], &fate.finish()))?;
         self.put("home", &row(2, b"store.readers", b"4"))?;
         let key = anabranch_core::id::to_base32(&[7; 32]);
         self.put("home", format!("\x03device_key_{key}\n").as_bytes())?;

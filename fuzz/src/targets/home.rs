@@ -2,7 +2,7 @@
 
 use crate::input::Input;
 use crate::targets::file::scratch;
-use anabranch_core::id::to_base32;
+use anabranch_core::id::{DatabaseId, to_base32};
 use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
 use anabranch_node::Home;
 use anabranch_store::{Options, SqliteStorage};
@@ -12,6 +12,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Rows that one input puts in at most.
 const ROWS: usize = 16;
+
+/// The row of how database 5 stands with `x`, if nothing is put after it.
+const FATE: &[u8] = b"fate/\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05\x05x";
 
 /// A home that stays open, and the same file opened once more, to write what the home would not.
 struct Opened {
@@ -39,6 +42,11 @@ fn rows(mut input: Input<'_>) {
             let found = home.records().unwrap_or_default();
             assert!(found.contains(record) || twin(&records, record), "a record comes back");
         }
+    }
+    let database = DatabaseId([5; 32]);
+    if let Ok(Some(fate)) = home.fate(database, "x") {
+        assert!(home.put_fate(database, "x", &fate).is_ok());
+        assert_eq!(home.fate(database, "x").ok().flatten(), Some(fate), "it comes back");
     }
     let peers = home.peers();
     assert!(peers.is_ok_and(|peers| peers.len() <= ROWS), "a bad peer is passed over");
@@ -73,11 +81,12 @@ fn replace(rows: &SqliteStorage, input: &mut Input<'_>) -> Result<(), StorageErr
         if input.is_empty() {
             break;
         }
-        let prefix: &[u8] = match input.byte() % 5 {
+        let prefix: &[u8] = match input.byte() % 6 {
             0 => b"replica/db/",
             1 => b"replica/folder/",
             2 => b"config/",
             3 => b"peer/",
+            4 => FATE,
             _ => b"",
         };
         tx.put(Table::Local, &[prefix, input.part()].concat(), input.part())?;

@@ -73,14 +73,14 @@ pub(crate) async fn remembered(
     wish: Wish,
 ) -> Result<(), Failure> {
     let record = crate::replicas::folder_record(node, here)?;
-    if record.addresses.is_empty() {
+    if record.intents.is_empty() {
         return Err(Failure::failed(format!("no address is known to sync {} with", here.display()))
             .hint("name the other side: 'anabranch sync DIR OTHER'; or let others in: 'anabranch share DIR'"));
     }
     if let Some(seed) = record.ticket {
         // Joining was interrupted: it goes on.
         let ticket = Ticket {
-            addresses: record.addresses.clone(),
+            addresses: record.addresses().map(str::to_owned).collect(),
             database: record.database,
             key: anabranch::engine::core::key::DeviceKey::from_seed(&seed),
             folder: true,
@@ -89,10 +89,10 @@ pub(crate) async fn remembered(
         return with_ticket(context, node, here, ticket, wish).await;
     }
     let mut syncs = Syncs::default();
-    for address in &record.addresses {
+    for address in record.addresses() {
         let synced = match Address::parse(address) {
             Ok(Address::Http(_)) => {
-                with_addresses(context, node, here, address, vec![address.clone()], wish).await
+                with_addresses(context, node, here, address, vec![address.to_owned()], wish).await
             }
             Ok(other) => through_pipe(context, node, here, &other, wish).await,
             Err(e) => Err(Failure::from(e)),
@@ -432,7 +432,7 @@ fn verdict(context: &Context, outcome: &Outcome) -> Result<(), Failure> {
     for line in list.iter().take(LISTED) {
         context.output.warn(&plain(line));
     }
-    if let Some(us) = outcome.report.clock_ahead {
+    if let Some(us) = outcome.report.progress.clock_ahead {
         let by = units::duration(Duration::from_micros(us.unsigned_abs()));
         let way = if us > 0 { "ahead of" } else { "behind" };
         context.output.warn(&format!("the peer's clock is {by} {way} this one"));

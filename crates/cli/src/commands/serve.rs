@@ -10,18 +10,11 @@ use crate::output::Output;
 use crate::signals;
 use crate::units;
 use anabranch::DatabaseId;
-use anabranch::engine::node::{Kept, Record, Target};
+use anabranch::engine::node::{Kept, Standing, Tell};
 use anabranch::engine::transport::pipe;
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-/// How often the home is looked at for replicas and addresses that other commands added.
-const RESCAN: Duration = Duration::from_secs(5);
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Serves until interrupted, or until the peer on standard input leaves.
 pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failure> {
@@ -44,11 +37,13 @@ pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failu
     };
     let object = json!({ "device": node.id().to_string(), "address": address, "replicas": served });
     context.output.answer(&text, &object)?;
-    let keeping = tokio::spawn(keep_all(Arc::clone(&hosting), stop.clone(), context.output));
-    if let Some(listener) = listener {
-        Arc::clone(&hosting).listen(listener, stop).await;
-    }
-    keeping.await?;
+    let keeping = hosting.node().carry_out(&*hosting, stop.clone(), teller(context.output));
+    let listening = async {
+        if let Some(listener) = listener {
+            Arc::clone(&hosting).listen(listener, stop).await;
+        }
+    };
+    tokio::join!(keeping, listening);
     hosting.end().await;
     Ok(())
 }
@@ -67,75 +62,24 @@ async fn stdio(context: &Context, replica: Option<&str>) -> Result<(), Failure> 
     Ok(())
 }
 
-struct Keeping {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-/// Keeps every replica in step with each of its addresses, those that are added later included.
-async fn keep_all(hosting: Arc<Hosting>, mut stop: watch::Receiver<bool>, output: Output) {
-    let mut kept: BTreeMap<(DatabaseId, String), Keeping> = BTreeMap::new();
-    let mut ticks = tokio::time::interval(RESCAN);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = signals::stopped(&mut stop) => break,
-        }
-        let records = hosting.records();
-        let named = |(database, address): &(DatabaseId, String)| {
-            records.iter().any(|r| r.database == *database && r.addresses.contains(address))
-        };
-        kept.retain(|key, keeping| {
-            let stays = named(key);
-            if !stays {
-                keeping.stop.send_replace(true);
-            }
-            stays
-        });
-        for record in &records {
-            for address in &record.addresses {
-                let key = (record.database, address.clone());
-                if !kept.contains_key(&key)
-                    && let Some(keeping) = keep(&hosting, record, address, output)
-                {
-                    kept.insert(key, keeping);
-                }
-            }
-        }
-    }
-    for keeping in kept.values() {
-        keeping.stop.send_replace(true);
-    }
-    for (_, keeping) in kept {
-        // A task that failed has nothing left to stop.
-        let _ = keeping.task.await;
-    }
-}
-
-fn keep(hosting: &Arc<Hosting>, record: &Record, address: &str, output: Output) -> Option<Keeping> {
-    let replica = hosting.open(record)?;
-    let target = Target { replica, address: address.to_owned(), ticket: record.ticket };
-    let (stop, stopped) = watch::channel(false);
-    let node = Arc::clone(hosting.node());
-    let (name, address) = (record.name.clone(), address.to_owned());
-    let task = tokio::spawn(async move {
-        // Said once each time it changes; the attempts in between are for the log.
-        let lost = AtomicBool::new(false);
-        let tell = |event: Kept| match event {
+/// Says what happens to connections: once each time it changes; the attempts in between are for the log.
+fn teller(output: Output) -> Tell {
+    let lost: Mutex<BTreeSet<(DatabaseId, String)>> = Mutex::default();
+    Arc::new(move |standing: &Standing, kept: &Kept| {
+        let address = standing.addresses.first().cloned().unwrap_or_default();
+        let (name, key) = (&standing.name, (standing.database, address.clone()));
+        let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept {
             Kept::InStep => {
-                lost.store(false, Ordering::Relaxed);
+                lost.remove(&key);
                 output.note(&format!("{name}: in step with {address}"));
             }
-            Kept::Lost { error, again_in } => {
-                let why = error.map_or_else(|| "it left".to_owned(), |e| e.chain());
+            Kept::Lost { why, again_in } => {
                 tracing::info!(name, address, ?again_in, "lost: {why}");
-                if !lost.swap(true, Ordering::Relaxed) {
-                    output
-                        .note(&format!("{name}: {address} is lost and will be tried again: {why}"));
+                if lost.insert(key) {
+                    output.note(&format!("{name}: not in step with {address}: {why}"));
                 }
             }
-        };
-        node.keep(target, stopped, &tell).await;
-    });
-    Some(Keeping { stop, task })
+        }
+    })
 }

@@ -8,12 +8,14 @@ use crate::place::{Place, no_database, resolve};
 use crate::replicas::Opened;
 use crate::units;
 use anabranch::engine::core::storage::StorageError;
-use anabranch::engine::node::{PeerRecord, Record};
+use anabranch::engine::node::{Fate, Intent, Priority, Record};
 use anabranch::{Node, Role, Timestamp};
 use serde_json::{Value, json};
 
 struct Standing {
     record: Record,
+    /// How it stands with each address, as far as that is known.
+    fates: Vec<Option<Fate>>,
     state: Result<State, Failure>,
 }
 
@@ -31,11 +33,14 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
         None => home.records()?,
         Some(text) => vec![one(&node, text)?],
     };
-    let peers = home.peers()?;
-    let standings: Vec<Standing> = records
+    let standings = records
         .into_iter()
-        .map(|record| Standing { state: look(&node, &record), record })
-        .collect();
+        .map(|record| {
+            let fate = |intent: &Intent| home.fate(record.database, &intent.address);
+            let fates = record.intents.iter().map(fate).collect::<Result<_, _>>()?;
+            Ok(Standing { state: look(&node, &record), fates, record })
+        })
+        .collect::<Result<Vec<Standing>, Failure>>()?;
     if standings.is_empty() {
         context.output.note("there is no replica here yet; 'anabranch db new NAME' makes one");
     }
@@ -43,9 +48,9 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
     let mut text = Vec::new();
     for (line, standing) in table(&heads).lines().zip(&standings) {
         text.push(line.to_owned());
-        text.extend(details(standing, &peers).iter().map(|line| plain(&format!("    {line}"))));
+        text.extend(details(standing).iter().map(|line| plain(&format!("    {line}"))));
     }
-    let objects: Vec<Value> = standings.iter().map(|s| object(s, &peers)).collect();
+    let objects: Vec<Value> = standings.iter().map(object).collect();
     let document = json!({ "device": node.id().to_string(), "replicas": objects });
     context.output.answer(&text.join("\n"), &document)?;
     let broken = standings.iter().filter(|s| s.state.is_err()).count() as u64;
@@ -97,15 +102,20 @@ fn kind(record: &Record) -> &'static str {
     if record.folder { "folder" } else { "database" }
 }
 
-fn details(standing: &Standing, peers: &[PeerRecord]) -> Vec<String> {
+fn details(standing: &Standing) -> Vec<String> {
     let record = &standing.record;
     let mut lines = vec![record.path.display().to_string()];
-    for address in &record.addresses {
-        let seen = match peers.iter().find(|p| p.address == *address) {
-            Some(peer) => format!("{} ({})", units::ago(Timestamp(peer.seen)), peer.device.short()),
-            None => "never reached".to_owned(),
+    for (intent, fate) in record.intents.iter().zip(&standing.fates) {
+        let fate = fate.clone().unwrap_or_default();
+        let device = fate.device.map_or_else(String::new, |d| format!(" ({})", d.short()));
+        let seen = match fate.success {
+            Some(at) => format!("in step {}{device}", units::ago(Timestamp(at))),
+            None => format!("never in step{device}"),
         };
-        lines.push(format!("{address}  {seen}"));
+        lines.push(format!("{}  {}{seen}", intent.address, declared(intent)));
+        if let Some((at, _, text)) = fate.failure {
+            lines.push(format!("  {}: {text}", units::ago(Timestamp(at))));
+        }
     }
     if record.ticket.is_some() {
         lines.push(format!("joining is not finished: 'anabranch sync {}' goes on", record.name));
@@ -116,17 +126,41 @@ fn details(standing: &Standing, peers: &[PeerRecord]) -> Vec<String> {
     lines
 }
 
-fn object(standing: &Standing, peers: &[PeerRecord]) -> Value {
+/// What differs from the usual.
+fn declared(intent: &Intent) -> String {
+    let mut words = Vec::new();
+    match (intent.direction.send, intent.direction.receive) {
+        (true, false) => words.push("push only".to_owned()),
+        (false, true) => words.push("pull only".to_owned()),
+        _ => {}
+    }
+    words.extend(intent.every.map(|every| format!("every {}", units::duration(every))));
+    if intent.priority != Priority::Normal {
+        words.push(format!("{} priority", intent.priority.name()));
+    }
+    words.iter().map(|word| format!("{word}, ")).collect()
+}
+
+fn object(standing: &Standing) -> Value {
     let record = &standing.record;
     let addresses: Vec<Value> = record
-        .addresses
+        .intents
         .iter()
-        .map(|address| {
-            let peer = peers.iter().find(|p| p.address == *address);
+        .zip(&standing.fates)
+        .map(|(intent, fate)| {
+            let fate = fate.clone().unwrap_or_default();
+            let failure = fate.failure.map(|(at, code, text)| {
+                json!({ "at": units::date(Timestamp(at)), "code": code, "text": text })
+            });
             json!({
-                "address": address,
-                "device": peer.map(|p| p.device.to_string()),
-                "seen": peer.map(|p| units::date(Timestamp(p.seen))),
+                "address": intent.address,
+                "send": intent.direction.send,
+                "receive": intent.direction.receive,
+                "every_seconds": intent.every.map(|every| every.as_secs_f64()),
+                "priority": intent.priority.name(),
+                "device": fate.device.map(|device| device.to_string()),
+                "in_step": fate.success.map(|at| units::date(Timestamp(at))),
+                "why": failure,
             })
         })
         .collect();

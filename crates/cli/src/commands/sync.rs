@@ -29,7 +29,7 @@ pub(crate) async fn run(context: &Context, args: &SyncArgs) -> Result<(), Failur
     let place = resolve(&node, here)?;
     let Some(there) = &args.there else {
         return match place {
-            Place::Database(record) if record.addresses.is_empty() => Err(no_address(&record.name)),
+            Place::Database(record) if record.intents.is_empty() => Err(no_address(&record.name)),
             Place::Database(record) => {
                 database(context, &node, Job::remembered(record), wish).await
             }
@@ -73,7 +73,7 @@ async fn all(context: &Context, node: &Node, wish: Wish) -> Result<(), Failure> 
     let mut syncs = Syncs::default();
     let mut stop = signals::stopping()?;
     for record in records {
-        if record.addresses.is_empty() {
+        if record.intents.is_empty() {
             context.output.note(&format!("{}  no address is known to sync it with", record.name));
         } else if record.folder {
             let name = record.path.display().to_string();
@@ -148,7 +148,7 @@ struct Job {
 impl Job {
     /// `record` with all its addresses.
     fn remembered(record: Record) -> Self {
-        let addresses = record.addresses.clone();
+        let addresses = record.addresses().map(str::to_owned).collect();
         Self { addresses, ticket: None, any: false, remember: false, record }
     }
 

@@ -57,6 +57,8 @@ fn every_field_is_documented() {
         &["sync", "notes", "--dry-run"],
         &["sync"],
         &["peers"],
+        &["peers", "add", "notes", "host:notes", "--every", "1h"],
+        &["peers", "rm", "notes", "host:notes"],
         &["status"],
         &["db", "ls"],
         &["db", "info", "notes"],

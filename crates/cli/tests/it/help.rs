@@ -12,6 +12,8 @@ const COMMANDS: &[&[&str]] = &[
     &["serve"],
     &["status"],
     &["peers"],
+    &["peers", "add"],
+    &["peers", "rm"],
     &["id"],
     &["init"],
     &["config"],

@@ -54,7 +54,7 @@ fn four_processes_put_while_another_serves() {
     eventually("all are pushed live", || b.ok(&["db", "rows", "notes", "t"]).lines().count() == 16);
     assert_eq!(a.digest("notes"), b.digest("notes"));
     assert_eq!(serving.interrupt(), 0);
-    following.note("is lost and will be tried again");
+    following.note("not in step with");
     assert_eq!(following.interrupt(), 0);
 }
 
@@ -66,7 +66,7 @@ fn a_peer_that_comes_back_is_found_again() {
     let mut following = b.start(&["serve"]);
     following.note("in step with");
     serving.interrupt();
-    following.note("is lost and will be tried again");
+    following.note("not in step with");
     a.ok(&["db", "put", "notes", "t", "x", "{}"]);
     let (_again, _) = a.serve(address.trim_start_matches("http://"));
     following.note("in step with");
@@ -248,4 +248,37 @@ fn a_port_in_use_says_what_to_do() {
     let (a, _b, _serving, address) = joined();
     let listen = address.trim_start_matches("http://");
     a.run(&["serve", "--listen", listen]).fails(1, "another program has this port");
+}
+
+#[test]
+fn what_is_declared_is_carried_out_and_shown() {
+    let (a, b, serving, address) = joined();
+    b.run(&["peers", "add", "notes", "nowhere"]).fails(1, "write http://host:port");
+    b.run(&["peers", "add", "notes", &address, "--every", "10ms"])
+        .fails(1, "leave the interval out");
+    b.run(&["peers", "add", "other", &address]).fails(1, "no database 'other'");
+    b.ok(&["peers", "add", "notes", &address, "--pull", "--priority", "high"]);
+    let shown = b.ok(&["status"]);
+    assert!(shown.contains("pull only, high priority, in step"), "{shown}");
+    let mut following = b.start(&["serve"]);
+    following.note("in step with");
+    b.ok(&["db", "put", "notes", "t", "mine", "{}"]);
+    a.ok(&["db", "put", "notes", "t", "theirs", "{}"]);
+    eventually("what is theirs is pulled", || {
+        b.ok(&["db", "rows", "notes", "t"]).lines().count() == 2
+    });
+    assert_eq!(a.ok(&["db", "rows", "notes", "t"]).lines().count(), 1, "nothing is pushed");
+    let status = || b.json(&["status", "notes"])["replicas"][0]["addresses"][0].clone();
+    let standing = status();
+    assert_eq!((&standing["send"], &standing["receive"]), (&false.into(), &true.into()));
+    assert_eq!(standing["device"].as_str().unwrap(), a.ok(&["id"]).trim());
+    assert_eq!((&standing["why"], &standing["every_seconds"]), (&Value::Null, &Value::Null));
+    assert_eq!(serving.interrupt(), 0);
+    eventually("it says why it waits", || status()["why"]["code"] == "offline");
+    let text = status()["why"]["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("tried again by itself"), "{text}");
+    b.ok(&["peers", "rm", "notes", &address]);
+    b.run(&["peers", "rm", "notes", &address]).fails(1, "is not kept in step with");
+    assert_eq!(b.json(&["status"])["replicas"][0]["addresses"], serde_json::json!([]));
+    assert_eq!(following.interrupt(), 0);
 }

@@ -30,7 +30,7 @@ fn path(key: &str) -> Path {
     Path::text([key]).unwrap()
 }
 
-fn row(key: &str, value: &str) -> Draft {
+pub(crate) fn row(key: &str, value: &str) -> Draft {
     let write = Write {
         store: StoreId::table("t"),
         path: path(key),
@@ -249,6 +249,19 @@ fn bulk() -> Pair {
     pair
 }
 
+/// A replica that was opened anew after a bulk load was cut off.
+pub(crate) fn cut_off_bulk_load() -> Arc<Replica> {
+    let mut pair = bulk();
+    for _ in 0..2 {
+        let job = pair.pump("Apply").expect("a batch comes");
+        pair.drives[1].answer(job.perform());
+    }
+    let device = pair.replicas[1].device().clone();
+    let storage = Arc::clone(pair.replicas[1].storage());
+    drop(pair);
+    Replica::open(storage, None, device, ReplicaOptions::default()).unwrap()
+}
+
 fn live(view: View<'_>) -> Result<u64, StorageError> {
     Ok(view.stores()?.iter().filter(|s| s.id == StoreId::table("t")).map(|s| s.live).sum())
 }
@@ -302,15 +315,7 @@ fn a_bulk_load_is_built_without_anybody_asking() {
 #[test]
 fn a_bulk_load_that_was_cut_off_is_made_good_by_whoever_comes() {
     for writes in [false, true] {
-        let mut pair = bulk();
-        for _ in 0..2 {
-            let job = pair.pump("Apply").expect("a batch comes");
-            pair.drives[1].answer(job.perform());
-        }
-        let device = pair.replicas[1].device().clone();
-        let storage = Arc::clone(pair.replicas[1].storage());
-        drop(pair);
-        let again = Replica::open(storage, None, device, ReplicaOptions::default()).unwrap();
+        let again = cut_off_bulk_load();
         assert!(again.look(|view| view.building()).unwrap().is_some());
         if writes {
             let committed = again.commit_group(&[vec![row("k0", "new")]]).unwrap();

@@ -4,5 +4,6 @@
 
 mod commits;
 mod drives;
+mod engine;
 mod homes;
 mod watched;

@@ -6,7 +6,7 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::ledger::Changes;
 
 /// Which ways entries may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Direction {
     /// To the peer.
     pub send: bool,
