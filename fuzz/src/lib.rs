@@ -6,11 +6,7 @@
 //! bytes, stays within its limits, and is no more than its signatures vouch for. docs/testing.md lists them.
 
 mod examine;
-mod failure;
 mod input;
-// The program's own reading of JSON. It is a binary and no library, so its file is taken as it is.
-#[path = "../../crates/cli/src/json.rs"]
-mod json;
 mod targets;
 pub mod world;
 

@@ -17,6 +17,7 @@ pub(crate) struct Needed {
 pub(crate) const TESTS: &[Needed] = &[
     Needed { program: "rsync", package: "rsync" },
     Needed { program: "sqlite3", package: "sqlite3" },
+    Needed { program: "python3", package: "python3" },
 ];
 
 /// What libFuzzer is compiled with.

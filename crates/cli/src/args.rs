@@ -316,11 +316,15 @@ pub(crate) struct JoinArgs {
 #[command(after_help = "Examples:
   anabranch serve                          connect to all known peers and follow them; nothing listens
   anabranch serve --listen 0.0.0.0:7700    and let peers connect
+  anabranch serve --api 7701               and answer programs on this machine (see docs/api.md)
   anabranch serve --stdio notes            one session on standard input and output, as ssh starts it")]
 pub(crate) struct ServeArgs {
     /// Where to listen: a port (this machine only) or an IP address with a port
     #[arg(long, value_name = "ADDR", conflicts_with = "stdio")]
     pub(crate) listen: Option<String>,
+    /// Answer programs on this machine, as JSON: over the socket 'api.sock' in the home, or at a port
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "", conflicts_with = "stdio")]
+    pub(crate) api: Option<String>,
     /// Serve one session on standard input and output
     #[arg(long)]
     pub(crate) stdio: bool,

@@ -7,7 +7,6 @@ mod context;
 mod failure;
 mod hosting;
 mod introduce;
-mod json;
 mod output;
 mod place;
 mod progress;

@@ -68,31 +68,8 @@ pub(crate) fn ago(then: Timestamp) -> String {
             let coarse = text.split(' ').take(2).collect::<Vec<_>>().join(" ");
             format!("{coarse} ago")
         }
-        None => date(then),
+        None => anabranch_api::date(then),
     }
-}
-
-/// RFC 3339 in UTC to the second: `2026-08-01T12:30:00Z`.
-pub(crate) fn date(time: Timestamp) -> String {
-    let seconds = time.0 / 1_000_000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (rest / 3_600, rest % 3_600 / 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// The date of a day since 1970 in the Gregorian calendar. Years are counted from March, so that the day of a leap year
-/// comes last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -123,16 +100,5 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(2_440)), "2.4 s");
         assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
         assert_eq!(duration(Duration::from_secs(7 * 86_400)), "7 d");
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        let at = |seconds: u64| date(Timestamp(seconds * 1_000_000));
-        assert_eq!(at(0), "1970-01-01T00:00:00Z");
-        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(at(1_709_251_200), "2024-03-01T00:00:00Z");
-        assert_eq!(at(4_102_444_799), "2099-12-31T23:59:59Z");
-        assert!(!date(Timestamp(u64::MAX)).is_empty());
     }
 }

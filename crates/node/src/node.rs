@@ -148,6 +148,12 @@ impl Node {
         self.home.as_ref()
     }
 
+    /// Bytes of frames that sessions sent and received since the node was opened.
+    #[must_use]
+    pub fn bytes_passed(&self) -> (u64, u64) {
+        (self.paces.up.passed(), self.paces.down.passed())
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }

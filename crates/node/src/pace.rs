@@ -1,5 +1,6 @@
 //! How fast bytes may pass: a token bucket that is shared by all sessions of a node.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -11,6 +12,7 @@ const BURST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Pace {
     rate: u64,
+    passed: AtomicU64,
     /// When everything let through so far would have passed at that pace.
     paid: Mutex<Instant>,
 }
@@ -18,11 +20,17 @@ pub(crate) struct Pace {
 impl Pace {
     /// No limit if `rate` is 0.
     pub(crate) fn new(rate: u64) -> Self {
-        Self { rate, paid: Mutex::new(Instant::now()) }
+        Self { rate, passed: AtomicU64::new(0), paid: Mutex::new(Instant::now()) }
+    }
+
+    /// Bytes that passed so far.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
     }
 
     /// Waits until `bytes` may pass.
     pub(crate) async fn pass(&self, bytes: usize) {
+        self.passed.fetch_add(bytes as u64, Ordering::Relaxed);
         if self.rate == 0 {
             return;
         }

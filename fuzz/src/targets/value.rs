@@ -1,8 +1,8 @@
 //! Values in cells: CBOR that any program may have written, and the JSON that the command line makes of it and reads.
 
 use crate::input::Input;
-use crate::json::{Json, parse};
 use anabranch::Raw;
+use anabranch_api::json::{Json, parse};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

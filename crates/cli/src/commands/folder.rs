@@ -66,7 +66,7 @@ fn log(context: &Context, folder: &Folder, limit: usize) -> Result<(), Failure> 
             let (what, size) = describe(op.value.as_deref());
             if context.output.json {
                 lines.object(&json!({
-                    "time": units::date(header.timestamp),
+                    "time": anabranch_api::date(header.timestamp),
                     "device": header.log.device.to_string(),
                     "entry": entry.id().to_string(),
                     "what": what,
@@ -76,7 +76,7 @@ fn log(context: &Context, folder: &Folder, limit: usize) -> Result<(), Failure> 
             } else {
                 let size = size.map(|s| format!("  {}", units::bytes(s))).unwrap_or_default();
                 let device = header.log.device.short();
-                let time = units::date(header.timestamp);
+                let time = anabranch_api::date(header.timestamp);
                 lines.text(&plain(&format!("{time}  {device}  {what:<9}  {path}{size}")))?;
             }
         }
@@ -105,7 +105,7 @@ fn conflicts(context: &Context, folder: &Folder) -> Result<(), Failure> {
                 format!("{}", i + 1),
                 what.to_owned(),
                 size.map(units::bytes).unwrap_or_default(),
-                units::date(value.timestamp),
+                anabranch_api::date(value.timestamp),
                 device.short(),
                 if i == 0 { "shown".to_owned() } else { String::new() },
             ]);
@@ -113,7 +113,7 @@ fn conflicts(context: &Context, folder: &Folder) -> Result<(), Failure> {
                 "take": i + 1,
                 "what": what,
                 "bytes": size,
-                "time": units::date(value.timestamp),
+                "time": anabranch_api::date(value.timestamp),
                 "device": device.to_string(),
             }));
         }

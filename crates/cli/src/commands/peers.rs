@@ -33,7 +33,7 @@ fn list(context: &Context) -> Result<(), Failure> {
         .map(|p| {
             json!({
                 "device": p.device.to_string(),
-                "seen": units::date(Timestamp(p.seen)),
+                "seen": anabranch_api::date(Timestamp(p.seen)),
                 "address": p.address,
             })
         })

@@ -9,9 +9,9 @@ use crate::hosting::Hosting;
 use crate::output::Output;
 use crate::signals;
 use crate::units;
-use anabranch::DatabaseId;
-use anabranch::engine::node::{Kept, Standing, Tell};
+use anabranch::engine::node::{Kept, Replicas, Standing, Tell};
 use anabranch::engine::transport::pipe;
+use anabranch::{DatabaseId, Node};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,25 +27,56 @@ pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failu
         Some(text) => Some(node.inner().listen(listen_address(text)?).await?),
         None => None,
     };
+    let api = match &args.api {
+        Some(text) => Some(api_listener(&node, text).await?),
+        None => None,
+    };
     let hosting = Arc::new(Hosting::new(&node, None, context.output));
     let served = hosting.start().await as u64;
+    let place = api.as_ref().map(anabranch_api::Listener::place);
     let address = listener.as_ref().map(|l| reachable(l.local_addr()).to_string());
     let replicas = units::counted(served, "replica", "replicas");
     let text = match &address {
         Some(address) => format!("serving {replicas} at {address}"),
         None => format!("keeping {replicas} in step; nothing listens"),
     };
-    let object = json!({ "device": node.id().to_string(), "address": address, "replicas": served });
+    let object = json!({
+        "device": node.id().to_string(),
+        "address": address,
+        "api": place,
+        "replicas": served,
+    });
     context.output.answer(&text, &object)?;
+    if let Some(place) = &place {
+        context.output.note(&format!("programs on this machine are answered at {place}"));
+    }
     let keeping = hosting.node().carry_out(&*hosting, stop.clone(), teller(context.output));
     let listening = async {
         if let Some(listener) = listener {
-            Arc::clone(&hosting).listen(listener, stop).await;
+            Arc::clone(&hosting).listen(listener, stop.clone()).await;
         }
     };
-    tokio::join!(keeping, listening);
+    let answering = async {
+        if let Some(listener) = api {
+            let replicas = Arc::clone(&hosting) as Arc<dyn Replicas>;
+            let api = anabranch_api::Api::new(node.clone(), replicas);
+            anabranch_api::serve(api, listener, stop.clone()).await;
+        }
+    };
+    tokio::join!(keeping, listening, answering);
     hosting.end().await;
     Ok(())
+}
+
+/// Where programs are answered: the socket in the home, or a port of this machine.
+async fn api_listener(node: &Node, text: &str) -> Result<anabranch_api::Listener, Failure> {
+    let home = node.inner().home().ok_or_else(|| Failure::failed("there is no home"))?;
+    if text.is_empty() {
+        return Ok(anabranch_api::Listener::unix(home.dir())?);
+    }
+    let token = anabranch_api::token(home.dir(), || node.inner().device().random())?;
+    let address = listen_address(text)?.socket_addr();
+    Ok(anabranch_api::Listener::tcp(address, token).await?)
 }
 
 async fn stdio(context: &Context, replica: Option<&str>) -> Result<(), Failure> {

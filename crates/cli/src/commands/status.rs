@@ -11,6 +11,11 @@ use anabranch::engine::core::storage::StorageError;
 use anabranch::engine::node::{Fate, Intent, Priority, Record};
 use anabranch::{Node, Role, Timestamp};
 use serde_json::{Value, json};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// The longest answer of a serving process that is read.
+const LIVE_BYTES: u64 = 16 * 1024 * 1024;
 
 struct Standing {
     record: Record,
@@ -33,6 +38,7 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
         None => home.records()?,
         Some(text) => vec![one(&node, text)?],
     };
+    let live = live(home.dir());
     let standings = records
         .into_iter()
         .map(|record| {
@@ -48,10 +54,17 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
     let mut text = Vec::new();
     for (line, standing) in table(&heads).lines().zip(&standings) {
         text.push(line.to_owned());
-        text.extend(details(standing).iter().map(|line| plain(&format!("    {line}"))));
+        text.extend(
+            details(standing, live.as_ref()).iter().map(|line| plain(&format!("    {line}"))),
+        );
     }
-    let objects: Vec<Value> = standings.iter().map(object).collect();
-    let document = json!({ "device": node.id().to_string(), "replicas": objects });
+    let objects: Vec<Value> = standings.iter().map(|s| object(s, live.as_ref())).collect();
+    let document = json!({
+        "device": node.id().to_string(),
+        "replicas": objects,
+        "visitors": live.as_ref().map(|live| live["visitors"].clone()),
+        "troubles": live.as_ref().map(|live| live["troubles"].clone()),
+    });
     context.output.answer(&text.join("\n"), &document)?;
     let broken = standings.iter().filter(|s| s.state.is_err()).count() as u64;
     if broken > 0 {
@@ -102,7 +115,31 @@ fn kind(record: &Record) -> &'static str {
     if record.folder { "folder" } else { "database" }
 }
 
-fn details(standing: &Standing) -> Vec<String> {
+/// What a process that serves this home says, if one does and answers programs.
+fn live(home: &std::path::Path) -> Option<Value> {
+    use std::io::{Read, Write};
+    let mut socket = UnixStream::connect(home.join(anabranch_api::SOCKET)).ok()?;
+    let patience = Some(Duration::from_secs(5));
+    socket.set_read_timeout(patience).ok()?;
+    socket.set_write_timeout(patience).ok()?;
+    socket.write_all(b"GET /v1/status HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    socket.take(LIVE_BYTES).read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    serde_json::from_str(body).ok().filter(|_| head.contains(" 200 "))
+}
+
+/// How a sync stands at this moment.
+fn moment<'l>(live: Option<&'l Value>, record: &Record, intent: &Intent) -> Option<&'l Value> {
+    let database = record.database.to_string();
+    live?["syncs"].as_array()?.iter().find(|sync| {
+        let addresses = sync["addresses"].as_array();
+        let here = addresses.is_some_and(|list| list.iter().any(|a| *a == *intent.address));
+        sync["database"] == *database && here
+    })
+}
+
+fn details(standing: &Standing, live: Option<&Value>) -> Vec<String> {
     let record = &standing.record;
     let mut lines = vec![record.path.display().to_string()];
     for (intent, fate) in record.intents.iter().zip(&standing.fates) {
@@ -112,8 +149,15 @@ fn details(standing: &Standing) -> Vec<String> {
             Some(at) => format!("in step {}{device}", units::ago(Timestamp(at))),
             None => format!("never in step{device}"),
         };
-        lines.push(format!("{}  {}{seen}", intent.address, declared(intent)));
-        if let Some((at, _, text)) = fate.failure {
+        let now = moment(live, record, intent);
+        let state = now.and_then(|now| now["state"].as_str());
+        let state = state.map_or_else(String::new, |state| format!("{state}, "));
+        lines.push(format!("{}  {}{state}{seen}", intent.address, declared(intent)));
+        let reasons = now.and_then(|now| now["reasons"].as_array());
+        if let Some(reasons) = reasons {
+            let sentences = reasons.iter().filter_map(|why| why["text"].as_str());
+            lines.extend(sentences.map(|text| format!("  {text}")));
+        } else if let Some((at, _, text)) = fate.failure {
             lines.push(format!("  {}: {text}", units::ago(Timestamp(at))));
         }
     }
@@ -141,7 +185,7 @@ fn declared(intent: &Intent) -> String {
     words.iter().map(|word| format!("{word}, ")).collect()
 }
 
-fn object(standing: &Standing) -> Value {
+fn object(standing: &Standing, live: Option<&Value>) -> Value {
     let record = &standing.record;
     let addresses: Vec<Value> = record
         .intents
@@ -150,7 +194,7 @@ fn object(standing: &Standing) -> Value {
         .map(|(intent, fate)| {
             let fate = fate.clone().unwrap_or_default();
             let failure = fate.failure.map(|(at, code, text)| {
-                json!({ "at": units::date(Timestamp(at)), "code": code, "text": text })
+                json!({ "at": anabranch_api::date(Timestamp(at)), "code": code, "text": text })
             });
             json!({
                 "address": intent.address,
@@ -159,8 +203,9 @@ fn object(standing: &Standing) -> Value {
                 "every_seconds": intent.every.map(|every| every.as_secs_f64()),
                 "priority": intent.priority.name(),
                 "device": fate.device.map(|device| device.to_string()),
-                "in_step": fate.success.map(|at| units::date(Timestamp(at))),
+                "in_step": fate.success.map(|at| anabranch_api::date(Timestamp(at))),
                 "why": failure,
+                "standing": moment(live, record, intent),
             })
         })
         .collect();

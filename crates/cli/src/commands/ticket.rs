@@ -108,7 +108,7 @@ impl Made {
         context.output.note(&format!(
             "{who} this ticket is let in to {} until {}: treat it like a password",
             self.role.name(),
-            units::date(self.expires),
+            anabranch_api::date(self.expires),
         ));
         for address in self.addresses.iter().filter(|a| a.is_loopback()) {
             context.output.warn(&format!(
@@ -125,7 +125,7 @@ impl Made {
             "role": self.role.name(),
             "addresses": self.ticket.addresses,
             "once": self.once,
-            "expires": units::date(self.expires),
+            "expires": anabranch_api::date(self.expires),
         })
     }
 }

@@ -111,12 +111,7 @@ impl Home {
 
     /// Starts a command that goes on until it is told to end.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        let mut command = self.command(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let out = Said::listen(child.stdout.take().unwrap());
-        let err = Said::listen(child.stderr.take().unwrap());
-        Running { child, out, err }
+        Running::of(self.command(args))
     }
 
     /// Starts serving on a port; the address it says.
@@ -230,6 +225,15 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Starts a program.
+    pub(crate) fn of(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let out = Said::listen(child.stdout.take().unwrap());
+        let err = Said::listen(child.stderr.take().unwrap());
+        Self { child, out, err }
+    }
+
     /// The next line it prints.
     #[track_caller]
     pub(crate) fn line(&mut self) -> String {

@@ -18,6 +18,8 @@ pub(crate) struct Visitors {
     here: Mutex<BTreeMap<u64, (Visitor, watch::Receiver<Progress>)>>,
     /// The latest last.
     troubles: Mutex<VecDeque<Trouble>>,
+    /// All there ever were, by reason.
+    counted: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// A peer that came by itself.
@@ -108,5 +110,12 @@ impl Node {
         let troubles =
             self.engine().visitors.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.iter().rev().cloned().collect()
+    }
+
+    /// How often something went wrong with peers that came since the node was opened, by reason.
+    #[must_use]
+    pub fn troubles_counted(&self) -> Vec<(&'static str, u64)> {
+        let counted = self.engine().visitors.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.iter().map(|(code, times)| (*code, *times)).collect()
     }
 }

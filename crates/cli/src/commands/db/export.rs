@@ -4,7 +4,7 @@ use super::rows::open;
 use crate::args::ExportArgs;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::json::Json;
+use anabranch_api::json::Json;
 use serde_json::Value;
 use std::ops::ControlFlow;
 

@@ -5,11 +5,11 @@ use super::rows::{ROW_BYTES, open};
 use crate::args::ImportArgs;
 use crate::context::Context;
 use crate::failure::{Failure, Kind};
-use crate::json::{Json, parse};
 use crate::progress::Meter;
 use crate::units;
 use anabranch::engine::core::error::Error as CoreError;
 use anabranch::{Bulk, Error, Loaded, NodeError};
+use anabranch_api::json::{Json, parse};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -73,7 +73,7 @@ async fn feed(
                 Failure::failed(format!("line {} is bad", source.line)).caused_by(failure),
             )
         };
-        let row = parse(&text).map_err(bad)?;
+        let row = parse(&text).map_err(|e| bad(e.into()))?;
         let key = key_of(&row, field).map_err(bad)?;
         match bulk.put(&key, &row).await {
             Ok(()) => {}

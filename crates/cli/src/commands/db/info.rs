@@ -6,13 +6,13 @@ use crate::failure::Failure;
 use crate::output::table;
 use crate::units;
 use anabranch::engine::core::cells::StoreInfo;
-use anabranch::engine::core::entry::StoreKind;
 use anabranch::engine::core::id::to_base32;
 use anabranch::engine::core::membership::Grant;
 use anabranch::engine::core::ops::Subject;
 use anabranch::engine::core::storage::StorageError;
 use anabranch::engine::core::view::Totals;
 use anabranch::{NodeId, Role};
+use anabranch_api::kind_name;
 use serde_json::{Value, json};
 
 struct Info {
@@ -76,16 +76,6 @@ pub(super) fn run(context: &Context, args: &DbArgs) -> Result<(), Failure> {
     context.output.answer(&text, &object)
 }
 
-/// What kind of store it is.
-pub(super) fn kind_name(kind: StoreKind) -> String {
-    match kind {
-        StoreKind::MEMBERS => "members".into(),
-        StoreKind::TABLE => "table".into(),
-        StoreKind::DOC => "doc".into(),
-        StoreKind(number) => format!("kind {number}"),
-    }
-}
-
 fn store_row(store: &StoreInfo) -> Vec<String> {
     vec![
         format!("  {}", kind_name(store.id.kind)),
@@ -116,7 +106,7 @@ fn grant_row(grant: &Grant, me: NodeId) -> Vec<String> {
         terms.push(format!("for {}", units::counted(u64::from(limit), "device", "devices")));
     }
     if let Some(end) = grant.terms.expires {
-        terms.push(format!("until {}", units::date(end)));
+        terms.push(format!("until {}", anabranch_api::date(end)));
     }
     let (role, by) = (grant.role.name().into(), format!("by {}", grant.by.short()));
     vec![format!("  {who}"), role, by, terms.join(", ")]
@@ -134,6 +124,6 @@ fn grant_object(grant: &Grant) -> Value {
         "role": grant.role.name(),
         "by": grant.by.to_string(),
         "limit": grant.terms.limit,
-        "expires": grant.terms.expires.map(units::date),
+        "expires": grant.terms.expires.map(anabranch_api::date),
     })
 }

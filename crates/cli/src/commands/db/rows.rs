@@ -3,9 +3,9 @@
 use crate::args::{RowArgs, RowsArgs, TableArgs};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::json::{Json, parse};
 use crate::output::plain;
 use anabranch::{Node, Table};
+use anabranch_api::json::{Json, parse};
 use serde_json::json;
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -35,7 +35,7 @@ pub(super) fn get(context: &Context, args: &RowArgs) -> Result<(), Failure> {
 /// Inserts or replaces one row.
 pub(super) async fn put(context: &Context, args: &RowArgs, value: &str) -> Result<(), Failure> {
     let value = if value == "-" { read_stdin()? } else { value.to_owned() };
-    let row = parse(&value).map_err(|e| Failure::usage("the row is no JSON").caused_by(e))?;
+    let row = parse(&value).map_err(|e| Failure::usage("the row is no JSON").because(&e))?;
     if !row.0.is_object() {
         return Err(Failure::usage("a row must be a JSON object")
             .hint("for example '{\"text\": \"buy milk\"}'"));

@@ -1,16 +1,12 @@
 //! `db watch` and `db log`: transactions as they come, and those there were.
 
-use super::conflicts::parts;
-use super::info::kind_name;
 use crate::args::{DbArgs, LogArgs};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::json::Json;
 use crate::output::{Lines, Output, plain};
 use crate::signals;
-use crate::units;
-use anabranch::{Change, StoreKind, Written};
-use serde_json::{Value, json};
+use anabranch::{Change, StoreKind};
+use anabranch_api::{change_object, parts, value_object};
 
 /// Prints every change from now on.
 pub(super) async fn watch(context: &Context, args: &DbArgs) -> Result<(), Failure> {
@@ -44,10 +40,11 @@ pub(super) fn log(context: &Context, args: &LogArgs) -> Result<(), Failure> {
 
 fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failure> {
     if output.json {
-        return lines.object(&object(change));
+        return lines.object(&change_object(change));
     }
     let device = if change.local { "this device".to_owned() } else { change.device.short() };
-    let head = format!("{}  {device}  {}", units::date(change.timestamp), change.entry.short());
+    let head =
+        format!("{}  {device}  {}", anabranch_api::date(change.timestamp), change.entry.short());
     if change.writes.is_empty() {
         return lines.text(&format!("{head}  members"));
     }
@@ -55,7 +52,7 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
     for written in &change.writes {
         let place = [&[written.store.name.clone()][..], &parts(&written.path)].concat();
         let row = written.store.kind == StoreKind::TABLE && written.path.len() == 1;
-        let shown = match value(written) {
+        let shown = match value_object(written.value.as_ref()) {
             None => "deleted".to_owned(),
             Some(_) if row => "inserted".to_owned(),
             Some(value) => format!("= {value}"),
@@ -63,34 +60,4 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
         lines.text(&plain(&format!("  {} {shown}", place.join("/"))))?;
     }
     Ok(())
-}
-
-fn value(written: &Written) -> Option<Value> {
-    written.value.as_ref().map(|raw| match raw.get::<Json>() {
-        Ok(json) => json.0,
-        Err(e) => json!({ "$unreadable": e.to_string() }),
-    })
-}
-
-fn object(change: &Change) -> Value {
-    let writes: Vec<Value> = change
-        .writes
-        .iter()
-        .map(|written| {
-            json!({
-                "kind": kind_name(written.store.kind),
-                "store": written.store.name,
-                "path": parts(&written.path),
-                "deleted": written.value.is_none(),
-                "value": value(written),
-            })
-        })
-        .collect();
-    json!({
-        "entry": change.entry.to_string(),
-        "device": change.device.to_string(),
-        "local": change.local,
-        "time": units::date(change.timestamp),
-        "writes": writes,
-    })
 }

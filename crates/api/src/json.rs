@@ -3,7 +3,6 @@
 //! `$int` (decimal), and read back as what they were; a real object of such a form has its key's `$` doubled. Whatever
 //! would lose something on the way is an error. Depth is bounded before anything is descended into (I7).
 
-use crate::failure::Failure;
 use data_encoding::BASE64;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Error as _, SerializeMap, Serializer};
@@ -19,17 +18,32 @@ const DEPTH: usize = 127;
 
 /// A value as JSON, stored as CBOR.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Json(pub(crate) Value);
+pub struct Json(pub Value);
+
+/// Why text is not taken as a value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JsonError {
+    /// It is no JSON.
+    #[error(transparent)]
+    Syntax(#[from] serde_json::Error),
+    /// A number that would silently be rounded.
+    #[error(
+        "the number {0} does not fit into 64 bits; write it as text, or as {{\"$int\": \"…\"}} where 128 bits are enough"
+    )]
+    Number(String),
+}
 
 /// Reads JSON text.
-pub(crate) fn parse(text: &str) -> Result<Json, Failure> {
+///
+/// # Errors
+/// [`JsonError`].
+pub fn parse(text: &str) -> Result<Json, JsonError> {
     let value = serde_json::from_str(text)?;
-    if let Some(number) = oversized(text) {
-        let short: String = number.chars().take(40).collect();
-        return Err(Failure::failed(format!("the number {short} does not fit into 64 bits"))
-            .hint("write it as text, or as {\"$int\": \"…\"} where 128 bits are enough"));
+    match oversized(text) {
+        Some(number) => Err(JsonError::Number(number.chars().take(40).collect())),
+        None => Ok(Json(value)),
     }
-    Ok(Json(value))
 }
 
 /// An integer that would silently become a rounded floating point number. `text` is valid JSON.
@@ -316,7 +330,7 @@ mod tests {
             ["18446744073709551616", "-9223372036854775809", "[{\"a\": 99999999999999999999}]"]
         {
             assert!(
-                parse(text).unwrap_err().text().contains("does not fit into 64 bits"),
+                parse(text).unwrap_err().to_string().contains("does not fit into 64 bits"),
                 "{text}"
             );
         }
