@@ -125,7 +125,7 @@ impl Database {
             };
             writes.extend(settle(&store, &row, conflict, version)?);
         }
-        self.commit(Draft { writes, members: Vec::new() }).await?;
+        self.commit(Draft { writes, ..Draft::default() }).await?;
         Ok(conflicts.len())
     }
 }

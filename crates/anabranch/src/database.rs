@@ -1,7 +1,7 @@
 //! A database as an application holds it.
 
 use crate::watch::{Change, Watch, change};
-use crate::{Doc, Error, Table, Transaction};
+use crate::{Counter, Doc, Error, Table, Transaction};
 use anabranch_core::author::Draft;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ops::Role;
@@ -50,6 +50,12 @@ impl Database {
         Doc::new(self.clone(), name)
     }
 
+    /// The counters called `name`. They come into being with what is first added.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> Counter {
+        Counter::new(self.clone(), name)
+    }
+
     /// Starts a transaction.
     #[must_use]
     pub fn transaction(&self) -> Transaction {
@@ -57,7 +63,7 @@ impl Database {
     }
 
     pub(crate) async fn commit(&self, draft: Draft) -> Result<(), Error> {
-        if draft.writes.is_empty() {
+        if draft.writes.is_empty() && draft.tallies.is_empty() {
             return Ok(());
         }
         self.replica.commit(vec![draft]).await?;

@@ -32,6 +32,7 @@
 
 mod bulk;
 mod conflict;
+mod counter;
 mod database;
 mod depth;
 mod doc;
@@ -49,6 +50,7 @@ pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{Control, NodeError, Progress, Report};
 pub use bulk::{Bulk, Loaded};
 pub use conflict::{Conflict, Version};
+pub use counter::Counter;
 pub use database::Database;
 pub use doc::Doc;
 pub use error::Error;
@@ -56,7 +58,7 @@ pub use node::{Node, Serving};
 pub use table::Table;
 pub use transaction::Transaction;
 pub use value::Raw;
-pub use watch::{Change, Watch, Written};
+pub use watch::{Change, Effect, Watch, Written};
 
 /// The parts underneath, for programs that build other kinds of replicas.
 pub mod engine {

@@ -24,11 +24,19 @@ impl StoreKind {
     pub const DOC: Self = Self(2);
     /// A directory: one cell a path.
     pub const FOLDER: Self = Self(3);
+    /// Sums by path.
+    pub const COUNTER: Self = Self(4);
 
     /// Whether its operations are cell writes, which this program understands.
     #[must_use]
     pub fn has_cells(self) -> bool {
         matches!(self, Self::TABLE | Self::DOC | Self::FOLDER)
+    }
+
+    /// Whether its operations add to sums.
+    #[must_use]
+    pub fn has_sums(self) -> bool {
+        self == Self::COUNTER
     }
 }
 
@@ -39,6 +47,7 @@ impl fmt::Display for StoreKind {
             Self::TABLE => f.write_str("table"),
             Self::DOC => f.write_str("doc"),
             Self::FOLDER => f.write_str("folder"),
+            Self::COUNTER => f.write_str("counter"),
             Self(n) => write!(f, "kind-{n}"),
         }
     }
@@ -70,6 +79,12 @@ impl StoreId {
     #[must_use]
     pub fn doc(name: &str) -> Self {
         Self { kind: StoreKind::DOC, name: name.to_owned() }
+    }
+
+    /// A store of counters.
+    #[must_use]
+    pub fn counter(name: &str) -> Self {
+        Self { kind: StoreKind::COUNTER, name: name.to_owned() }
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {

@@ -275,7 +275,7 @@ async fn a_value_of_a_later_version_leaves_the_file_alone() {
         below: false,
         above: false,
     };
-    let draft = anabranch_core::author::Draft { writes: vec![write], members: Vec::new() };
+    let draft = anabranch_core::author::Draft { writes: vec![write], ..Default::default() };
     pair.here.replica().commit(vec![draft]).await.unwrap();
     Pair::write(&pair.here, "other", "2");
     let with = With::Local(Arc::clone(&pair.there));

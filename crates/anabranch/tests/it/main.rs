@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod counting;
 mod merging;
 mod stores;
 mod watching;

@@ -82,6 +82,7 @@ pub(super) fn kind_name(kind: StoreKind) -> String {
         StoreKind::MEMBERS => "members".into(),
         StoreKind::TABLE => "table".into(),
         StoreKind::DOC => "doc".into(),
+        StoreKind::COUNTER => "counter".into(),
         StoreKind(number) => format!("kind {number}"),
     }
 }

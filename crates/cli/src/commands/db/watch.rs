@@ -1,6 +1,7 @@
 //! `db watch` and `db log`: transactions as they come, and those there were.
 
 use super::conflicts::parts;
+use super::counter::integer;
 use super::info::kind_name;
 use crate::args::{DbArgs, LogArgs};
 use crate::context::Context;
@@ -9,7 +10,7 @@ use crate::json::Json;
 use crate::output::{Lines, Output, plain};
 use crate::signals;
 use crate::units;
-use anabranch::{Change, StoreKind, Written};
+use anabranch::{Change, Effect, Raw, StoreKind};
 use serde_json::{Value, json};
 
 /// Prints every change from now on.
@@ -55,21 +56,23 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
     for written in &change.writes {
         let place = [&[written.store.name.clone()][..], &parts(&written.path)].concat();
         let row = written.store.kind == StoreKind::TABLE && written.path.len() == 1;
-        let shown = match value(written) {
-            None => "deleted".to_owned(),
-            Some(_) if row => "inserted".to_owned(),
-            Some(value) => format!("= {value}"),
+        let shown = match &written.effect {
+            Effect::Delete => "deleted".to_owned(),
+            Effect::Put(_) if row => "inserted".to_owned(),
+            Effect::Put(raw) => format!("= {}", value(raw)),
+            Effect::Add(delta) => format!("{delta:+}"),
+            Effect::Reset(delta) => format!("reset: {delta:+}"),
         };
         lines.text(&plain(&format!("  {} {shown}", place.join("/"))))?;
     }
     Ok(())
 }
 
-fn value(written: &Written) -> Option<Value> {
-    written.value.as_ref().map(|raw| match raw.get::<Json>() {
+fn value(raw: &Raw) -> Value {
+    match raw.get::<Json>() {
         Ok(json) => json.0,
         Err(e) => json!({ "$unreadable": e.to_string() }),
-    })
+    }
 }
 
 fn object(change: &Change) -> Value {
@@ -77,13 +80,22 @@ fn object(change: &Change) -> Value {
         .writes
         .iter()
         .map(|written| {
-            json!({
+            let mut object = json!({
                 "kind": kind_name(written.store.kind),
                 "store": written.store.name,
                 "path": parts(&written.path),
-                "deleted": written.value.is_none(),
-                "value": value(written),
-            })
+            });
+            match &written.effect {
+                Effect::Put(raw) => {
+                    (object["deleted"], object["value"]) = (false.into(), value(raw));
+                }
+                Effect::Delete => (object["deleted"], object["value"]) = (true.into(), Value::Null),
+                Effect::Add(delta) => object["added"] = integer((*delta).into()),
+                Effect::Reset(delta) => {
+                    (object["added"], object["reset"]) = (integer(*delta), true.into());
+                }
+            }
+            object
         })
         .collect();
     json!({
