@@ -1,7 +1,7 @@
 //! A database as an application holds it.
 
 use crate::watch::{Change, Watch, change};
-use crate::{Counter, Doc, Error, Table, Transaction};
+use crate::{Cells, Counter, Doc, Error, Set, Table, Transaction};
 use anabranch_core::author::Draft;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ops::Role;
@@ -54,6 +54,19 @@ impl Database {
     #[must_use]
     pub fn counter(&self, name: &str) -> Counter {
         Counter::new(self.clone(), name)
+    }
+
+    /// The set called `name`, with elements of type `T`. It comes into being with its first element.
+    #[must_use]
+    pub fn set<T: Serialize + DeserializeOwned>(&self, name: &str) -> Set<T> {
+        Set::new(self.clone(), name)
+    }
+
+    /// The store called `name` of the application's own kind number `kind`. Who picks the same number for something else
+    /// reads other people's cells, so a number should be drawn by lot.
+    #[must_use]
+    pub fn cells(&self, kind: u16, name: &str) -> Cells {
+        Cells::new(self.clone(), kind, name)
     }
 
     /// Starts a transaction.

@@ -2,9 +2,10 @@
 //! wrote them are replaced exactly as it saw them, so that a change made meanwhile is never overwritten unseen (I11).
 
 use crate::counter::tally;
-use crate::table::{RowCells, delete_write, put_writes, row_cells};
+use crate::set::{add_write, remove_write};
+use crate::table::{RowCells, delete_write, put_writes, row_cells, write};
 use crate::value::Raw;
-use crate::{Counter, Database, Doc, Error, Table, doc};
+use crate::{Cells, Counter, Database, Doc, Error, Set, Table, doc};
 use anabranch_core::author::{Draft, Seen, Step, Tally, Write};
 use anabranch_core::entry::StoreId;
 use anabranch_core::ops::ValueName;
@@ -125,6 +126,30 @@ impl Transaction {
     pub fn reset(&mut self, counter: &Counter, path: &[&str]) -> Result<&mut Self, Error> {
         self.tallies.push(tally(&counter.store, path, Step::Reset)?);
         Ok(self)
+    }
+
+    /// Adds an element to a set.
+    ///
+    /// # Errors
+    /// As [`Set::add`].
+    pub fn include<T: Serialize>(&mut self, set: &Set<T>, element: &T) -> Result<&mut Self, Error> {
+        self.writes.push(add_write(set, element)?);
+        Ok(self)
+    }
+
+    /// Removes an element from a set.
+    ///
+    /// # Errors
+    /// As [`Set::add`].
+    pub fn exclude<T: Serialize>(&mut self, set: &Set<T>, element: &T) -> Result<&mut Self, Error> {
+        self.writes.push(remove_write(set, element)?);
+        Ok(self)
+    }
+
+    /// Writes to a cell of a store of the application's own kind, or deletes it.
+    pub fn put_cell(&mut self, cells: &Cells, path: &Path, value: Option<&[u8]>) -> &mut Self {
+        self.writes.push(write(&cells.store, path.clone(), value.map(<[u8]>::to_vec)));
+        self
     }
 
     fn add(&mut self, writes: Vec<Write>) {

@@ -68,6 +68,13 @@ pub enum Op {
         /// What.
         by: i64,
     },
+    /// Adds an element to a set, or removes it.
+    Element {
+        /// Which one.
+        element: u8,
+        /// Whether it is added.
+        add: bool,
+    },
     /// Resets a counter.
     Reset {
         /// Which one.
@@ -90,6 +97,8 @@ impl fmt::Display for Op {
             Self::Blob { size } => write!(f, "a blob of {size} bytes"),
             Self::Stale { row } => write!(f, "row {row} from what was read before"),
             Self::Count { counter, by } => write!(f, "add {by} to counter {counter}"),
+            Self::Element { element, add: true } => write!(f, "add element {element}"),
+            Self::Element { element, add: false } => write!(f, "remove element {element}"),
             Self::Reset { counter, stale: false } => write!(f, "reset counter {counter}"),
             Self::Reset { counter, stale: true } => {
                 write!(f, "reset counter {counter} from what was read before")
@@ -131,7 +140,7 @@ impl Workload {
     pub fn op(&self, random: &mut Rng) -> Op {
         let (table, row) = (random.u8(..2), random.u8(..self.rows));
         let counter = random.u8(..3);
-        match random.u32(..25) {
+        match random.u32(..27) {
             0..=8 => {
                 let columns = random.usize(1..=usize::from(self.columns));
                 let columns: Vec<u8> = (0..columns).map(|_| random.u8(..self.columns)).collect();
@@ -145,9 +154,10 @@ impl Workload {
             17 => Op::Blob { size: random.u32(..30_000) },
             // Small numbers come to 0 now and then, large ones leave what one delta can be.
             18 if random.u32(..4) == 0 => Op::Count { counter, by: i64::MIN },
-            18 => Op::Count { counter, by: i64::MAX - random.i64(..3) },
+            18 => Op::Count { counter, by: i64::MAX - random.i64(0..3) },
             19..=20 => Op::Count { counter, by: random.i64(-2..3) },
             21 => Op::Reset { counter, stale: random.bool() },
+            22..=23 => Op::Element { element: random.u8(..4), add: random.u8(..3) > 0 },
             _ => Op::Stale { row },
         }
     }
@@ -244,6 +254,10 @@ impl Op {
             Self::Count { counter, by } => {
                 tallies.push(Tally::new(counters(), at([*counter])?, Step::Add(*by)));
                 Vec::new()
+            }
+            Self::Element { element, add } => {
+                let path = Path::default().join_bytes(&[*element])?;
+                vec![put(StoreId::set("s"), path, add.then(|| vec![0xf6]))]
             }
             Self::Reset { counter, stale } => {
                 tallies.extend(reset(view, memory, *counter, *stale)?);

@@ -4,6 +4,7 @@
 
 mod counting;
 mod merging;
+mod sets;
 mod stores;
 mod watching;
 

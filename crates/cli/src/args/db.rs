@@ -51,6 +51,13 @@ pub(crate) enum DbCommand {
         after_help = "Example:\n  anabranch db counter add shop visits pages/home"
     )]
     Counter(CounterCommand),
+    /// Keep things in a set
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Example:\n  anabranch db set add notes tags '\"urgent\"'"
+    )]
+    Set(SetCommand),
     /// Print every change from now on, wherever it is made, until interrupted
     #[command(after_help = "Example:\n  anabranch db watch notes")]
     Watch(DbArgs),
@@ -128,6 +135,44 @@ pub(crate) struct CounterArgs {
     /// Which one: names with / between them
     #[arg(value_name = "PATH")]
     pub(crate) path: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SetCommand {
+    /// Add an element
+    #[command(after_help = "Examples:
+  anabranch db set add notes tags '\"urgent\"'
+  anabranch db set add notes seats '[\"A\", 7]'")]
+    Add(SetArgs),
+    /// Remove an element; it stays if somebody adds it at the same time
+    #[command(after_help = "Example:\n  anabranch db set rm notes tags '\"urgent\"'")]
+    Rm(SetArgs),
+    /// Print whether an element is in
+    #[command(after_help = "Example:\n  anabranch db set has notes tags '\"urgent\"'")]
+    Has(SetArgs),
+    /// Print all elements
+    #[command(after_help = "Example:\n  anabranch db set ls notes tags")]
+    Ls {
+        /// The database, by name or id
+        #[arg(value_name = "DB")]
+        db: String,
+        /// The set
+        #[arg(value_name = "SET")]
+        set: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// The database, by name or id
+    #[arg(value_name = "DB")]
+    pub(crate) db: String,
+    /// The set
+    #[arg(value_name = "SET")]
+    pub(crate) set: String,
+    /// The element
+    #[arg(value_name = "JSON")]
+    pub(crate) element: String,
 }
 
 #[derive(Debug, Args)]

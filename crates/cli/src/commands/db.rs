@@ -7,6 +7,7 @@ mod forget;
 mod import;
 mod info;
 mod rows;
+mod set;
 mod verify;
 mod watch;
 
@@ -34,6 +35,7 @@ pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Fai
         DbCommand::Rm(args) => rows::rm(context, &args).await,
         DbCommand::Rows(args) => rows::list(context, &args),
         DbCommand::Counter(command) => counter::run(context, &command).await,
+        DbCommand::Set(command) => set::run(context, &command).await,
         DbCommand::Watch(args) => watch::watch(context, &args).await,
         DbCommand::Log(args) => watch::log(context, &args),
         DbCommand::Conflicts(args) => conflicts::list(context, &args),

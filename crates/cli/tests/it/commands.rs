@@ -281,3 +281,23 @@ fn things_are_counted() {
     home.ok(&["db", "verify", "shop"]);
     home.run(&["db", "counter", "add", "shop", "visits", "a//b"]).fails(2, "is no path");
 }
+
+#[test]
+fn things_are_kept_in_sets() {
+    let home = Home::new();
+    home.ok(&["db", "new", "notes"]);
+    let set = |args: &[&str]| home.ok(&[&["db", "set"], args].concat());
+    set(&["add", "notes", "tags", "\"urgent\""]);
+    set(&["add", "notes", "tags", "{\"b\": 1, \"a\": [2]}"]);
+    set(&["add", "notes", "tags", "{\"a\": [2], \"b\": 1}"]);
+    assert_eq!(set(&["ls", "notes", "tags"]), "\"urgent\"\n{\"a\":[2],\"b\":1}\n");
+    assert_eq!(set(&["has", "notes", "tags", "\"urgent\""]), "yes\n");
+    set(&["rm", "notes", "tags", "\"urgent\""]);
+    assert_eq!(set(&["has", "notes", "tags", "\"urgent\""]), "no\n");
+    let log = home.ok(&["db", "log", "notes"]);
+    assert!(
+        log.contains("tags/\"urgent\" deleted") && log.contains("tags/\"urgent\" added"),
+        "{log}"
+    );
+    home.run(&["db", "set", "add", "notes", "tags", "urgent"]).fails(2, "text stands in quotes");
+}

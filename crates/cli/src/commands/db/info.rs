@@ -83,6 +83,7 @@ pub(super) fn kind_name(kind: StoreKind) -> String {
         StoreKind::TABLE => "table".into(),
         StoreKind::DOC => "doc".into(),
         StoreKind::COUNTER => "counter".into(),
+        StoreKind::SET => "set".into(),
         StoreKind(number) => format!("kind {number}"),
     }
 }

@@ -10,7 +10,7 @@ use crate::json::Json;
 use crate::output::{Lines, Output, plain};
 use crate::signals;
 use crate::units;
-use anabranch::{Change, Effect, Raw, StoreKind};
+use anabranch::{Change, Effect, Raw, Segment, StoreKind, Written};
 use serde_json::{Value, json};
 
 /// Prints every change from now on.
@@ -54,11 +54,13 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
     }
     lines.text(&head)?;
     for written in &change.writes {
-        let place = [&[written.store.name.clone()][..], &parts(&written.path)].concat();
+        let place = [&[written.store.name.clone()][..], &place(written)].concat();
+        let element = written.store.kind == StoreKind::SET;
         let row = written.store.kind == StoreKind::TABLE && written.path.len() == 1;
         let shown = match &written.effect {
             Effect::Delete => "deleted".to_owned(),
             Effect::Put(_) if row => "inserted".to_owned(),
+            Effect::Put(_) if element => "added".to_owned(),
             Effect::Put(raw) => format!("= {}", value(raw)),
             Effect::Add(delta) => format!("{delta:+}"),
             Effect::Reset(delta) => format!("reset: {delta:+}"),
@@ -66,6 +68,16 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
         lines.text(&plain(&format!("  {} {shown}", place.join("/"))))?;
     }
     Ok(())
+}
+
+/// The parts of a path; of a set the element as JSON.
+fn place(written: &Written) -> Vec<String> {
+    match &written.path.segments()[..] {
+        [Segment::Bytes(element)] if written.store.kind == StoreKind::SET => {
+            vec![value(&Raw::from_bytes(element.clone())).to_string()]
+        }
+        _ => parts(&written.path),
+    }
 }
 
 fn value(raw: &Raw) -> Value {
@@ -83,7 +95,7 @@ fn object(change: &Change) -> Value {
             let mut object = json!({
                 "kind": kind_name(written.store.kind),
                 "store": written.store.name,
-                "path": parts(&written.path),
+                "path": place(written),
             });
             match &written.effect {
                 Effect::Put(raw) => {
