@@ -44,7 +44,7 @@ impl Keys {
             below: false,
             above: false,
         };
-        Ok(Draft { writes: vec![write], members: Vec::new() })
+        Ok(Draft { writes: vec![write], ..Draft::default() })
     }
 }
 

@@ -170,7 +170,7 @@ pub fn write(
     let mut tx = storage.write(Durability::Normal)?;
     let mut ledger = Ledger::open(&mut *tx)?;
     let author = author(key, epoch, 10);
-    ledger.commit(&author, &Draft { writes, members })?;
+    ledger.commit(&author, &Draft { writes, members, ..Draft::default() })?;
     ledger.seal(&author)?;
     ledger.finish()?;
     Ok(tx.commit()?)

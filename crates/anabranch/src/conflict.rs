@@ -85,7 +85,7 @@ impl Database {
                         found.extend(of_row(&store.id, &key, &row)?);
                         Ok(ControlFlow::Continue(()))
                     })?,
-                    StoreKind::DOC => {
+                    kind if kind == StoreKind::DOC || kind.user_number().is_some() => {
                         view.scan_cells(&store.id, &Path::default(), None, &mut |cell| {
                             found.extend(of_cell(&store.id, &cell));
                             ControlFlow::Continue(())
@@ -125,7 +125,7 @@ impl Database {
             };
             writes.extend(settle(&store, &row, conflict, version)?);
         }
-        self.commit(Draft { writes, members: Vec::new() }).await?;
+        self.commit(Draft { writes, ..Draft::default() }).await?;
         Ok(conflicts.len())
     }
 }

@@ -1,7 +1,7 @@
 //! A database as an application holds it.
 
 use crate::watch::{Change, Watch, change};
-use crate::{Doc, Error, Table, Transaction};
+use crate::{Cells, Counter, Doc, Error, Set, Table, Transaction};
 use anabranch_core::author::Draft;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ops::Role;
@@ -52,6 +52,25 @@ impl Database {
         Doc::new(self.clone(), name)
     }
 
+    /// The counters called `name`. They come into being with what is first added.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> Counter {
+        Counter::new(self.clone(), name)
+    }
+
+    /// The set called `name`, with elements of type `T`. It comes into being with its first element.
+    #[must_use]
+    pub fn set<T: Serialize + DeserializeOwned>(&self, name: &str) -> Set<T> {
+        Set::new(self.clone(), name)
+    }
+
+    /// The store called `name` of the application's own kind number `kind`. Who picks the same number for something else
+    /// reads other people's cells, so a number should be drawn by lot.
+    #[must_use]
+    pub fn cells(&self, kind: u16, name: &str) -> Cells {
+        Cells::new(self.clone(), kind, name)
+    }
+
     /// Starts a transaction.
     #[must_use]
     pub fn transaction(&self) -> Transaction {
@@ -59,7 +78,7 @@ impl Database {
     }
 
     pub(crate) async fn commit(&self, draft: Draft) -> Result<(), Error> {
-        if draft.writes.is_empty() {
+        if draft.writes.is_empty() && draft.tallies.is_empty() {
             return Ok(());
         }
         self.replica.commit(vec![draft]).await?;

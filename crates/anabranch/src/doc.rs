@@ -101,7 +101,7 @@ impl Doc {
     /// [`Error::Value`], or what committing reports.
     pub async fn set<T: Serialize + ?Sized>(&self, path: &[&str], value: &T) -> Result<(), Error> {
         let writes = set_writes(&self.store, path, &Raw::new(value)?)?;
-        self.db.commit(Draft { writes, members: Vec::new() }).await
+        self.db.commit(Draft { writes, ..Draft::default() }).await
     }
 
     /// What is at `path`; the empty path is the whole document. Memory: what is returned.
@@ -120,7 +120,7 @@ impl Doc {
     pub async fn delete(&self, path: &[&str]) -> Result<(), Error> {
         let path = Path::text(path)?;
         let writes = vec![delete_write(&self.store, &path, true)];
-        self.db.commit(Draft { writes, members: Vec::new() }).await
+        self.db.commit(Draft { writes, ..Draft::default() }).await
     }
 
     /// Whether `path` is there and is an empty map.

@@ -32,34 +32,42 @@
 //! ```
 
 mod bulk;
+mod cells;
 mod conflict;
+mod counter;
 mod database;
 mod depth;
 mod doc;
 mod error;
 mod node;
+mod set;
 mod table;
 mod transaction;
 mod value;
 mod watch;
 
+pub use anabranch_core::cells::{Cell, LiveValue};
 pub use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 pub use anabranch_core::id::{DatabaseId, EntryId, NodeId};
-pub use anabranch_core::ops::Role;
+pub use anabranch_core::ops::{Role, ValueName};
+pub use anabranch_core::path::{Path, PathError, Segment};
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{
     Control, Intent, NodeError, Priority, Progress, Report, Standing, State, SyncHandle, Why,
 };
 pub use bulk::{Bulk, Loaded};
+pub use cells::Cells;
 pub use conflict::{Conflict, Version};
+pub use counter::Counter;
 pub use database::Database;
 pub use doc::Doc;
 pub use error::Error;
 pub use node::{Node, Serving};
+pub use set::Set;
 pub use table::Table;
 pub use transaction::Transaction;
 pub use value::Raw;
-pub use watch::{Change, Watch, Written};
+pub use watch::{Change, Effect, Watch, Written};
 
 /// The parts underneath, for programs that build other kinds of replicas.
 pub mod engine {

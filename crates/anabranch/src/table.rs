@@ -134,7 +134,7 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
     pub async fn put(&self, key: &str, row: &T) -> Result<(), Error> {
         let raw = Raw::new(row)?;
         let writes = self.db.replica().read(|view| put_writes(view, &self.store, key, &raw))?;
-        self.db.commit(Draft { writes, members: Vec::new() }).await
+        self.db.commit(Draft { writes, ..Draft::default() }).await
     }
 
     /// Starts putting many rows, several to an entry.
@@ -158,7 +158,7 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
     /// What committing reports.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         let writes = vec![delete_write(&self.store, key)?];
-        self.db.commit(Draft { writes, members: Vec::new() }).await
+        self.db.commit(Draft { writes, ..Draft::default() }).await
     }
 
     /// Up to `limit` rows whose key begins with `prefix`, by key, starting after `after`. Cost: the rows passed over and

@@ -1,10 +1,12 @@
 //! Transactions: several writes, to any stores of one database, that become one entry. Cells a transaction read before it
 //! wrote them are replaced exactly as it saw them, so that a change made meanwhile is never overwritten unseen (I11).
 
-use crate::table::{RowCells, delete_write, put_writes, row_cells};
+use crate::counter::tally;
+use crate::set::{add_write, remove_write};
+use crate::table::{RowCells, delete_write, put_writes, row_cells, write};
 use crate::value::Raw;
-use crate::{Database, Doc, Error, Table, doc};
-use anabranch_core::author::{Draft, Seen, Write};
+use crate::{Cells, Counter, Database, Doc, Error, Set, Table, doc};
+use anabranch_core::author::{Draft, Seen, Step, Tally, Write};
 use anabranch_core::entry::StoreId;
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::Path;
@@ -17,6 +19,7 @@ use std::collections::BTreeMap;
 pub struct Transaction {
     db: Database,
     writes: Vec<Write>,
+    tallies: Vec<Tally>,
     /// Of each row that was read: the values seen in its cells.
     seen: BTreeMap<(StoreId, Path), Vec<ValueName>>,
     /// Rows read, so that cells absent then are known to have been seen absent.
@@ -25,7 +28,13 @@ pub struct Transaction {
 
 impl Transaction {
     pub(crate) fn new(db: Database) -> Self {
-        Self { db, writes: Vec::new(), seen: BTreeMap::new(), rows: Vec::new() }
+        Self {
+            db,
+            writes: Vec::new(),
+            tallies: Vec::new(),
+            seen: BTreeMap::new(),
+            rows: Vec::new(),
+        }
     }
 
     /// The row under `key` as it is now. A later write to it in this transaction replaces exactly what this saw: if
@@ -96,6 +105,53 @@ impl Transaction {
         Ok(self)
     }
 
+    /// Adds to what is at `path` of a counter.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the path does not fit.
+    pub fn count(
+        &mut self,
+        counter: &Counter,
+        path: &[&str],
+        delta: i64,
+    ) -> Result<&mut Self, Error> {
+        self.tallies.push(tally(&counter.store, path, Step::Add(delta))?);
+        Ok(self)
+    }
+
+    /// Brings what is at `path` of a counter to 0, whatever it is when this is committed.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the path does not fit.
+    pub fn reset(&mut self, counter: &Counter, path: &[&str]) -> Result<&mut Self, Error> {
+        self.tallies.push(tally(&counter.store, path, Step::Reset)?);
+        Ok(self)
+    }
+
+    /// Adds an element to a set.
+    ///
+    /// # Errors
+    /// As [`Set::add`].
+    pub fn include<T: Serialize>(&mut self, set: &Set<T>, element: &T) -> Result<&mut Self, Error> {
+        self.writes.push(add_write(set, element)?);
+        Ok(self)
+    }
+
+    /// Removes an element from a set.
+    ///
+    /// # Errors
+    /// As [`Set::add`].
+    pub fn exclude<T: Serialize>(&mut self, set: &Set<T>, element: &T) -> Result<&mut Self, Error> {
+        self.writes.push(remove_write(set, element)?);
+        Ok(self)
+    }
+
+    /// Writes to a cell of a store of the application's own kind, or deletes it.
+    pub fn put_cell(&mut self, cells: &Cells, path: &Path, value: Option<&[u8]>) -> &mut Self {
+        self.writes.push(write(&cells.store, path.clone(), value.map(<[u8]>::to_vec)));
+        self
+    }
+
     fn add(&mut self, writes: Vec<Write>) {
         for mut write in writes {
             let row = write.path.ancestors().next().unwrap_or_else(|| write.path.clone());
@@ -114,6 +170,8 @@ impl Transaction {
     /// # Errors
     /// [`Error::Node`] when it is larger than an entry may be, or this device may not write.
     pub async fn commit(self) -> Result<(), Error> {
-        self.db.commit(Draft { writes: self.writes, members: Vec::new() }).await
+        self.db
+            .commit(Draft { writes: self.writes, tallies: self.tallies, ..Draft::default() })
+            .await
     }
 }

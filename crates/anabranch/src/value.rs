@@ -92,6 +92,22 @@ impl Raw {
         }
     }
 
+    /// The same value in deterministic form (RFC 8949, section 4.2.1) as far as serde leaves a choice: definite lengths, and
+    /// keys of maps in the order of their encoding.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when it is no single value, or has a key twice.
+    pub(crate) fn canonical(&self) -> Result<Self, Error> {
+        let mut decoder = Decoder::new(&self.0);
+        let mut out = Vec::with_capacity(self.0.len());
+        let bad = |e: minicbor::decode::Error| value_error("a value cannot be stored", e);
+        canonical(&mut decoder, &mut out).map_err(bad)?;
+        match decoder.position() == self.0.len() {
+            true => Ok(Self(out)),
+            false => Err(value_error("a value cannot be stored", "it is more than one")),
+        }
+    }
+
     /// The map with these entries.
     pub(crate) fn map<'f>(fields: impl ExactSizeIterator<Item = (&'f str, &'f [u8])>) -> Self {
         let mut encoder = Encoder::new(Vec::new());
@@ -131,6 +147,55 @@ impl Raw {
     }
 }
 
+/// Writes the next item. What came out of [`Raw::new`] is not nested too deeply for it.
+fn canonical(decoder: &mut Decoder<'_>, out: &mut Vec<u8>) -> Result<(), minicbor::decode::Error> {
+    let more = |decoder: &mut Decoder<'_>, left: &mut Option<u64>| match left {
+        Some(0) => Ok(false),
+        Some(n) => {
+            *n -= 1;
+            Ok(true)
+        }
+        None if matches!(decoder.datatype()?, Type::Break) => {
+            decoder.set_position(decoder.position() + 1);
+            Ok(false)
+        }
+        None => Ok::<_, minicbor::decode::Error>(true),
+    };
+    match decoder.datatype()? {
+        Type::Array | Type::ArrayIndef => {
+            let mut left = decoder.array()?;
+            let (mut items, mut body) = (0, Vec::new());
+            while more(decoder, &mut left)? {
+                canonical(decoder, &mut body)?;
+                items += 1;
+            }
+            // Writing to a vector cannot fail.
+            let _ = Encoder::new(&mut *out).array(items);
+            out.extend_from_slice(&body);
+        }
+        Type::Map | Type::MapIndef => {
+            let mut left = decoder.map()?;
+            let mut fields = BTreeMap::new();
+            while more(decoder, &mut left)? {
+                let (mut key, mut value) = (Vec::new(), Vec::new());
+                canonical(decoder, &mut key)?;
+                canonical(decoder, &mut value)?;
+                if fields.insert(key, value).is_some() {
+                    return Err(minicbor::decode::Error::message("a map has a key twice"));
+                }
+            }
+            let _ = Encoder::new(&mut *out).map(fields.len() as u64);
+            fields.into_iter().for_each(|(key, value)| out.extend([key, value].concat()));
+        }
+        _ => {
+            let start = decoder.position();
+            decoder.skip()?;
+            out.extend_from_slice(decoder.input().get(start..decoder.position()).unwrap_or(&[]));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,8 +233,30 @@ mod tests {
         }
 
         #[test]
+        fn the_deterministic_form_is_one(
+            map in proptest::collection::btree_map(
+                ".{0,4}",
+                proptest::collection::vec(proptest::collection::btree_map(any::<i64>(), any::<f64>(), 0..4), 0..3),
+                0..6,
+            ),
+            turn: usize
+        ) {
+            let raw = Raw::new(&map).unwrap().canonical().unwrap();
+            prop_assert_eq!(raw.canonical().unwrap(), raw.clone());
+            let mut fields: Vec<_> = map.iter().collect();
+            let turn = turn % fields.len().max(1);
+            fields.rotate_left(turn);
+            let encoded: Vec<_> = fields.iter().map(|(k, v)| (k.as_str(), Raw::new(v).unwrap())).collect();
+            let turned = Raw::map(encoded.iter().map(|(k, v)| (*k, v.as_bytes())));
+            prop_assert_eq!(turned.canonical().unwrap(), raw);
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             let raw = Raw(bytes);
+            if depth::check(raw.as_bytes()).is_ok() {
+                let _ = raw.canonical();
+            }
             let _ = raw.leaves();
             let _ = raw.get::<String>();
         }

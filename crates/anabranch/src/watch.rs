@@ -3,6 +3,7 @@
 
 use crate::value::Raw;
 use crate::{Database, Error};
+use anabranch_core::counters::{Count, decode_counts};
 use anabranch_core::entry::{Entry, StoreId, Timestamp};
 use anabranch_core::id::{EntryId, NodeId};
 use anabranch_core::ops::decode_cells;
@@ -33,10 +34,23 @@ pub struct Change {
 pub struct Written {
     /// The store.
     pub store: StoreId,
-    /// The cell.
+    /// The cell or counter.
     pub path: Path,
-    /// The value written; `None` is a delete. Whether it is the one shown now is for the store to say.
-    pub value: Option<Raw>,
+    /// What was done to it. What is there now is for the store to say.
+    pub effect: Effect,
+}
+
+/// What a write did.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Wrote a value.
+    Put(Raw),
+    /// Deleted what its writer saw.
+    Delete,
+    /// Added to a counter.
+    Add(i64),
+    /// Reset a counter, by adding minus the sum that its writer saw.
+    Reset(i128),
 }
 
 /// A stream of changes. Nothing is lost when it is slow: it reads on where it was.
@@ -94,10 +108,23 @@ impl Watch {
 pub(crate) fn change(entry: &Entry, device: NodeId) -> Change {
     let header = entry.header();
     let mut writes = Vec::new();
-    for (store, payload) in entry.payloads().filter(|(store, _)| store.kind.has_cells()) {
-        let decoded = payload.bytes().map(|bytes| decode_cells(&header.log, bytes));
-        for op in decoded.into_iter().flat_map(|d| d.ops).flatten() {
-            writes.push(Written { store: store.clone(), path: op.path, value: op.value.map(Raw) });
+    for (store, payload) in entry.payloads() {
+        let Some(bytes) = payload.bytes() else { continue };
+        let mut note = |path, effect| writes.push(Written { store: store.clone(), path, effect });
+        if store.kind.has_cells() {
+            for op in decode_cells(&header.log, bytes).ops.into_iter().flatten() {
+                note(op.path, op.value.map_or(Effect::Delete, |value| Effect::Put(Raw(value))));
+            }
+        } else if store.kind.has_sums() {
+            for op in decode_counts(bytes).ops.into_iter().flatten() {
+                note(
+                    op.path,
+                    match op.count {
+                        Count::Add(delta) => Effect::Add(delta),
+                        Count::Reset(delta) => Effect::Reset(delta),
+                    },
+                );
+            }
         }
     }
     Change {

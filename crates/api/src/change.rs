@@ -2,16 +2,36 @@
 
 use crate::json::Json;
 use anabranch::engine::core::path::{Path, Segment};
-use anabranch::{Change, Conflict, Raw, StoreKind, Timestamp};
+use anabranch::{Change, Conflict, Effect, Raw, StoreKind, Timestamp, Written};
 use serde_json::{Value, json};
 
 /// A value as it is shown; one that cannot be does not keep others from being shown.
 #[must_use]
-pub fn value_object(value: Option<&Raw>) -> Option<Value> {
-    value.map(|raw| match raw.get::<Json>() {
+pub fn value_object(raw: &Raw) -> Value {
+    match raw.get::<Json>() {
         Ok(json) => json.0,
         Err(e) => json!({ "$unreadable": e.to_string() }),
-    })
+    }
+}
+
+/// The parts of a path; of a set the element as JSON.
+#[must_use]
+pub fn place(written: &Written) -> Vec<String> {
+    match &written.path.segments()[..] {
+        [Segment::Bytes(element)] if written.store.kind == StoreKind::SET => {
+            vec![value_object(&Raw::from_bytes(element.clone())).to_string()]
+        }
+        _ => parts(&written.path),
+    }
+}
+
+/// A sum, as rows show integers.
+#[must_use]
+pub fn integer(n: i128) -> Value {
+    match i64::try_from(n) {
+        Ok(n) => n.into(),
+        Err(_) => json!({ "$int": n.to_string() }),
+    }
 }
 
 /// A transaction.
@@ -21,13 +41,22 @@ pub fn change_object(change: &Change) -> Value {
         .writes
         .iter()
         .map(|written| {
-            json!({
+            let mut object = json!({
                 "kind": kind_name(written.store.kind),
                 "store": written.store.name,
-                "path": parts(&written.path),
-                "deleted": written.value.is_none(),
-                "value": value_object(written.value.as_ref()),
-            })
+                "path": place(written),
+            });
+            match &written.effect {
+                Effect::Put(raw) => {
+                    (object["deleted"], object["value"]) = (false.into(), value_object(raw));
+                }
+                Effect::Delete => (object["deleted"], object["value"]) = (true.into(), Value::Null),
+                Effect::Add(delta) => object["added"] = integer((*delta).into()),
+                Effect::Reset(delta) => {
+                    (object["added"], object["reset"]) = (integer(*delta), true.into());
+                }
+            }
+            object
         })
         .collect();
     json!({
@@ -50,7 +79,7 @@ pub fn conflict_object(conflict: &Conflict) -> Value {
                 "device": version.device.to_string(),
                 "time": date(version.timestamp),
                 "deleted": version.value.is_none(),
-                "value": value_object(version.value.as_ref()),
+                "value": version.value.as_ref().map(value_object),
             })
         })
         .collect();
@@ -81,6 +110,8 @@ pub fn kind_name(kind: StoreKind) -> String {
         StoreKind::MEMBERS => "members".into(),
         StoreKind::TABLE => "table".into(),
         StoreKind::DOC => "doc".into(),
+        StoreKind::COUNTER => "counter".into(),
+        StoreKind::SET => "set".into(),
         StoreKind(number) => format!("kind {number}"),
     }
 }

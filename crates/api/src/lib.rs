@@ -18,7 +18,9 @@ mod status;
 mod syncs;
 mod token;
 
-pub use change::{change_object, conflict_object, date, kind_name, parts, value_object};
+pub use change::{
+    change_object, conflict_object, date, integer, kind_name, parts, place, value_object,
+};
 pub use listen::{Listener, SOCKET, serve};
 pub use status::standing_object;
 pub use token::token;

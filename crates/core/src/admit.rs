@@ -97,9 +97,14 @@ impl Ledger<'_> {
     fn apply_again(&mut self, run: &VerifiedRun) -> Result<(), Error> {
         for entry in run.entries() {
             let Some(branch) = self.find(&entry.position())? else { continue };
-            for (store, payload) in entry.payloads().filter(|(store, _)| store.kind.has_cells()) {
+            for (store, payload) in entry.payloads() {
                 let number = self.store_number(store)?;
-                crate::cells::apply(self, entry, branch, number, payload.bytes().unwrap_or(&[]))?;
+                let bytes = payload.bytes().unwrap_or(&[]);
+                if store.kind.has_cells() {
+                    crate::cells::apply(self, entry, branch, number, bytes)?;
+                } else if store.kind.has_sums() {
+                    crate::counters::apply(self, number, bytes)?;
+                }
             }
         }
         Ok(())

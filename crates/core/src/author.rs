@@ -3,6 +3,7 @@
 //! was copied, restored or rolled back (I6).
 
 use crate::codec::DecodeError;
+use crate::counters::{Count, CountOp, encode_counts};
 use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use crate::error::{Error, corrupt};
 use crate::head::{self, Head};
@@ -61,11 +62,43 @@ pub struct Write {
     pub above: bool,
 }
 
+/// A change of a counter, before its operations are worked out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// The store.
+    pub store: StoreId,
+    /// What is counted.
+    pub path: Path,
+    /// What is done to it.
+    pub step: Step,
+}
+
+impl Tally {
+    /// `step` on the counter at `path`.
+    #[must_use]
+    pub fn new(store: StoreId, path: Path, step: Step) -> Self {
+        Self { store, path, step }
+    }
+}
+
+/// What a [`Tally`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Adds a number.
+    Add(i64),
+    /// Takes away the sum there is when it is committed.
+    Reset,
+    /// Takes away this sum: the one that the writer had read before it decided.
+    ResetFrom(i128),
+}
+
 /// One transaction's writes, in the order in which they were made: the last one to a cell counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Draft {
     /// To cells.
     pub writes: Vec<Write>,
+    /// To counters.
+    pub tallies: Vec<Tally>,
     /// To the membership.
     pub members: Vec<MemberOp>,
 }
@@ -87,15 +120,17 @@ impl Ledger<'_> {
     ///
     /// # Errors
     /// [`Error::NotPermitted`] without a grant for it, [`Error::Decode`] when it exceeds the size of an entry,
-    /// [`Error::Refused`] when it grants more than the device may, [`Error::NoCells`] and [`Error::Path`] for a place
-    /// that holds no values.
+    /// [`Error::Refused`] when it grants more than the device may, [`Error::NoCells`], [`Error::NoSums`] and
+    /// [`Error::Path`] for a place that holds no values or counts nothing.
     pub fn commit(&mut self, author: &Author<'_>, draft: &Draft) -> Result<Option<Entry>, Error> {
         check_draft(draft)?;
         if self.built().is_some() && !sabotage::is(Bug::NeverBuilt) {
             return Err(StorageError::Building.into());
         }
         let ops = self.resolve(&draft.writes)?;
-        if ops.values().all(BTreeMap::is_empty) && draft.members.is_empty() {
+        let counts = self.count(&draft.tallies)?;
+        let idle = ops.values().all(BTreeMap::is_empty) && counts.values().all(Vec::is_empty);
+        if idle && draft.members.is_empty() {
             return Ok(None);
         }
         let device = author.key.node_id();
@@ -103,18 +138,20 @@ impl Ledger<'_> {
         let grant = self.writing_grant(&device, needed)?;
         let grant = grant.ok_or_else(|| not_permitted(&device, needed))?;
         let log = self.own_log(author)?;
-        let mut payloads: Vec<(StoreId, Payload)> = ops
-            .into_iter()
-            .filter(|(_, ops)| !ops.is_empty())
-            .map(|(store, ops)| {
-                let ops: Vec<CellOp> = ops.into_values().collect();
-                (store, Payload::Present(encode_cells(&log, &ops)))
-            })
-            .collect();
+        // A map, since payloads are in the order of their stores.
+        let mut payloads = BTreeMap::new();
+        for (store, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
+            let ops: Vec<CellOp> = ops.into_values().collect();
+            payloads.insert(store, Payload::Present(encode_cells(&log, &ops)));
+        }
+        for (store, ops) in counts.into_iter().filter(|(_, ops)| !ops.is_empty()) {
+            payloads.insert(store, Payload::Present(encode_counts(&ops)));
+        }
         if !draft.members.is_empty() {
             let bytes = encode_members(&draft.members);
-            payloads.insert(0, (StoreId::members(), Payload::Present(bytes)));
+            payloads.insert(StoreId::members(), Payload::Present(bytes));
         }
+        let payloads = payloads.into_iter().collect();
         self.write(author, log, membership::reference(&grant), payloads).map(Some)
     }
 
@@ -353,6 +390,38 @@ impl Ledger<'_> {
         Ok(ops)
     }
 
+    /// Works out the operations on counters: of each path at most one reset, then what was added after it.
+    fn count(&self, tallies: &[Tally]) -> Result<BTreeMap<StoreId, Vec<CountOp>>, Error> {
+        let mut paths: BTreeMap<(&StoreId, &Path), (i128, Vec<i64>)> = BTreeMap::new();
+        for Tally { store, path, step } in tallies {
+            let (reset, adds) = paths.entry((store, path)).or_default();
+            let seen = match *step {
+                Step::Add(delta) => {
+                    match adds.last_mut().map(|sum| (sum.checked_add(delta), sum)) {
+                        Some((Some(sum), last)) => *last = sum,
+                        _ => adds.push(delta),
+                    }
+                    continue;
+                }
+                Step::Reset => match self.known_number(store)? {
+                    Some(number) => self.view().sum_in(number, path)?,
+                    None => 0,
+                },
+                Step::ResetFrom(seen) => seen,
+            };
+            (*reset, *adds) = (seen.wrapping_neg(), Vec::new());
+        }
+        let mut ops: BTreeMap<StoreId, Vec<CountOp>> = BTreeMap::new();
+        for ((store, path), (reset, adds)) in paths {
+            let reset = (reset != 0).then_some(Count::Reset(reset));
+            let adds = adds.into_iter().filter(|delta| *delta != 0).map(Count::Add);
+            let counts = reset.into_iter().chain(adds);
+            let list = ops.entry(store.clone()).or_default();
+            list.extend(counts.map(|count| CountOp { path: path.clone(), count }));
+        }
+        Ok(ops)
+    }
+
     fn clear_below(&self, store: &mut BTreeMap<Path, CellOp>, write: &Write) -> Result<(), Error> {
         // At least so many bytes each, so that no more is read than an entry could name.
         const NAME: usize = 20;
@@ -407,6 +476,14 @@ fn check_draft(draft: &Draft) -> Result<(), Error> {
             return Err(Error::NoCells(write.store.clone()));
         }
         if write.value.is_some() && write.path.is_empty() {
+            return Err(PathError.into());
+        }
+    }
+    for Tally { store, path, .. } in &draft.tallies {
+        if !store.kind.has_sums() {
+            return Err(Error::NoSums(store.clone()));
+        }
+        if path.is_empty() {
             return Err(PathError.into());
         }
     }

@@ -7,6 +7,7 @@
 //! all of them in the order of arrival would (I2).
 
 use crate::cells::{Op, Origin, carry_out};
+use crate::counters::{self, decode_counts};
 use crate::entry::Timestamp;
 use crate::error::corrupt;
 use crate::id::{EntryId, LogId, Seq};
@@ -17,7 +18,7 @@ use crate::rows::{BranchNo, EntryRow, Row, StoreNo};
 use crate::sabotage::{self, Bug};
 use crate::storage::{Durability, Order, Storage, StorageError, Table};
 use crate::view::View;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 /// Bytes of operations that one stretch holds in memory, about, unless told otherwise.
@@ -71,6 +72,10 @@ struct Stretch {
     /// Paths and values.
     bytes: Vec<u8>,
     replaced: Vec<ValueName>,
+    /// By store and path: what is added to the sum there.
+    sums: BTreeMap<(StoreNo, Vec<u8>), i128>,
+    /// What these take in memory, about.
+    sums_bytes: usize,
     /// Stores with operations that this program does not know.
     newer: BTreeSet<StoreNo>,
 }
@@ -102,6 +107,8 @@ impl Stretch {
             ops: Vec::new(),
             bytes: Vec::new(),
             replaced: Vec::new(),
+            sums: BTreeMap::new(),
+            sums_bytes: 0,
             newer: BTreeSet::new(),
         };
         let mut names = Names::new(view)?;
@@ -125,6 +132,7 @@ impl Stretch {
             + self.entries.len() * size_of::<Source>()
             + self.ops.len() * size_of::<Gathered>()
             + self.replaced.len() * size_of::<ValueName>()
+            + self.sums_bytes
     }
 
     fn add(&mut self, names: &mut Names<'_>, row: EntryRow) -> Result<(), StorageError> {
@@ -134,7 +142,11 @@ impl Stretch {
         self.entries.push(Source { id, log, branch, seq, timestamp: body.timestamp });
         for (store, payload) in &body.payloads {
             let Some(payload) = payload.bytes() else { continue };
-            if !names.store(*store)?.kind.has_cells() {
+            let kind = names.store(*store)?.kind;
+            if kind.has_sums() {
+                self.count(*store, payload);
+            }
+            if !kind.has_cells() {
                 continue;
             }
             let decoded = decode_cells(&log, payload);
@@ -160,6 +172,22 @@ impl Stretch {
         Ok(())
     }
 
+    fn count(&mut self, store: StoreNo, payload: &[u8]) {
+        let decoded = decode_counts(payload);
+        if decoded.unknown {
+            self.newer.insert(store);
+        }
+        for op in decoded.ops.into_iter().flatten() {
+            let path = op.path.as_bytes().to_vec();
+            let bytes = path.len() + size_of::<((StoreNo, Vec<u8>), i128)>();
+            let sum = self.sums.entry((store, path)).or_insert_with(|| {
+                self.sums_bytes += bytes;
+                0
+            });
+            *sum = sum.wrapping_add(op.count.delta());
+        }
+    }
+
     fn keep(&mut self, bytes: &[u8]) -> Range<u32> {
         let from = self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);
@@ -167,7 +195,7 @@ impl Stretch {
     }
 
     fn carry_out(self, ledger: &mut Ledger<'_>) -> Result<(), StorageError> {
-        let Self { first, entries, mut ops, bytes, replaced, newer } = self;
+        let Self { first, entries, mut ops, bytes, replaced, sums, newer, .. } = self;
         let slice = |range: &Range<u32>| &bytes[range.start as usize..range.end as usize];
         ops.sort_unstable_by(|a, b| {
             let by_prefix = (a.store, a.prefix).cmp(&(b.store, b.prefix));
@@ -190,6 +218,9 @@ impl Stretch {
             let replaces = &replaced[op.replaced.start as usize..op.replaced.end as usize];
             let done = Op { path: slice(&op.path), value: op.value.as_ref().map(slice), replaces };
             carry_out(ledger, origin, (source.branch, source.seq, index), op.store, &done)?;
+        }
+        for ((store, path), delta) in sums {
+            counters::add(ledger, store, &path, delta)?;
         }
         for store in newer {
             ledger.store(store)?.needs_newer = true;

@@ -225,9 +225,9 @@ fn name_key(store: StoreNo, path: &[u8], name: &ValueName) -> Vec<u8> {
 pub struct StoreInfo {
     /// Kind and name.
     pub id: StoreId,
-    /// Live values in it.
+    /// Live values in it; of counters those that are not 0.
     pub live: u64,
-    /// Digest of the live values; `None` when it needs a newer program.
+    /// Digest of what is live; `None` when it needs a newer program.
     pub digest: Option<[u8; 32]>,
 }
 
@@ -238,7 +238,7 @@ impl View<'_> {
     /// [`StorageError`].
     pub fn cell(&self, store: &StoreId, path: &Path) -> Result<Vec<LiveValue>, StorageError> {
         self.require_built()?;
-        match store_number(self.tx, store)? {
+        match store_number(self.tx, store)?.filter(|_| store.kind.has_cells()) {
             Some(number) => self.cell_in(number, path),
             None => Ok(Vec::new()),
         }
@@ -273,7 +273,7 @@ impl View<'_> {
         visit: &mut dyn FnMut(Cell) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
         self.require_built()?;
-        match store_number(self.tx, store)? {
+        match store_number(self.tx, store)?.filter(|_| store.kind.has_cells()) {
             Some(number) => self.scan_cells_in(number, prefix, after, visit),
             None => Ok(()),
         }
@@ -330,11 +330,14 @@ impl View<'_> {
         Ok(())
     }
 
-    /// The digest of a cell store summed up again from its live values; `None` for other kinds of store.
+    /// The digest of a store of cells or sums, summed up again from what is live; `None` for other kinds of store.
     ///
     /// # Errors
     /// [`StorageError`].
     pub(crate) fn resum(&self, store: &StoreId) -> Result<Option<[u8; 32]>, StorageError> {
+        if store.kind.has_sums() {
+            return self.resum_counts(store).map(Some);
+        }
         if !store.kind.has_cells() {
             return Ok(None);
         }

@@ -24,11 +24,36 @@ impl StoreKind {
     pub const DOC: Self = Self(2);
     /// A directory: one cell a path.
     pub const FOLDER: Self = Self(3);
+    /// Sums by path.
+    pub const COUNTER: Self = Self(4);
+    /// Elements that are in or not, one cell each.
+    pub const SET: Self = Self(5);
+    /// The first of the 65,536 kinds that are for applications, all of them cells.
+    const FIRST_USER: u32 = 0x1_0000;
+
+    /// The kind that is an application's own number `number`.
+    #[must_use]
+    pub fn user(number: u16) -> Self {
+        Self(Self::FIRST_USER + u32::from(number))
+    }
+
+    /// The number of an application's own kind.
+    #[must_use]
+    pub fn user_number(self) -> Option<u16> {
+        self.0.checked_sub(Self::FIRST_USER).and_then(|n| u16::try_from(n).ok())
+    }
 
     /// Whether its operations are cell writes, which this program understands.
     #[must_use]
     pub fn has_cells(self) -> bool {
-        matches!(self, Self::TABLE | Self::DOC | Self::FOLDER)
+        matches!(self, Self::TABLE | Self::DOC | Self::FOLDER | Self::SET)
+            || self.user_number().is_some()
+    }
+
+    /// Whether its operations add to sums.
+    #[must_use]
+    pub fn has_sums(self) -> bool {
+        self == Self::COUNTER
     }
 }
 
@@ -39,6 +64,8 @@ impl fmt::Display for StoreKind {
             Self::TABLE => f.write_str("table"),
             Self::DOC => f.write_str("doc"),
             Self::FOLDER => f.write_str("folder"),
+            Self::COUNTER => f.write_str("counter"),
+            Self::SET => f.write_str("set"),
             Self(n) => write!(f, "kind-{n}"),
         }
     }
@@ -70,6 +97,18 @@ impl StoreId {
     #[must_use]
     pub fn doc(name: &str) -> Self {
         Self { kind: StoreKind::DOC, name: name.to_owned() }
+    }
+
+    /// A set.
+    #[must_use]
+    pub fn set(name: &str) -> Self {
+        Self { kind: StoreKind::SET, name: name.to_owned() }
+    }
+
+    /// A store of counters.
+    #[must_use]
+    pub fn counter(name: &str) -> Self {
+        Self { kind: StoreKind::COUNTER, name: name.to_owned() }
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {

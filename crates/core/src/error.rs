@@ -28,8 +28,13 @@ pub enum Error {
     #[error(transparent)]
     Path(#[from] PathError),
     /// A value for a store of a kind that has none.
-    #[error("values are written to tables, documents and folders, not to store {0}")]
+    #[error(
+        "values are written to tables, documents, sets, folders and stores of applications, not to store {0}"
+    )]
     NoCells(StoreId),
+    /// A number for a store of a kind that does not count.
+    #[error("numbers are added to counters, not to store {0}")]
+    NoSums(StoreId),
     /// The device may not write what it tried to.
     #[error(
         "this device ({device}) may not {role} here; ask an admin of the database for a ticket that allows it"

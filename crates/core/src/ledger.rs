@@ -4,6 +4,7 @@
 
 use crate::body::{Body, BodyParent};
 use crate::cells;
+use crate::counters;
 use crate::entry::{Entry, StoreId, StoreKind};
 use crate::error::corrupt;
 use crate::frontier::tip_element;
@@ -324,6 +325,10 @@ impl<'t> Ledger<'t> {
             } else if store.kind.has_cells() {
                 if self.built.is_none() {
                     cells::apply(self, entry, branch, number, bytes)?;
+                }
+            } else if store.kind.has_sums() {
+                if self.built.is_none() {
+                    counters::apply(self, number, bytes)?;
                 }
             } else {
                 self.store(number)?.needs_newer = true;

@@ -13,6 +13,7 @@ mod body;
 pub mod build;
 pub mod cells;
 pub mod codec;
+pub mod counters;
 pub mod entry;
 pub mod error;
 pub mod frontier;

@@ -90,14 +90,14 @@ impl<T> Default for Decoded<T> {
     }
 }
 
-enum Op<T> {
+pub(crate) enum Op<T> {
     Known(T),
     Senseless,
     Unknown,
 }
 
 /// Reads an array of operations one by one, so that a bad one does not hide those after it.
-fn decode_ops<T>(
+pub(crate) fn decode_ops<T>(
     r: &mut Reader<'_>,
     limit: usize,
     mut one: impl FnMut(&mut Reader<'_>, u64, usize) -> Result<Op<T>, DecodeError>,

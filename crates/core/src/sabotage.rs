@@ -66,11 +66,17 @@ pub enum Bug {
     NeverBuilt,
     /// What arrived later in a bulk load counts as held when a replaced value is looked up.
     ReplacedAsOfNow,
+    /// A counter that comes to 0 keeps its place in the state.
+    ZeroKept,
+    /// Sums of counters stop at the largest number that may be added.
+    SumSaturates,
+    /// A reset of a counter takes nothing away.
+    ResetByNone,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -102,6 +108,9 @@ impl Bug {
         Self::StretchUnordered,
         Self::NeverBuilt,
         Self::ReplacedAsOfNow,
+        Self::ZeroKept,
+        Self::SumSaturates,
+        Self::ResetByNone,
     ];
 }
 

@@ -425,7 +425,7 @@ impl Folder {
         let seen = Seen::Values(values.iter().map(|v| v.name).collect());
         let value = Some(chosen.value.clone());
         let write = Write { store: store(), path: cell, value, seen, below: false, above: false };
-        self.replica.commit(vec![Draft { writes: vec![write], members: Vec::new() }]).await?;
+        self.replica.commit(vec![Draft { writes: vec![write], ..Draft::default() }]).await?;
         Ok(())
     }
 

@@ -179,7 +179,7 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         self.sync(&steps)?;
-        let draft = Draft { writes: writes(&steps)?, members: Vec::new() };
+        let draft = Draft { writes: writes(&steps)?, ..Draft::default() };
         let nodes = self.nodes;
         self.replica.commit_with_local(&draft, |tx, entry| {
             nodes.store(tx)?;

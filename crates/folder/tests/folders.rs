@@ -275,7 +275,7 @@ async fn a_value_of_a_later_version_leaves_the_file_alone() {
         below: false,
         above: false,
     };
-    let draft = anabranch_core::author::Draft { writes: vec![write], members: Vec::new() };
+    let draft = anabranch_core::author::Draft { writes: vec![write], ..Default::default() };
     pair.here.replica().commit(vec![draft]).await.unwrap();
     Pair::write(&pair.here, "other", "2");
     let with = With::Local(Arc::clone(&pair.there));
@@ -309,5 +309,5 @@ fn a_join_that_died_before_the_folder_was_remembered_can_be_repeated() {
     node.forget(&remembered).unwrap();
     drop(Folder::prepare(&node, &root, ticket.database, Some(&ticket)).unwrap());
     let again = node.records().unwrap().remove(0);
-    assert_eq!((again.addresses, again.ticket), (remembered.addresses, remembered.ticket));
+    assert_eq!((again.intents, again.ticket), (remembered.intents, remembered.ticket));
 }

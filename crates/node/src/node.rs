@@ -343,7 +343,7 @@ impl Node {
             priority: 0,
             terms: TicketTerms { limit: offer.limit, expires: Some(Timestamp(expires)) },
         };
-        replica.commit(vec![Draft { writes: Vec::new(), members: vec![op] }]).await?;
+        replica.commit(vec![Draft { members: vec![op], ..Draft::default() }]).await?;
         Ok(Ticket {
             addresses: offer.addresses.clone(),
             database: replica.database(),

@@ -2,6 +2,7 @@
 //! decoding of a single payload.
 
 use anabranch_core::cells::LiveValue;
+use anabranch_core::counters::{Count, decode_counts};
 use anabranch_core::entry::{Entry, GrantRef, StoreId, StoreKind};
 use anabranch_core::id::{DatabaseId, EntryId, Position};
 use anabranch_core::ops::{
@@ -10,11 +11,13 @@ use anabranch_core::ops::{
 use anabranch_core::path::Path;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Live values by cell, the winner first, and the stores that need a newer program.
+/// Live values by cell, the winner first, sums of counters, and the stores that need a newer program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     /// The values of each cell that has any, the winner first.
     pub cells: BTreeMap<(StoreId, Path), Vec<LiveValue>>,
+    /// Sums of counters that are not 0.
+    pub sums: BTreeMap<(StoreId, Path), i128>,
     /// Every store written to.
     pub stores: BTreeSet<StoreId>,
     /// Stores with operations that this program does not know.
@@ -29,6 +32,10 @@ pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
         let header = entry.header();
         for (store, payload) in entry.payloads() {
             state.stores.insert(store.clone());
+            if store.kind == StoreKind::COUNTER {
+                count(&mut state, store, payload.bytes().unwrap_or_default());
+                continue;
+            }
             if !store.kind.has_cells() {
                 if store.kind != StoreKind::MEMBERS {
                     state.unknown.insert(store.clone());
@@ -59,7 +66,22 @@ pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
         values.sort_by_key(|v| std::cmp::Reverse((v.timestamp, v.entry, v.name.index)));
     }
     state.cells.retain(|_, values| !values.is_empty());
+    state.sums.retain(|_, sum| *sum != 0);
     state
+}
+
+fn count(state: &mut State, store: &StoreId, payload: &[u8]) {
+    let decoded = decode_counts(payload);
+    if decoded.unknown {
+        state.unknown.insert(store.clone());
+    }
+    for op in decoded.ops.into_iter().flatten() {
+        let sum = state.sums.entry((store.clone(), op.path)).or_default();
+        *sum = sum.wrapping_add(match op.count {
+            Count::Add(delta) => delta.into(),
+            Count::Reset(delta) => delta,
+        });
+    }
 }
 
 /// The places that nothing in `entries` follows in its log.

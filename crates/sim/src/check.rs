@@ -3,7 +3,7 @@
 
 use crate::node::Node;
 use crate::workload::named_blobs;
-use anabranch_core::author::{Draft, Seen};
+use anabranch_core::author::{Draft, Seen, Step, Tally};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::cells::StoreInfo;
 use anabranch_core::entry::{Entry, StoreId};
@@ -174,6 +174,10 @@ fn stored(view: View<'_>) -> Result<State, Error> {
             state.cells.insert((info.id.clone(), cell.path), cell.values);
             ControlFlow::Continue(())
         })?;
+        view.scan_sums(&info.id, &Path::default(), None, &mut |path, sum| {
+            state.sums.insert((info.id.clone(), path), sum);
+            ControlFlow::Continue(())
+        })?;
     }
     Ok(state)
 }
@@ -216,6 +220,9 @@ fn difference(held: &State, meant: &State) -> String {
         if held.cells.get(cell) != meant.cells.get(cell) {
             return format!("{cell:?} is {:?} and should be {:?}", names(held), names(meant));
         }
+    }
+    if held.sums != meant.sums {
+        return format!("sums are {:?} and should be {:?}", held.sums, meant.sums);
     }
     format!("stores {:?} and {:?}", held.stores, meant.stores)
 }
@@ -378,6 +385,7 @@ pub fn judge_timestamps(node: &Node) -> Result<(), Violation> {
 /// # Errors
 /// [`Check::Effect`].
 pub fn judge_effect(number: usize, view: View<'_>, draft: &Draft) -> Result<(), Violation> {
+    judge_resets(number, view, &draft.tallies)?;
     let last: BTreeMap<_, _> =
         draft.writes.iter().map(|write| ((&write.store, &write.path), write)).collect();
     for ((store, path), write) in &last {
@@ -404,6 +412,27 @@ pub fn judge_effect(number: usize, view: View<'_>, draft: &Draft) -> Result<(), 
         }
         if let Some(cell) = cleared.first() {
             let text = format!("node {number} wrote {write:?}, and {cell:?} holds something else");
+            return Err(Check::Effect.failed(text));
+        }
+    }
+    Ok(())
+}
+
+/// A counter that was reset is at what was added after that.
+fn judge_resets(number: usize, view: View<'_>, tallies: &[Tally]) -> Result<(), Violation> {
+    let mut since: BTreeMap<_, Option<i128>> = BTreeMap::new();
+    for tally in tallies {
+        let sum = since.entry((&tally.store, &tally.path)).or_default();
+        *sum = match tally.step {
+            Step::Add(delta) => sum.map(|sum| sum.wrapping_add(delta.into())),
+            Step::Reset => Some(0),
+            Step::ResetFrom(_) => None,
+        };
+    }
+    for ((store, path), sum) in since {
+        let held = view.sum(store, path).map_err(|e| broken(number)(e.into()))?;
+        if sum.is_some_and(|sum| sum != held) {
+            let text = format!("node {number} reset {path:?}, and it is {held}");
             return Err(Check::Effect.failed(text));
         }
     }

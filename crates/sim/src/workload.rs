@@ -1,6 +1,6 @@
 //! What users do: tables, documents, conflicts settled, decisions made on what was read a while ago.
 
-use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::author::{Draft, Seen, Step, Tally, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::StoreId;
 use anabranch_core::error::Error;
@@ -61,6 +61,27 @@ pub enum Op {
         /// Which row.
         row: u8,
     },
+    /// Adds to a counter.
+    Count {
+        /// Which one.
+        counter: u8,
+        /// What.
+        by: i64,
+    },
+    /// Adds an element to a set, or removes it.
+    Element {
+        /// Which one.
+        element: u8,
+        /// Whether it is added.
+        add: bool,
+    },
+    /// Resets a counter.
+    Reset {
+        /// Which one.
+        counter: u8,
+        /// From the sum of this node's last such read, and reads it.
+        stale: bool,
+    },
 }
 
 impl fmt::Display for Op {
@@ -75,6 +96,13 @@ impl fmt::Display for Op {
             Self::Settle { pick } => write!(f, "settle conflict {pick}"),
             Self::Blob { size } => write!(f, "a blob of {size} bytes"),
             Self::Stale { row } => write!(f, "row {row} from what was read before"),
+            Self::Count { counter, by } => write!(f, "add {by} to counter {counter}"),
+            Self::Element { element, add: true } => write!(f, "add element {element}"),
+            Self::Element { element, add: false } => write!(f, "remove element {element}"),
+            Self::Reset { counter, stale: false } => write!(f, "reset counter {counter}"),
+            Self::Reset { counter, stale: true } => {
+                write!(f, "reset counter {counter} from what was read before")
+            }
         }
     }
 }
@@ -111,7 +139,8 @@ impl Workload {
     /// One transaction.
     pub fn op(&self, random: &mut Rng) -> Op {
         let (table, row) = (random.u8(..2), random.u8(..self.rows));
-        match random.u32(..20) {
+        let counter = random.u8(..3);
+        match random.u32(..27) {
             0..=8 => {
                 let columns = random.usize(1..=usize::from(self.columns));
                 let columns: Vec<u8> = (0..columns).map(|_| random.u8(..self.columns)).collect();
@@ -123,6 +152,12 @@ impl Workload {
             15 => Op::Prune { path: self.path(random) },
             16 => Op::Settle { pick: random.u8(..8) },
             17 => Op::Blob { size: random.u32(..30_000) },
+            // Small numbers come to 0 now and then, large ones leave what one delta can be.
+            18 if random.u32(..4) == 0 => Op::Count { counter, by: i64::MIN },
+            18 => Op::Count { counter, by: i64::MAX - random.i64(0..3) },
+            19..=20 => Op::Count { counter, by: random.i64(-2..3) },
+            21 => Op::Reset { counter, stale: random.bool() },
+            22..=23 => Op::Element { element: random.u8(..4), add: random.u8(..3) > 0 },
             _ => Op::Stale { row },
         }
     }
@@ -132,6 +167,7 @@ impl Workload {
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     read: Option<(Path, Vec<ValueName>)>,
+    sum: Option<(Path, i128)>,
 }
 
 fn table(number: u8) -> StoreId {
@@ -140,6 +176,10 @@ fn table(number: u8) -> StoreId {
 
 fn doc() -> StoreId {
     StoreId::doc("d")
+}
+
+fn counters() -> StoreId {
+    StoreId::counter("c")
 }
 
 fn blobs() -> StoreId {
@@ -180,6 +220,7 @@ impl Op {
     /// # Errors
     /// What storage reports.
     pub fn draft(&self, view: View<'_>, memory: &mut Memory, mark: u64) -> Result<Draft, Error> {
+        let mut tallies = Vec::new();
         let writes = match self {
             Self::Row { table: t, row, columns, size } => {
                 let mut writes = vec![put(table(*t), at([*row])?, Some(vec![0xf6]))];
@@ -210,8 +251,20 @@ impl Op {
                 None => Vec::new(),
             },
             Self::Stale { row } => stale(view, memory, *row, mark)?,
+            Self::Count { counter, by } => {
+                tallies.push(Tally::new(counters(), at([*counter])?, Step::Add(*by)));
+                Vec::new()
+            }
+            Self::Element { element, add } => {
+                let path = Path::default().join_bytes(&[*element])?;
+                vec![put(StoreId::set("s"), path, add.then(|| vec![0xf6]))]
+            }
+            Self::Reset { counter, stale } => {
+                tallies.extend(reset(view, memory, *counter, *stale)?);
+                Vec::new()
+            }
         };
-        Ok(Draft { writes, members: Vec::new() })
+        Ok(Draft { writes, tallies, ..Draft::default() })
     }
 }
 
@@ -260,4 +313,19 @@ fn stale(view: View<'_>, memory: &mut Memory, row: u8, mark: u64) -> Result<Vec<
         }
         None => Ok(Vec::new()),
     }
+}
+
+fn reset(
+    view: View<'_>,
+    memory: &mut Memory,
+    counter: u8,
+    stale: bool,
+) -> Result<Option<Tally>, Error> {
+    let path = at([counter])?;
+    if !stale {
+        return Ok(Some(Tally::new(counters(), path, Step::Reset)));
+    }
+    let sum = view.sum(&counters(), &path)?;
+    let before = memory.sum.replace((path, sum));
+    Ok(before.map(|(path, seen)| Tally::new(counters(), path, Step::ResetFrom(seen))))
 }

@@ -776,7 +776,7 @@ fn found(
         nodes[number].start()?;
     }
     if let Some(replica) = &nodes[0].replica {
-        replica.commit_group(&[vec![Draft { writes: Vec::new(), members }]])?;
+        replica.commit_group(&[vec![Draft { members, ..Draft::default() }]])?;
         replica.sign()?;
     }
     // Who was let in by nothing that anybody holds stays out for ever.

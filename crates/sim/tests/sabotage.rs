@@ -74,4 +74,7 @@ bugs! {
     stretch_unordered: StretchUnordered,
     never_built: NeverBuilt,
     replaced_as_of_now: ReplacedAsOfNow,
+    zero_kept: ZeroKept,
+    sum_saturates: SumSaturates,
+    reset_by_none: ResetByNone,
 }

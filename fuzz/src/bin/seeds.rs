@@ -40,7 +40,11 @@ impl Seeds {
             self.put("header", &hex(&case, "header")?)?;
         }
         for case in cases("payloads")? {
-            let kind = u8::from(case["store"] != "cells");
+            let kind = match text(&case, "store")? {
+                "cells" => 0,
+                "members" => 1,
+                _ => 4,
+            };
             self.put("payload", &[&[kind], &hex(&case, "payload")?[..]].concat())?;
         }
         for case in cases("paths")? {

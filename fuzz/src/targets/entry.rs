@@ -2,6 +2,7 @@
 
 use crate::input::Input;
 use anabranch_core::codec::{Reader, Writer};
+use anabranch_core::counters::{decode_counts, encode_counts};
 use anabranch_core::entry::Header;
 use anabranch_core::id::{DatabaseId, LogId, NodeId};
 use anabranch_core::limits;
@@ -21,10 +22,11 @@ pub(crate) fn header(data: &[u8]) {
 /// A byte that says which, and a payload or path.
 pub(crate) fn payload(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.byte() % 4 {
-        0 => cells(input.rest()),
-        1 => members(input.rest()),
-        2 => path(input.rest()),
+    match input.byte() {
+        4 => counts(input.rest()),
+        n if n % 4 == 0 => cells(input.rest()),
+        n if n % 4 == 1 => members(input.rest()),
+        n if n % 4 == 2 => path(input.rest()),
         _ => item(input.rest()),
     }
 }
@@ -52,6 +54,19 @@ fn members(data: &[u8]) {
     assert!(decoded.ops.len() <= limits::GRANT_OPS);
     let ops: Vec<_> = decoded.ops.into_iter().flatten().collect();
     let again = decode_members(&encode_members(&ops));
+    assert!(!again.unknown);
+    assert_eq!(again.ops.into_iter().flatten().collect::<Vec<_>>(), ops);
+}
+
+fn counts(data: &[u8]) {
+    let decoded = decode_counts(data);
+    assert!(decoded.ops.len() <= data.len(), "an operation takes a byte");
+    let whole = !decoded.ops.is_empty() && decoded.ops.iter().all(Option::is_some);
+    let ops: Vec<_> = decoded.ops.into_iter().flatten().collect();
+    ops.iter().for_each(|op| assert_path(&op.path));
+    let encoded = encode_counts(&ops);
+    assert!(!whole || encoded == data, "what is sensible has one spelling");
+    let again = decode_counts(&encoded);
     assert!(!again.unknown);
     assert_eq!(again.ops.into_iter().flatten().collect::<Vec<_>>(), ops);
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod counting;
 mod merging;
+mod sets;
 mod stores;
 mod watching;
 

@@ -44,6 +44,20 @@ pub(crate) enum DbCommand {
     /// Print rows with their keys
     #[command(after_help = "Example:\n  anabranch db rows notes tasks --prefix m --limit 10")]
     Rows(RowsArgs),
+    /// Count things
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Example:\n  anabranch db counter add shop visits pages/home"
+    )]
+    Counter(CounterCommand),
+    /// Keep things in a set
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Example:\n  anabranch db set add notes tags '\"urgent\"'"
+    )]
+    Set(SetCommand),
     /// Print every change from now on, wherever it is made, until interrupted
     #[command(after_help = "Example:\n  anabranch db watch notes")]
     Watch(DbArgs),
@@ -77,6 +91,88 @@ pub(crate) enum DbCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CounterCommand {
+    /// Add to a counter, and print its sum
+    #[command(after_help = "Examples:
+  anabranch db counter add shop visits pages/home
+  anabranch db counter add shop stock apples -- -12")]
+    Add {
+        #[command(flatten)]
+        at: CounterArgs,
+        /// How many; after -- it may be negative
+        #[arg(value_name = "N", default_value_t = 1)]
+        by: i64,
+    },
+    /// Print the sum of a counter
+    #[command(after_help = "Example:\n  anabranch db counter get shop visits pages/home")]
+    Get(CounterArgs),
+    /// Bring a counter to 0; what others add at the same time stays
+    #[command(after_help = "Example:\n  anabranch db counter reset shop visits pages/home")]
+    Reset(CounterArgs),
+    /// Print all counters of a store that are not 0
+    #[command(after_help = "Example:\n  anabranch db counter ls shop visits")]
+    Ls {
+        /// The database, by name or id
+        #[arg(value_name = "DB")]
+        db: String,
+        /// The store of counters
+        #[arg(value_name = "COUNTERS")]
+        counter: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CounterArgs {
+    /// The database, by name or id
+    #[arg(value_name = "DB")]
+    pub(crate) db: String,
+    /// The store of counters
+    #[arg(value_name = "COUNTERS")]
+    pub(crate) counter: String,
+    /// Which one: names with / between them
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SetCommand {
+    /// Add an element
+    #[command(after_help = "Examples:
+  anabranch db set add notes tags '\"urgent\"'
+  anabranch db set add notes seats '[\"A\", 7]'")]
+    Add(SetArgs),
+    /// Remove an element; it stays if somebody adds it at the same time
+    #[command(after_help = "Example:\n  anabranch db set rm notes tags '\"urgent\"'")]
+    Rm(SetArgs),
+    /// Print whether an element is in
+    #[command(after_help = "Example:\n  anabranch db set has notes tags '\"urgent\"'")]
+    Has(SetArgs),
+    /// Print all elements
+    #[command(after_help = "Example:\n  anabranch db set ls notes tags")]
+    Ls {
+        /// The database, by name or id
+        #[arg(value_name = "DB")]
+        db: String,
+        /// The set
+        #[arg(value_name = "SET")]
+        set: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// The database, by name or id
+    #[arg(value_name = "DB")]
+    pub(crate) db: String,
+    /// The set
+    #[arg(value_name = "SET")]
+    pub(crate) set: String,
+    /// The element
+    #[arg(value_name = "JSON")]
+    pub(crate) element: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,13 @@
 //! `anabranch db …`: what can be done with a database by itself.
 
 mod conflicts;
+mod counter;
 mod export;
 mod forget;
 mod import;
 mod info;
 mod rows;
+mod set;
 mod verify;
 mod watch;
 
@@ -32,6 +34,8 @@ pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Fai
         DbCommand::Put { row, value } => rows::put(context, &row, &value).await,
         DbCommand::Rm(args) => rows::rm(context, &args).await,
         DbCommand::Rows(args) => rows::list(context, &args),
+        DbCommand::Counter(command) => counter::run(context, &command).await,
+        DbCommand::Set(command) => set::run(context, &command).await,
         DbCommand::Watch(args) => watch::watch(context, &args).await,
         DbCommand::Log(args) => watch::log(context, &args),
         DbCommand::Conflicts(args) => conflicts::list(context, &args),
@@ -40,6 +44,16 @@ pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Fai
         DbCommand::Verify(args) => verify::run(context, &args).await,
         DbCommand::Forget { db, yes } => forget::run(context, &db, yes),
     }
+}
+
+/// The parts of a path as it is typed.
+fn path_parts(path: &str) -> Result<Vec<&str>, Failure> {
+    let parts: Vec<&str> = path.split('/').collect();
+    if parts.iter().any(|part| part.is_empty()) {
+        return Err(Failure::usage(format!("'{path}' is no path"))
+            .hint("a path is one or more names with / between them, such as pages/home"));
+    }
+    Ok(parts)
 }
 
 fn new(context: &Context, name: &str) -> Result<(), Failure> {

@@ -257,3 +257,47 @@ fn a_reader_that_goes_away_ends_it_quietly() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     }
 }
+
+#[test]
+fn things_are_counted() {
+    let home = Home::new();
+    home.ok(&["db", "new", "shop"]);
+    let counter = |args: &[&str]| home.ok(&[&["db", "counter"], args].concat());
+    assert_eq!(counter(&["add", "shop", "visits", "pages/home"]), "1\n");
+    assert_eq!(counter(&["add", "shop", "visits", "pages/home", "41"]), "42\n");
+    assert_eq!(counter(&["add", "shop", "visits", "apples", "--", "-12"]), "-12\n");
+    assert_eq!(counter(&["get", "shop", "visits", "nothing"]), "0\n");
+    assert_eq!(counter(&["ls", "shop", "visits"]), "apples\t-12\npages/home\t42\n");
+    let got = home.json(&["db", "counter", "get", "shop", "visits", "pages/home"]);
+    assert_eq!(got, json!({ "path": ["pages", "home"], "sum": 42 }));
+    assert_eq!(counter(&["reset", "shop", "visits", "pages/home"]), "0\n");
+    let log = home.ok(&["db", "log", "shop"]);
+    assert!(
+        log.contains("visits/pages/home reset: -42") && log.contains("visits/apples -12"),
+        "{log}"
+    );
+    let info = home.ok(&["db", "info", "shop"]);
+    assert!(info.contains("counter") && info.contains("1 live value"), "{info}");
+    home.ok(&["db", "verify", "shop"]);
+    home.run(&["db", "counter", "add", "shop", "visits", "a//b"]).fails(2, "is no path");
+}
+
+#[test]
+fn things_are_kept_in_sets() {
+    let home = Home::new();
+    home.ok(&["db", "new", "notes"]);
+    let set = |args: &[&str]| home.ok(&[&["db", "set"], args].concat());
+    set(&["add", "notes", "tags", "\"urgent\""]);
+    set(&["add", "notes", "tags", "{\"b\": 1, \"a\": [2]}"]);
+    set(&["add", "notes", "tags", "{\"a\": [2], \"b\": 1}"]);
+    assert_eq!(set(&["ls", "notes", "tags"]), "\"urgent\"\n{\"a\":[2],\"b\":1}\n");
+    assert_eq!(set(&["has", "notes", "tags", "\"urgent\""]), "yes\n");
+    set(&["rm", "notes", "tags", "\"urgent\""]);
+    assert_eq!(set(&["has", "notes", "tags", "\"urgent\""]), "no\n");
+    let log = home.ok(&["db", "log", "notes"]);
+    assert!(
+        log.contains("tags/\"urgent\" deleted") && log.contains("tags/\"urgent\" added"),
+        "{log}"
+    );
+    home.run(&["db", "set", "add", "notes", "tags", "urgent"]).fails(2, "text stands in quotes");
+}

@@ -47,6 +47,14 @@ fn check(home: &Home, args: &[&str]) -> Vec<Value> {
 fn every_field_is_documented() {
     let (a, b, _serving, address) = joined();
     a.ok(&["db", "put", "notes", "t", "x", r#"{"v":1}"#]);
+    check(&a, &["db", "counter", "add", "notes", "c", "n", "3"]);
+    check(&a, &["db", "counter", "get", "notes", "c", "n"]);
+    check(&a, &["db", "counter", "ls", "notes", "c"]);
+    check(&a, &["db", "set", "add", "notes", "s", "[1]"]);
+    check(&a, &["db", "set", "has", "notes", "s", "[1]"]);
+    check(&a, &["db", "set", "ls", "notes", "s"]);
+    check(&a, &["db", "set", "rm", "notes", "s", "[1]"]);
+    check(&a, &["db", "counter", "reset", "notes", "c", "n"]);
     b.ok(&["db", "put", "notes", "t", "x", r#"{"v":2}"#]);
     for args in [
         &["id"][..],

@@ -2,7 +2,8 @@
 
 use crate::replica::{Device, Replica, write};
 use crate::world::grant;
-use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::author::{Draft, Seen, Step, Tally, Write};
+use anabranch_core::counters::{Count, CountOp, decode_counts};
 use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 use anabranch_core::error::Error;
 use anabranch_core::id::NodeId;
@@ -13,7 +14,7 @@ use anabranch_core::path::Path;
 use anabranch_reference::fold;
 
 fn draft(writes: Vec<Write>) -> Draft {
-    Draft { writes, members: vec![] }
+    Draft { writes, ..Draft::default() }
 }
 
 /// Everything written so far can be replayed by a new peer and means the same there.
@@ -153,7 +154,7 @@ fn what_peers_would_refuse_is_not_written() {
     ] {
         let write = Write { store, value: value.clone(), ..write(&["a"], None) };
         assert!(second.commit(&draft(vec![write.clone()])).is_err(), "{}", write.store);
-        let both = Draft { writes: vec![write], members: vec![anyone(5)] };
+        let both = Draft { writes: vec![write], members: vec![anyone(5)], ..Draft::default() };
         assert!(second.commit(&both).is_err());
     }
     // The root of a store holds no value; said aloud, since nobody would find it again.
@@ -495,4 +496,73 @@ fn the_winner_is_the_highest_of_timestamp_id_and_index() {
     let ranks: Vec<_> = latest.unwrap().iter().map(|v| (v.timestamp, v.entry)).collect();
     assert!(ranks[0] > ranks[1]);
     assert_eq!(a.values(&["k"]), b.values(&["k"]));
+}
+
+fn tally(path: &str, step: Step) -> Tally {
+    Tally::new(StoreId::counter("c"), Path::text([path]).unwrap(), step)
+}
+
+fn counted(device: &mut Device, tallies: Vec<Tally>) -> Vec<CountOp> {
+    let entry = device.commit(&Draft { tallies, ..Draft::default() }).unwrap();
+    let payloads = entry.iter().flat_map(|entry| entry.payloads());
+    payloads.flat_map(|(_, p)| decode_counts(p.bytes().unwrap()).ops).flatten().collect()
+}
+
+fn sum(device: &Device, path: &str) -> i128 {
+    let path = Path::text([path]).unwrap();
+    device.replica.view(|v| v.sum(&StoreId::counter("c"), &path).unwrap())
+}
+
+#[test]
+fn what_is_counted_in_one_draft_is_summed_up_by_path() {
+    let mut device = Device::found();
+    let adds = [("a", 2), ("b", 1), ("a", 3), ("b", -1), ("c", i64::MAX), ("c", i64::MAX)];
+    let ops = counted(&mut device, adds.map(|(p, n)| tally(p, Step::Add(n))).to_vec());
+    let path = |p| Path::text([p]).unwrap();
+    let op = |p, n| CountOp { path: path(p), count: Count::Add(n) };
+    assert_eq!(ops, [op("a", 5), op("c", i64::MAX), op("c", i64::MAX)]);
+    assert_eq!(sum(&device, "c"), 2 * i128::from(i64::MAX));
+    let nothing = [tally("a", Step::Add(0)), tally("d", Step::Reset), tally("e", Step::Add(4))];
+    assert_eq!(counted(&mut device, nothing[..2].to_vec()), []);
+    let spent = vec![nothing[2].clone(), tally("e", Step::Add(-4))];
+    assert_eq!(counted(&mut device, spent), []);
+    replayable(&mut device);
+}
+
+#[test]
+fn a_reset_takes_away_what_its_writer_saw() {
+    let mut device = Device::found();
+    counted(&mut device, vec![tally("a", Step::Add(5)), tally("b", Step::Add(5))]);
+    let steps = [Step::Add(1), Step::Reset, Step::Add(2), Step::Add(3)];
+    counted(&mut device, steps.map(|step| tally("a", step)).to_vec());
+    assert_eq!(sum(&device, "a"), 5);
+    counted(&mut device, vec![tally("a", Step::ResetFrom(2))]);
+    assert_eq!(sum(&device, "a"), 3);
+    counted(&mut device, vec![tally("b", Step::Reset)]);
+    let stores = device.replica.view(|v| v.stores().unwrap());
+    let live = stores.iter().find(|s| s.id == StoreId::counter("c")).map(|s| s.live);
+    assert_eq!(live, Some(1), "a counter at 0 is as one that never was");
+    replayable(&mut device);
+}
+
+#[test]
+fn numbers_and_values_each_go_to_stores_of_their_kind() {
+    let mut device = Device::found();
+    let table = Tally::new(StoreId::table("t"), Path::text(["a"]).unwrap(), Step::Add(1));
+    let root = Tally::new(StoreId::counter("c"), Path::default(), Step::Add(1));
+    let commit = |device: &mut Device, tally| {
+        device.commit(&Draft { tallies: vec![tally], ..Draft::default() })
+    };
+    assert!(matches!(commit(&mut device, table), Err(Error::NoSums(_))));
+    assert!(matches!(commit(&mut device, root), Err(Error::Path(_))));
+    let value = Write { store: StoreId::counter("c"), ..write(&["a"], Some("x")) };
+    assert!(matches!(device.commit(&draft(vec![value])), Err(Error::NoCells(_))));
+    counted(&mut device, vec![tally("a", Step::Add(7))]);
+    let cells =
+        device.replica.view(|v| v.cell(&StoreId::counter("c"), &Path::text(["a"]).unwrap()));
+    assert_eq!(cells.unwrap(), []);
+    assert_eq!(
+        device.replica.view(|v| v.sum(&StoreId::table("t"), &Path::text(["a"]).unwrap())).unwrap(),
+        0
+    );
 }

@@ -219,7 +219,7 @@ fn busy() -> Device {
     device.meet(&other);
     device.meet(&clone);
     device.put(vec![write(&["c"], Some("5"))]);
-    device.commit(&Draft { writes: vec![write(&["d"], Some("6"))], members: vec![] }).unwrap();
+    device.commit(&Draft { writes: vec![write(&["d"], Some("6"))], ..Draft::default() }).unwrap();
     device
 }
 
@@ -258,8 +258,8 @@ fn use_all(device: &mut Device) {
     drop(tx);
     let below = Write { below: true, ..write(&["a"], None) };
     for draft in [
-        Draft { writes: vec![write(&["a"], Some("x")), below], members: vec![] },
-        Draft { writes: vec![], members: vec![grant(Subject::Anyone, Role::Read, 0)] },
+        Draft { writes: vec![write(&["a"], Some("x")), below], ..Draft::default() },
+        Draft { members: vec![grant(Subject::Anyone, Role::Read, 0)], ..Draft::default() },
     ] {
         let _: Result<_, Error> = device.commit(&draft);
     }

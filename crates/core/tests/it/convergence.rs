@@ -3,7 +3,7 @@
 
 use crate::cases;
 use crate::replica::Replica;
-use crate::world::{RawOp, World, payload};
+use crate::world::{RawCount, RawOp, World, counts, payload};
 use anabranch_core::admit::Load;
 use anabranch_core::build;
 use anabranch_core::entry::StoreId;
@@ -56,7 +56,28 @@ struct Step {
     back: usize,
     parents: Vec<Index>,
     ops: Vec<Op>,
+    counts: Vec<(u8, Counted)>,
     time: u64,
+}
+
+/// What one entry does to one of a handful of counters.
+#[derive(Debug, Clone)]
+enum Counted {
+    Add(i64),
+    Reset(i128),
+    UnknownKind,
+    BadPath,
+}
+
+fn arb_counted() -> impl Strategy<Value = Counted> {
+    prop_oneof![
+        12 => (-3i64..4).prop_map(Counted::Add),
+        2 => prop_oneof![Just(i64::MIN), Just(i64::MAX)].prop_map(Counted::Add),
+        4 => (-6i128..7).prop_map(Counted::Reset),
+        1 => prop_oneof![Just(i128::MIN), Just(i128::MAX)].prop_map(Counted::Reset),
+        1 => Just(Counted::UnknownKind),
+        1 => Just(Counted::BadPath),
+    ]
 }
 
 fn arb_op() -> impl Strategy<Value = Op> {
@@ -84,14 +105,16 @@ fn arb_step() -> impl Strategy<Value = Step> {
         prop_oneof![6 => Just(0usize), 1 => 1usize..4],
         prop::collection::vec(any::<Index>(), 0..3),
         prop::collection::vec(arb_op(), 0..4),
+        prop::collection::vec((0u8..4, arb_counted()), 0..4),
         prop_oneof![4 => 0u64..20, 1 => Just(u64::MAX), 1 => any::<u64>()],
     )
-        .prop_map(|(device, epoch, back, parents, ops, time)| Step {
+        .prop_map(|(device, epoch, back, parents, ops, counts, time)| Step {
             device,
             epoch,
             back,
             parents,
             ops,
+            counts,
             time,
         })
 }
@@ -148,6 +171,10 @@ fn play(steps: &[Step]) -> World {
                 spec.payloads.push((store(which), payload(&log, &raw)));
             }
         }
+        if !step.counts.is_empty() {
+            let raw: Vec<RawCount> = step.counts.iter().map(raw_count).collect();
+            spec.payloads.push((StoreId::counter("t"), counts(&raw)));
+        }
         spec.payloads.sort_by(|a, b| a.0.cmp(&b.0));
         let at = world.add(spec);
         let entry = &world.entries[at];
@@ -162,6 +189,16 @@ fn play(steps: &[Step]) -> World {
         }
     }
     world
+}
+
+fn raw_count((at, counted): &(u8, Counted)) -> RawCount {
+    let path = path(*at).as_bytes().to_vec();
+    match counted {
+        Counted::Add(delta) => RawCount::Add(path, *delta),
+        Counted::Reset(delta) => RawCount::Reset(path, *delta),
+        Counted::UnknownKind => RawCount::Other(2),
+        Counted::BadPath => RawCount::Add(b"?".to_vec(), 1),
+    }
 }
 
 fn raw(world: &World, written: &Written, op: &Op) -> RawOp {

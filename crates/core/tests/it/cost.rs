@@ -31,7 +31,7 @@ fn commit(device: &mut Device, writes: Vec<Write>) -> u64 {
     let mut tx = counting.write(Durability::Full).unwrap();
     let mut ledger = Ledger::open(&mut *tx).unwrap();
     let author = device.author();
-    ledger.commit(&author, &Draft { writes, members: vec![] }).unwrap();
+    ledger.commit(&author, &Draft { writes, ..Draft::default() }).unwrap();
     ledger.seal(&author).unwrap();
     ledger.finish().unwrap();
     tx.commit().unwrap();
@@ -122,7 +122,10 @@ fn looking_at_what_arrived_costs_a_few_look_ups_a_stretch() {
     let mut out = device.replica.view(|v| Outgoing::new(v, &Frontier::default())).unwrap();
     for n in 0..1_000 {
         device
-            .commit(&Draft { writes: vec![write(&["k"], Some(&n.to_string()))], members: vec![] })
+            .commit(&Draft {
+                writes: vec![write(&["k"], Some(&n.to_string()))],
+                ..Draft::default()
+            })
             .unwrap();
     }
     device.seal();
@@ -246,7 +249,8 @@ fn clearing_more_than_an_entry_may_name_is_refused_before_it_is_all_read() {
     let mut tx = counting.write(Durability::Full).unwrap();
     let mut ledger = Ledger::open(&mut *tx).unwrap();
     let clear = Write { below: true, ..write(&["d"], None) };
-    let refused = ledger.commit(&device.author(), &Draft { writes: vec![clear], members: vec![] });
+    let refused =
+        ledger.commit(&device.author(), &Draft { writes: vec![clear], ..Draft::default() });
     assert!(matches!(refused, Err(anabranch_core::error::Error::Decode(_))), "{refused:?}");
     assert!(counting.take() < 5_000);
 }

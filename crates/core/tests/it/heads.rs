@@ -25,7 +25,7 @@ fn three() -> Vec<Device> {
 }
 
 fn commit(device: &mut Device, key: &str, size: usize) {
-    let draft = Draft { writes: vec![write(&[key], Some(&"x".repeat(size)))], members: vec![] };
+    let draft = Draft { writes: vec![write(&[key], Some(&"x".repeat(size)))], ..Draft::default() };
     device.commit(&draft).unwrap();
 }
 

@@ -125,7 +125,7 @@ impl History {
             Step::Write { who: at, writes, sign } => {
                 let at = who(at);
                 let writes = writes.iter().map(|w| self.draft(w)).collect();
-                let draft = Draft { writes, members: vec![] };
+                let draft = Draft { writes, ..Draft::default() };
                 self.devices[at].commit(&draft).unwrap();
                 if *sign {
                     self.devices[at].seal();

@@ -106,7 +106,16 @@ impl Replica {
                     ControlFlow::Continue(())
                 })
                 .unwrap();
-                assert!(!info.id.kind.has_cells() || live == info.live, "{info:?}");
+                v.scan_sums(&info.id, &Path::default(), None, &mut |path, sum| {
+                    live += 1;
+                    assert_eq!(v.sum(&info.id, &path).unwrap(), sum);
+                    let old = state.sums.insert((info.id.clone(), path), sum);
+                    assert_eq!(old, None, "a sum is visited once");
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+                let kind = info.id.kind;
+                assert!(!(kind.has_cells() || kind.has_sums()) || live == info.live, "{info:?}");
             }
             state
         })
@@ -247,7 +256,7 @@ impl Device {
 
     /// Commits these writes and signs.
     pub(crate) fn put(&mut self, writes: Vec<Write>) -> Entry {
-        let draft = Draft { writes, members: vec![] };
+        let draft = Draft { writes, ..Draft::default() };
         let entry = self.act(|ledger, author| {
             let entry = ledger.commit(author, &draft)?;
             ledger.seal(author)?;

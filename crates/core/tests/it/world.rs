@@ -183,6 +183,31 @@ pub(crate) struct RawOp {
     pub(crate) extra: bool,
 }
 
+/// An operation of a counter store as bytes, sensible or not.
+#[derive(Debug, Clone)]
+pub(crate) enum RawCount {
+    Add(Vec<u8>, i64),
+    Reset(Vec<u8>, i128),
+    Other(u64),
+}
+
+/// Writes a counters payload as docs/format.md says, without the product's encoder.
+pub(crate) fn counts(ops: &[RawCount]) -> Payload {
+    let mut w = Writer::new();
+    w.array(ops.len());
+    for op in ops {
+        match op {
+            RawCount::Add(path, n) if *n < 0 => {
+                w.array(3).u64(0).bytes(path).u64(2 * n.unsigned_abs().wrapping_sub(1) + 1)
+            }
+            RawCount::Add(path, n) => w.array(3).u64(0).bytes(path).u64(2 * n.unsigned_abs()),
+            RawCount::Reset(path, n) => w.array(3).u64(1).bytes(path).bytes(&n.to_be_bytes()),
+            RawCount::Other(kind) => w.array(2).u64(*kind).text("?"),
+        };
+    }
+    Payload::Present(w.finish())
+}
+
 /// Writes a payload as docs/format.md says, without the product's encoder.
 pub(crate) fn payload(own: &LogId, ops: &[RawOp]) -> Payload {
     let mut logs: Vec<LogId> = Vec::new();

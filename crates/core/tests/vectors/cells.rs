@@ -4,6 +4,7 @@ use crate::file::{golden, hex, list, text, unhex};
 use crate::world::{Scribe, Spec, World, admit_in_turn, replica, verified};
 use anabranch_core::cells::Cell;
 use anabranch_core::codec::Writer;
+use anabranch_core::counters::{Count, CountOp, encode_counts};
 use anabranch_core::entry::{Entry, GrantRef, StoreId, StoreKind};
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::ops::{CellOp, ValueName, encode_cells};
@@ -113,10 +114,20 @@ fn state(database: DatabaseId, runs: &[String]) -> Value {
                 })
                 .unwrap();
             }
-            json!({
+            let mut object = json!({
                 "kind": store.id.kind.0, "name": store.id.name,
                 "digest": store.digest.map(hex), "live": store.live, "cells": cells,
-            })
+            });
+            if store.id.kind.has_sums() {
+                let mut sums = Vec::new();
+                view.scan_sums(&store.id, &Path::default(), None, &mut |path, sum| {
+                    sums.push(json!({ "path": hex(path.as_bytes()), "sum": sum.to_string() }));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+                object["sums"] = sums.into();
+            }
+            object
         })
         .collect();
     json!({
@@ -225,8 +236,8 @@ fn odd() -> Vec<Value> {
     let mut broken = Story::new();
     broken.payload(ANN, &[], 10, (table, vec![0xff]));
     let mut kind = Story::new();
-    let counter = StoreId { kind: StoreKind(4), name: "visits".into() };
-    kind.payload(ANN, &[], 10, (counter, vec![1]));
+    let text = StoreId { kind: StoreKind(6), name: "essay".into() };
+    kind.payload(ANN, &[], 10, (text, vec![1]));
     let mut stores = Story::new();
     let log = stores.scribes[ANN].log;
     let ops = encode_cells(&log, &[put("a", "1", &[])]);
@@ -234,18 +245,44 @@ fn odd() -> Vec<Value> {
     stores.payload(ANN, &[], 10, same(StoreKind::TABLE));
     stores.payload(ANN, &[], 11, same(StoreKind::DOC));
     stores.payload(ANN, &[], 12, same(StoreKind::FOLDER));
+    let mut others = Story::new();
+    others.payload(ANN, &[], 10, same(StoreKind::SET));
+    others.payload(ANN, &[], 11, same(StoreKind::user(0)));
+    others.payload(ANN, &[], 12, same(StoreKind::user(u16::MAX)));
+    others.payload(ANN, &[], 13, same(StoreKind(StoreKind::user(u16::MAX).0 + 1)));
     vec![
         senseless.case("an operation that makes no sense keeps its index"),
         later.case("an operation of a later kind: no digest"),
         broken.case("a payload that is no payload: no operations"),
         kind.case("a store of a later kind: no digest"),
         stores.case("one name, three kinds: three stores"),
+        others.case("a set, the first and last kind for applications, and the kind after it"),
+    ]
+}
+
+fn counters() -> Vec<Value> {
+    let count = |path, count| CountOp { path: Path::text([path]).unwrap(), count };
+    let store = |ops: &[CountOp]| (StoreId::counter("visits"), encode_counts(ops));
+    let mut both = Story::new();
+    both.payload(ANN, &[], 10, store(&[count("a", Count::Add(5)), count("b", Count::Add(-1))]));
+    both.payload(BOB, &[], 10, store(&[count("a", Count::Add(7)), count("b", Count::Add(1))]));
+    let mut reset = Story::new();
+    let five = reset.payload(ANN, &[], 10, store(&[count("a", Count::Add(5))]));
+    reset.payload(ANN, &[], 20, store(&[count("a", Count::Reset(-5))]));
+    reset.payload(BOB, &[five], 20, store(&[count("a", Count::Add(2))]));
+    let mut round = Story::new();
+    round.payload(ANN, &[], 10, store(&[count("a", Count::Reset(i128::MAX))]));
+    round.payload(BOB, &[], 10, store(&[count("a", Count::Add(1))]));
+    vec![
+        both.case("counters: what two add is summed up; a sum of 0 is as nothing"),
+        reset.case("counters: a reset takes away what its writer saw"),
+        round.case("counters: sums go round"),
     ]
 }
 
 #[test]
 fn cells() {
-    let made = [plain(), conflicts(), lies(), odd()].concat();
+    let made = [plain(), conflicts(), lies(), odd(), counters()].concat();
     for case in golden("cells", "Sets of entries, one run each, and their state", made) {
         let database: DatabaseId = text(&case["database"]).parse().unwrap();
         let runs: Vec<String> = list(&case["runs"]).iter().map(|r| text(r).to_owned()).collect();

@@ -2,6 +2,7 @@
 
 use crate::file::{golden, hex, list, text, unhex, unhex_of};
 use anabranch_core::codec::Writer;
+use anabranch_core::counters::{Count, CountOp, decode_counts, encode_counts};
 use anabranch_core::entry::Timestamp;
 use anabranch_core::id::{LogId, NodeId};
 use anabranch_core::key::Signature;
@@ -33,6 +34,16 @@ fn cell_op(op: &Option<CellOp>) -> Value {
     })
 }
 
+fn count_op(op: &Option<CountOp>) -> Value {
+    op.as_ref().map_or(Value::Null, |op| {
+        let path = hex(op.path.as_bytes());
+        match op.count {
+            Count::Add(n) => json!({ "counter": path, "add": n.to_string() }),
+            Count::Reset(n) => json!({ "counter": path, "reset": n.to_string() }),
+        }
+    })
+}
+
 fn member_op(op: &Option<MemberOp>) -> Value {
     let subject = |subject: &Subject| match subject {
         Subject::Device(key) => json!({ "device": hex(key.0) }),
@@ -50,12 +61,19 @@ fn member_op(op: &Option<MemberOp>) -> Value {
 }
 
 fn read(store: &str, payload: &[u8]) -> Value {
-    let (operations, unknown): (Vec<Value>, bool) = if store == "cells" {
-        let decoded = decode_cells(&OWN, payload);
-        (decoded.ops.iter().map(cell_op).collect(), decoded.unknown)
-    } else {
-        let decoded = decode_members(payload);
-        (decoded.ops.iter().map(member_op).collect(), decoded.unknown)
+    let (operations, unknown): (Vec<Value>, bool) = match store {
+        "cells" => {
+            let decoded = decode_cells(&OWN, payload);
+            (decoded.ops.iter().map(cell_op).collect(), decoded.unknown)
+        }
+        "counters" => {
+            let decoded = decode_counts(payload);
+            (decoded.ops.iter().map(count_op).collect(), decoded.unknown)
+        }
+        _ => {
+            let decoded = decode_members(payload);
+            (decoded.ops.iter().map(member_op).collect(), decoded.unknown)
+        }
     };
     json!({ "operations": operations, "needs_newer": unknown })
 }
@@ -196,11 +214,38 @@ fn member_cases() -> Vec<Value> {
     ]
 }
 
+fn count_cases() -> Vec<Value> {
+    let path = Path::text(["pages", "home"]).unwrap();
+    let op = |count| CountOp { path: path.clone(), count };
+    let adds = [0, 1, -1, 11, -12, 12, i64::MAX, i64::MIN].map(|n| op(Count::Add(n)));
+    let resets = [0, -1, i128::MAX, i128::MIN].map(|n| op(Count::Reset(n)));
+    let odd = |name, write: &dyn Fn(&mut Writer)| {
+        let mut w = Writer::new();
+        w.array(2);
+        write(&mut w);
+        w.array(3).u64(0).bytes(b"\x10b\0").u64(2);
+        case(name, "counters", &w.finish())
+    };
+    let p = b"\x10a\0";
+    vec![
+        case("numbers of either sign", "counters", &encode_counts(&adds)),
+        case("resets", "counters", &encode_counts(&resets)),
+        case("nothing counted", "counters", &encode_counts(&[])),
+        odd("a counter without a path", &|w| _ = w.array(3).u64(0).bytes(b"").u64(2)),
+        odd("a number too many", &|w| _ = w.array(4).u64(0).bytes(p).u64(2).u64(2)),
+        odd("a number missing", &|w| _ = w.array(2).u64(0).bytes(p)),
+        odd("bytes for a number", &|w| _ = w.array(3).u64(0).bytes(p).bytes(&[2])),
+        odd("a reset of 15 bytes", &|w| _ = w.array(3).u64(1).bytes(p).bytes(&[0; 15])),
+        odd("counting of a later kind", &|w| _ = w.array(3).u64(2).bytes(p).u64(2)),
+    ]
+}
+
 #[test]
 fn payloads() {
     let mut made = good_cells();
     made.extend(odd_cells());
     made.extend(member_cases());
+    made.extend(count_cases());
     let about = "Payloads in an entry of the log (aa…aa, 7); an operation without effect is null";
     for case in golden("payloads", about, made) {
         let Some(payload) = case.get("payload") else { continue };

@@ -61,7 +61,7 @@ impl Folder {
         });
         let (store, path) = (store(), cell(name));
         let write = Write { store, path, value, seen, below: false, above: false };
-        let draft = Draft { writes: vec![write], members: Vec::new() };
+        let draft = Draft { writes: vec![write], ..Draft::default() };
         self.replica.commit_group(&[vec![draft]]).unwrap();
     }
 

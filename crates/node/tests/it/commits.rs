@@ -19,7 +19,7 @@ fn draft(key: &str, value: &[u8]) -> Draft {
         below: false,
         above: false,
     };
-    Draft { writes: vec![write], members: Vec::new() }
+    Draft { writes: vec![write], ..Draft::default() }
 }
 
 fn replica(durability: Durability, device: &Device) -> (Arc<Watched>, Arc<Replica>) {

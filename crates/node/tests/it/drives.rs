@@ -39,7 +39,7 @@ pub(crate) fn row(key: &str, value: &str) -> Draft {
         below: false,
         above: false,
     };
-    Draft { writes: vec![write], members: Vec::new() }
+    Draft { writes: vec![write], ..Draft::default() }
 }
 
 impl Pair {
@@ -182,7 +182,7 @@ fn who_proves_its_right_after_it_asked_for_a_blob_gets_it() {
         priority: 0,
         terms: TicketTerms::default(),
     };
-    ahead.commit_group(&[vec![Draft { writes: Vec::new(), members: vec![grant] }]]).unwrap();
+    ahead.commit_group(&[vec![Draft { members: vec![grant], ..Draft::default() }]]).unwrap();
     // The newcomer has heard of it, the admin's other replica has not.
     let mut between = Pair::of(
         ahead,

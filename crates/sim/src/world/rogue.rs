@@ -88,7 +88,7 @@ impl World<'_> {
             below: false,
             above: false,
         };
-        let draft = Draft { writes: vec![write], members: Vec::new() };
+        let draft = Draft { writes: vec![write], ..Draft::default() };
         if let Ok(committed) = replica.commit_group(&[vec![draft]]) {
             self.acknowledge(node, committed)?;
         }

@@ -23,7 +23,7 @@ fn loaded() -> (Node, Node, DatabaseId) {
         let mut write = crate::harness::put(&format!("{n}"), "");
         // Two neighbours do not fit into one run, and both fit into one batch.
         write.value = Some(noise(n, if n % 2 == 0 { 100_000 } else { 180_000 }).into_bytes());
-        let draft = anabranch_core::author::Draft { writes: vec![write], members: vec![] };
+        let draft = anabranch_core::author::Draft { writes: vec![write], ..Default::default() };
         host.with(|ledger, author| ledger.commit(author, &draft).unwrap());
     }
     (host, member, database)

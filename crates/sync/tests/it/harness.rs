@@ -128,7 +128,7 @@ impl Node {
         let key = DeviceKey::from_seed(&[self.epoch as u8 ^ 0x5a; 32]);
         let op =
             MemberOp::Grant { subject: Subject::Ticket(key.node_id()), role, priority: 0, terms };
-        let draft = Draft { writes: vec![], members: vec![op] };
+        let draft = Draft { members: vec![op], ..Draft::default() };
         self.with(|ledger, author| ledger.commit(author, &draft).unwrap());
         key
     }
@@ -168,7 +168,10 @@ pub(crate) fn noise(seed: u64, len: usize) -> String {
 }
 
 pub(crate) fn draft(values: &[(&str, &str)]) -> Draft {
-    Draft { writes: values.iter().map(|(key, value)| put(key, value)).collect(), members: vec![] }
+    Draft {
+        writes: values.iter().map(|(key, value)| put(key, value)).collect(),
+        ..Draft::default()
+    }
 }
 
 pub(crate) fn put(key: &str, value: &str) -> Write {

@@ -44,7 +44,7 @@ fn commits_are_pushed_while_the_link_is_open() {
     let mut a = Node::new(1);
     let db = a.create();
     let b = join(&mut a, 2, db, Role::Write);
-    let draft = Draft { writes: vec![put("live", "now")], members: vec![] };
+    let draft = Draft { writes: vec![put("live", "now")], ..Draft::default() };
     let mut writer = Node::new(1);
     writer.storage = a.storage.clone();
     writer.instance = a.instance;

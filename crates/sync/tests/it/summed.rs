@@ -18,7 +18,7 @@ fn crowd(logs: u64) -> (Node, Node, DatabaseId) {
     let database = host.create();
     let (role, terms) = (Role::Write, TicketTerms::default());
     let anyone = MemberOp::Grant { subject: Subject::Anyone, role, priority: 0, terms };
-    let draft = Draft { writes: vec![], members: vec![anyone] };
+    let draft = Draft { members: vec![anyone], ..Draft::default() };
     host.with(|ledger, author| ledger.commit(author, &draft).unwrap());
     (0..logs).for_each(|who| write(&host, who));
     let host = Node { sum_from: 3, ..host };

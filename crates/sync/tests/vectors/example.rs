@@ -72,7 +72,7 @@ impl Side {
             below: false,
             above: false,
         };
-        let draft = Draft { writes: vec![write], members: vec![] };
+        let draft = Draft { writes: vec![write], ..Draft::default() };
         self.write(wall, |ledger, author| _ = ledger.commit(author, &draft).unwrap());
     }
 
@@ -130,7 +130,7 @@ fn sides() -> ([Side; 2], DatabaseId, DeviceKey) {
     let subject = Subject::Ticket(ticket.node_id());
     let terms = TicketTerms { limit: Some(1), expires: None };
     let grant = MemberOp::Grant { subject, role: Role::Write, priority: 0, terms };
-    let draft = Draft { writes: vec![], members: vec![grant] };
+    let draft = Draft { members: vec![grant], ..Draft::default() };
     host.write(1_000_002, |ledger, author| _ = ledger.commit(author, &draft).unwrap());
     let joiner = side("joiner", 2, BTreeMap::new());
     let mut tx = joiner.storage.write(Durability::Full).unwrap();

@@ -26,7 +26,10 @@ fn conflict_text(conflict: &Conflict) -> String {
     let place = [&place[..], &parts(&conflict.path)].concat();
     let mut text = plain(&place.join(" "));
     for (i, version) in conflict.versions.iter().enumerate() {
-        let shown = value_object(version.value.as_ref())
+        let shown = version
+            .value
+            .as_ref()
+            .map(value_object)
             .map_or_else(|| "deleted".to_owned(), |v| v.to_string());
         let mark = if i == 0 { "  (shown)" } else { "" };
         let (device, when) = (version.device.short(), anabranch_api::date(version.timestamp));

@@ -5,8 +5,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{Lines, Output, plain};
 use crate::signals;
-use anabranch::{Change, StoreKind};
-use anabranch_api::{change_object, parts, value_object};
+use anabranch::{Change, Effect, StoreKind};
+use anabranch_api::{change_object, place, value_object};
 
 /// Prints every change from now on.
 pub(super) async fn watch(context: &Context, args: &DbArgs) -> Result<(), Failure> {
@@ -50,12 +50,16 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
     }
     lines.text(&head)?;
     for written in &change.writes {
-        let place = [&[written.store.name.clone()][..], &parts(&written.path)].concat();
+        let place = [&[written.store.name.clone()][..], &place(written)].concat();
+        let element = written.store.kind == StoreKind::SET;
         let row = written.store.kind == StoreKind::TABLE && written.path.len() == 1;
-        let shown = match value_object(written.value.as_ref()) {
-            None => "deleted".to_owned(),
-            Some(_) if row => "inserted".to_owned(),
-            Some(value) => format!("= {value}"),
+        let shown = match &written.effect {
+            Effect::Delete => "deleted".to_owned(),
+            Effect::Put(_) if row => "inserted".to_owned(),
+            Effect::Put(_) if element => "added".to_owned(),
+            Effect::Put(raw) => format!("= {}", value_object(raw)),
+            Effect::Add(delta) => format!("{delta:+}"),
+            Effect::Reset(delta) => format!("reset: {delta:+}"),
         };
         lines.text(&plain(&format!("  {} {shown}", place.join("/"))))?;
     }
