@@ -356,7 +356,8 @@ proptest! {
         while rogue.release() {}
         prop_assert_eq!((case.host.frontier(), case.host.digest()), before);
         for (code, text) in &rogue.closed {
-            prop_assert!(matches!(code, Code::Protocol | Code::Limit), "{code:?} {text}");
+            let turned_away = matches!(code, Code::Protocol | Code::Limit | Code::NotServed);
+            prop_assert!(turned_away, "{code:?} {text}");
         }
         let frontier = Frontier::default();
         prop_assert!(case.host.view(|v| Outgoing::new(v, &frontier).is_ok()));

@@ -216,7 +216,7 @@ fn later_versions_are_understood_when_they_say_so() {
     let hello = Frame::Hello { versions: (7, 9), node: NodeId([2; 32]), clock: 5, features: 3 };
     assert_eq!(Frame::decode(&w.finish()), Ok(hello));
     let mut w = Writer::new();
-    w.array(3).u64(14).u64(10).text("a code from later");
+    w.array(3).u64(14).u64(99).text("a code from later");
     let bye = Frame::Bye { code: Code::Internal, text: "a code from later".into() };
     assert_eq!(Frame::decode(&w.finish()), Ok(bye));
 }
