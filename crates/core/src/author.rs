@@ -377,6 +377,8 @@ impl Ledger<'_> {
                 }
             }
             let replaces = match &write.seen {
+                // What this very entry makes, nobody has seen.
+                _ if write.path.has_new() => Vec::new(),
                 Seen::AtCommit => self.live_names(&write.store, &write.path)?,
                 Seen::Values(names) => sorted(names.clone()),
             };
@@ -478,6 +480,8 @@ fn check_draft(draft: &Draft) -> Result<(), Error> {
         if write.value.is_some() && write.path.is_empty() {
             return Err(PathError.into());
         }
+        // With the id that takes most room, since the entry's is not known yet.
+        write.path.fill(&EntryId([0; 32]))?;
     }
     for Tally { store, path, .. } in &draft.tallies {
         if !store.kind.has_sums() {
