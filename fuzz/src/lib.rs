@@ -11,6 +11,9 @@ mod input;
 // The program's own reading of JSON. It is a binary and no library, so its file is taken as it is.
 #[path = "../../crates/cli/src/json.rs"]
 mod json;
+// Private to its library, as nobody else needs it.
+#[path = "../../crates/anabranch/src/position.rs"]
+mod position;
 mod targets;
 pub mod world;
 

@@ -61,7 +61,7 @@ pub use counter::Counter;
 pub use database::Database;
 pub use doc::Doc;
 pub use error::Error;
-pub use list::List;
+pub use list::{List, is_position};
 pub use node::{Node, Serving};
 pub use set::Set;
 pub use table::Table;

@@ -38,8 +38,9 @@ fn position_path(element: &Path) -> Result<Path, PathError> {
     element.join_bytes(&[])
 }
 
-/// Whether a cell holds a position.
-pub(crate) fn is_position(path: &Path) -> bool {
+/// Whether a cell of a document holds the position of a list's element, and no value.
+#[must_use]
+pub fn is_position(path: &Path) -> bool {
     matches!(&path.segments()[..], [.., element, Segment::Bytes(none)]
         if none.is_empty() && ElementId::of(element).is_some())
 }

@@ -103,6 +103,19 @@ pub struct Draft {
     pub members: Vec<MemberOp>,
 }
 
+impl Draft {
+    /// Gives the elements of lists that it makes the names that they have since it became `entry`.
+    ///
+    /// # Errors
+    /// [`PathError`] for a draft that could not become an entry.
+    pub fn name_elements(&mut self, entry: &Entry) -> Result<(), PathError> {
+        self.writes.iter_mut().try_for_each(|write| {
+            write.path = write.path.fill(&entry.id())?;
+            Ok(())
+        })
+    }
+}
+
 /// A place that an entry of ours builds on.
 struct Parent {
     position: Position,

@@ -10,7 +10,7 @@ use crate::json::Json;
 use crate::output::{Lines, Output, plain};
 use crate::signals;
 use crate::units;
-use anabranch::{Change, Effect, Raw, Segment, StoreKind, Written};
+use anabranch::{Change, Effect, Raw, Segment, StoreKind, Written, is_position};
 use serde_json::{Value, json};
 
 /// Prints every change from now on.
@@ -61,6 +61,7 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
             Effect::Delete => "deleted".to_owned(),
             Effect::Put(_) if row => "inserted".to_owned(),
             Effect::Put(_) if element => "added".to_owned(),
+            Effect::Put(_) if is_position(&written.path) => "placed".to_owned(),
             Effect::Put(raw) => format!("= {}", value(raw)),
             Effect::Add(delta) => format!("{delta:+}"),
             Effect::Reset(delta) => format!("reset: {delta:+}"),
