@@ -7,6 +7,9 @@
 
 mod examine;
 mod input;
+// Private to its library, as nobody else needs it.
+#[path = "../../crates/anabranch/src/position.rs"]
+mod position;
 mod targets;
 pub mod world;
 

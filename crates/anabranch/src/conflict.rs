@@ -1,6 +1,7 @@
 //! Conflicts: cells with several live values. One is shown, the others stay readable until somebody resolves them, alike
 //! on all replicas (I11).
 
+use crate::list::is_position;
 use crate::table::{RowCells, each_row, row_cells, row_path, write};
 use crate::value::{NULL, Raw};
 use crate::{Database, Error};
@@ -8,7 +9,7 @@ use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::cells::{Cell, LiveValue};
 use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 use anabranch_core::id::NodeId;
-use anabranch_core::path::Path;
+use anabranch_core::path::{ElementId, Path};
 use std::ops::ControlFlow;
 
 /// One of the values that a cell has.
@@ -71,6 +72,13 @@ fn row_raw(row: &RowCells) -> Raw {
     Raw::map(row.columns.iter().map(|(k, cell)| (k.as_str(), &cell.winner().value[..])))
 }
 
+/// Positions in lists, of which one counts and nothing is lost; and elements of an array that two devices took apart alike.
+fn is_quiet(cell: &Cell) -> bool {
+    let element = || cell.path.segments().iter().any(|s| ElementId::of(s).is_some());
+    let alike = cell.values.windows(2).all(|pair| pair[0].value == pair[1].value);
+    cell.values.len() > 1 && (is_position(&cell.path) || (alike && element()))
+}
+
 impl Database {
     /// Every conflict in the tables and documents of this database. Cost: reads every live value.
     ///
@@ -87,7 +95,9 @@ impl Database {
                     })?,
                     kind if kind == StoreKind::DOC || kind.user_number().is_some() => {
                         view.scan_cells(&store.id, &Path::default(), None, &mut |cell| {
-                            found.extend(of_cell(&store.id, &cell));
+                            if !is_quiet(&cell) {
+                                found.extend(of_cell(&store.id, &cell));
+                            }
                             ControlFlow::Continue(())
                         })?;
                     }

@@ -1,11 +1,12 @@
 //! Documents: nested maps, one cell a leaf, so that two devices may change different leaves without a conflict.
 
+use crate::position::Position;
 use crate::value::{EMPTY_MAP, Raw};
-use crate::{Database, Error};
+use crate::{Database, Error, list};
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::cells::Cell;
 use anabranch_core::entry::StoreId;
-use anabranch_core::path::{Path, Segment};
+use anabranch_core::path::{ElementId, Path, Segment};
 use anabranch_core::view::View;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +27,13 @@ pub(crate) fn set_writes(store: &StoreId, path: &[&str], value: &Raw) -> Result<
     if !base.is_empty() {
         writes.push(delete_write(store, &base, true));
     }
+    writes.extend(leaf_writes(store, &base, value)?);
+    Ok(writes)
+}
+
+/// The writes that put the leaves of `value` below `base`, taking away what is at the paths above them.
+pub(crate) fn leaf_writes(store: &StoreId, base: &Path, value: &Raw) -> Result<Vec<Write>, Error> {
+    let mut writes = Vec::new();
     for (leaf, value) in value.leaves()? {
         let path = leaf.iter().try_fold(base.clone(), |path, key| path.join(key))?;
         if path.is_empty() {
@@ -51,10 +59,14 @@ pub(crate) fn delete_write(store: &StoreId, path: &Path, below: bool) -> Write {
     }
 }
 
+/// What is at a path and below it, in cells.
 #[derive(Default)]
-struct Tree {
+pub(crate) struct Tree {
     leaf: Option<Cell>,
     below: BTreeMap<String, Tree>,
+    elements: BTreeMap<ElementId, Tree>,
+    /// Of an element of a list.
+    position: Option<Cell>,
 }
 
 impl Tree {
@@ -64,30 +76,75 @@ impl Tree {
             Some((Segment::Text(key), rest)) => {
                 self.below.entry(key.clone()).or_default().add(rest, cell);
             }
-            Some(_) => {}
+            Some((Segment::Bytes(none), [])) if none.is_empty() => self.position = Some(cell),
+            Some((segment, rest)) => {
+                if let Some(id) = ElementId::of(segment) {
+                    self.elements.entry(id).or_default().add(rest, cell);
+                }
+            }
         }
     }
 
-    /// A leaf and a map at one place are a conflict; the map is shown, unless the leaf only marks an empty one.
-    fn raw(&self) -> Option<Raw> {
-        if self.below.is_empty() {
-            return self.leaf.as_ref().map(|cell| Raw(cell.winner().value.clone()));
+    pub(crate) fn leaf(&self) -> Option<&Cell> {
+        self.leaf.as_ref()
+    }
+
+    /// Whether anything is there to be shown. What has a position alone is no element.
+    fn is_there(&self) -> bool {
+        self.leaf.is_some()
+            || self.below.values().any(Self::is_there)
+            || self.elements.values().any(Self::is_there)
+    }
+
+    /// The elements of the list that is there, in order.
+    pub(crate) fn order(&self) -> Vec<(ElementId, Position)> {
+        let there = self.elements.iter().filter(|(_, tree)| tree.is_there());
+        let mut list: Vec<_> =
+            there.map(|(id, tree)| (*id, list::position(tree.position.as_ref()))).collect();
+        list.sort_by_cached_key(|(id, position)| position.key(*id));
+        list
+    }
+
+    /// The elements of the list or array that is there.
+    pub(crate) fn items(&self) -> Result<Option<Vec<Raw>>, Error> {
+        let order = self.order();
+        if order.is_empty() {
+            let leaf = self.leaf.as_ref().map(|cell| Raw(cell.winner().value.clone()).items());
+            return Ok(leaf.transpose()?.flatten());
         }
+        let trees = order.iter().filter_map(|(id, _)| self.elements.get(id));
+        Ok(Some(trees.filter_map(Self::raw).collect()))
+    }
+
+    /// A leaf, a map and a list at one place are a conflict; the map is shown, then the list, unless the leaf only marks an
+    /// empty map.
+    fn raw(&self) -> Option<Raw> {
         let below: Vec<(&str, Raw)> =
             self.below.iter().filter_map(|(k, tree)| Some((k.as_str(), tree.raw()?))).collect();
-        Some(Raw::map(below.iter().map(|(k, raw)| (*k, raw.as_bytes()))))
+        if !below.is_empty() {
+            return Some(Raw::map(below.iter().map(|(k, raw)| (*k, raw.as_bytes()))));
+        }
+        let order = self.order();
+        if order.is_empty() {
+            return self.leaf.as_ref().map(|cell| Raw(cell.winner().value.clone()));
+        }
+        let trees = order.iter().filter_map(|(id, _)| self.elements.get(id));
+        Some(Raw::array(&trees.filter_map(Self::raw).collect::<Vec<_>>()))
     }
 }
 
-pub(crate) fn read(view: View<'_>, store: &StoreId, path: &[&str]) -> Result<Option<Raw>, Error> {
-    let base = Path::text(path)?;
-    let mut tree = Tree::default();
-    view.scan_cells(store, &base, None, &mut |cell| {
+pub(crate) fn tree(view: View<'_>, store: &StoreId, base: &Path) -> Result<Tree, Error> {
+    let (mut tree, depth) = (Tree::default(), base.len());
+    view.scan_cells(store, base, None, &mut |cell| {
         let segments = cell.path.segments();
-        tree.add(segments.get(path.len()..).unwrap_or_default(), cell);
+        tree.add(segments.get(depth..).unwrap_or_default(), cell);
         ControlFlow::Continue(())
     })?;
-    Ok(tree.raw())
+    Ok(tree)
+}
+
+pub(crate) fn read(view: View<'_>, store: &StoreId, path: &[&str]) -> Result<Option<Raw>, Error> {
+    Ok(tree(view, store, &Path::text(path)?)?.raw())
 }
 
 impl Doc {

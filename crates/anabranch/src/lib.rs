@@ -39,7 +39,9 @@ mod database;
 mod depth;
 mod doc;
 mod error;
+mod list;
 mod node;
+mod position;
 mod set;
 mod table;
 mod transaction;
@@ -50,7 +52,7 @@ pub use anabranch_core::cells::{Cell, LiveValue};
 pub use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 pub use anabranch_core::id::{DatabaseId, EntryId, NodeId};
 pub use anabranch_core::ops::{Role, ValueName};
-pub use anabranch_core::path::{Path, PathError, Segment};
+pub use anabranch_core::path::{ElementId, Path, PathError, Segment};
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{
     Control, Intent, NodeError, Priority, Progress, Report, Standing, State, SyncHandle, Why,
@@ -62,6 +64,7 @@ pub use counter::Counter;
 pub use database::Database;
 pub use doc::Doc;
 pub use error::Error;
+pub use list::{List, is_position};
 pub use node::{Node, Serving};
 pub use set::Set;
 pub use table::Table;

@@ -2,6 +2,7 @@
 //! wrote them are replaced exactly as it saw them, so that a change made meanwhile is never overwritten unseen (I11).
 
 use crate::counter::tally;
+use crate::list::{List, State};
 use crate::set::{add_write, remove_write};
 use crate::table::{RowCells, delete_write, put_writes, row_cells, write};
 use crate::value::Raw;
@@ -13,6 +14,7 @@ use anabranch_core::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Writes that are committed together or not at all. Dropping it commits nothing.
 #[derive(Debug)]
@@ -20,6 +22,10 @@ pub struct Transaction {
     db: Database,
     writes: Vec<Write>,
     tallies: Vec<Tally>,
+    /// Lists as this transaction leaves them.
+    lists: BTreeMap<(StoreId, Path), State>,
+    /// How many elements it makes.
+    elements: u32,
     /// Of each row that was read: the values seen in its cells.
     seen: BTreeMap<(StoreId, Path), Vec<ValueName>>,
     /// Rows read, so that cells absent then are known to have been seen absent.
@@ -32,6 +38,8 @@ impl Transaction {
             db,
             writes: Vec::new(),
             tallies: Vec::new(),
+            lists: BTreeMap::new(),
+            elements: 0,
             seen: BTreeMap::new(),
             rows: Vec::new(),
         }
@@ -125,6 +133,85 @@ impl Transaction {
     /// [`Error::Node`] when the path does not fit.
     pub fn reset(&mut self, counter: &Counter, path: &[&str]) -> Result<&mut Self, Error> {
         self.tallies.push(tally(&counter.store, path, Step::Reset)?);
+        Ok(self)
+    }
+
+    /// Puts an element at the end of a list. Lists are as they were when this transaction first changed them, with what it
+    /// did to them; it should not set the document at or above a list as well.
+    ///
+    /// # Errors
+    /// As [`List::push`].
+    pub fn push<T: Serialize + ?Sized>(
+        &mut self,
+        list: &List,
+        value: &T,
+    ) -> Result<&mut Self, Error> {
+        let (value, number) = (Raw::new(value)?, self.element());
+        self.change(list, |state| state.push(&value, number))
+    }
+
+    /// Puts an element at place `at` of a list.
+    ///
+    /// # Errors
+    /// As [`List::insert`].
+    pub fn insert<T: Serialize + ?Sized>(
+        &mut self,
+        list: &List,
+        at: usize,
+        value: &T,
+    ) -> Result<&mut Self, Error> {
+        let (value, number) = (Raw::new(value)?, self.element());
+        self.change(list, |state| state.insert(at, &value, number))
+    }
+
+    /// Replaces the element at `at` of a list.
+    ///
+    /// # Errors
+    /// As [`List::insert`].
+    pub fn replace<T: Serialize + ?Sized>(
+        &mut self,
+        list: &List,
+        at: usize,
+        value: &T,
+    ) -> Result<&mut Self, Error> {
+        let value = Raw::new(value)?;
+        self.change(list, |state| state.set(at, &[], &value))
+    }
+
+    /// Moves the element at `from` of a list so that it is at `to` afterwards.
+    ///
+    /// # Errors
+    /// As [`List::insert`].
+    pub fn move_to(&mut self, list: &List, from: usize, to: usize) -> Result<&mut Self, Error> {
+        self.change(list, |state| state.move_to(from, to))
+    }
+
+    /// Removes the element at `at` of a list.
+    ///
+    /// # Errors
+    /// As [`List::insert`].
+    pub fn remove(&mut self, list: &List, at: usize) -> Result<&mut Self, Error> {
+        self.change(list, |state| state.remove(at))
+    }
+
+    fn element(&mut self) -> u32 {
+        self.elements += 1;
+        self.elements - 1
+    }
+
+    fn change(
+        &mut self,
+        list: &List,
+        change: impl FnOnce(&mut State) -> Result<Vec<Write>, Error>,
+    ) -> Result<&mut Self, Error> {
+        let state = match self.lists.entry((list.store.clone(), list.base.clone())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                new.insert(self.db.replica().read(|view| State::read(view, list))?)
+            }
+        };
+        let writes = change(state)?;
+        self.writes.extend(writes);
         Ok(self)
     }
 

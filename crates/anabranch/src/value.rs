@@ -108,6 +108,35 @@ impl Raw {
         }
     }
 
+    /// The items of an array, or `None` for anything else.
+    pub(crate) fn items(&self) -> Result<Option<Vec<Self>>, Error> {
+        let mut decoder = Decoder::new(&self.0);
+        if !matches!(decoder.datatype(), Ok(Type::Array | Type::ArrayIndef)) {
+            return Ok(None);
+        }
+        let bad = |e: minicbor::decode::Error| value_error("an array cannot be read", e);
+        let count = decoder.array().map_err(bad)?;
+        let mut items = Vec::new();
+        while count.is_none_or(|count| (items.len() as u64) < count) {
+            if count.is_none() && matches!(decoder.datatype(), Ok(Type::Break)) {
+                break;
+            }
+            let start = decoder.position();
+            decoder.skip().map_err(bad)?;
+            items.push(Self(self.0.get(start..decoder.position()).unwrap_or_default().to_vec()));
+        }
+        Ok(Some(items))
+    }
+
+    /// The array of these items.
+    pub(crate) fn array(items: &[Self]) -> Self {
+        let mut encoder = Encoder::new(Vec::new());
+        // Writing to a vector cannot fail.
+        let _ = encoder.array(items.len() as u64);
+        items.iter().for_each(|item| encoder.writer_mut().extend_from_slice(&item.0));
+        Self(encoder.into_writer())
+    }
+
     /// The map with these entries.
     pub(crate) fn map<'f>(fields: impl ExactSizeIterator<Item = (&'f str, &'f [u8])>) -> Self {
         let mut encoder = Encoder::new(Vec::new());
@@ -233,6 +262,14 @@ mod tests {
         }
 
         #[test]
+        fn arrays_come_back(array: Vec<Option<Vec<i64>>>) {
+            let raw = Raw::new(&array).unwrap();
+            let items = raw.items().unwrap().unwrap();
+            prop_assert_eq!(items.len(), array.len());
+            prop_assert_eq!(Raw::array(&items), raw);
+        }
+
+        #[test]
         fn the_deterministic_form_is_one(
             map in proptest::collection::btree_map(
                 ".{0,4}",
@@ -258,6 +295,7 @@ mod tests {
                 let _ = raw.canonical();
             }
             let _ = raw.leaves();
+            let _ = raw.items();
             let _ = raw.get::<String>();
         }
     }

@@ -6,7 +6,7 @@ use crate::{Database, Error};
 use anabranch_core::counters::{Count, decode_counts};
 use anabranch_core::entry::{Entry, StoreId, Timestamp};
 use anabranch_core::id::{EntryId, NodeId};
-use anabranch_core::ops::decode_cells;
+use anabranch_core::ops::decode_cells_of;
 use anabranch_core::path::Path;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -112,7 +112,7 @@ pub(crate) fn change(entry: &Entry, device: NodeId) -> Change {
         let Some(bytes) = payload.bytes() else { continue };
         let mut note = |path, effect| writes.push(Written { store: store.clone(), path, effect });
         if store.kind.has_cells() {
-            for op in decode_cells(&header.log, bytes).ops.into_iter().flatten() {
+            for op in decode_cells_of(&entry.id(), &header.log, bytes).ops.into_iter().flatten() {
                 note(op.path, op.value.map_or(Effect::Delete, |value| Effect::Put(Raw(value))));
             }
         } else if store.kind.has_sums() {

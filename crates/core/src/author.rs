@@ -103,6 +103,19 @@ pub struct Draft {
     pub members: Vec<MemberOp>,
 }
 
+impl Draft {
+    /// Gives the elements of lists that it makes the names that they have since it became `entry`.
+    ///
+    /// # Errors
+    /// [`PathError`] for a draft that could not become an entry.
+    pub fn name_elements(&mut self, entry: &Entry) -> Result<(), PathError> {
+        self.writes.iter_mut().try_for_each(|write| {
+            write.path = write.path.fill(&entry.id())?;
+            Ok(())
+        })
+    }
+}
+
 /// A place that an entry of ours builds on.
 struct Parent {
     position: Position,
@@ -377,6 +390,8 @@ impl Ledger<'_> {
                 }
             }
             let replaces = match &write.seen {
+                // What this very entry makes, nobody has seen.
+                _ if write.path.has_new() => Vec::new(),
                 Seen::AtCommit => self.live_names(&write.store, &write.path)?,
                 Seen::Values(names) => sorted(names.clone()),
             };
@@ -478,6 +493,8 @@ fn check_draft(draft: &Draft) -> Result<(), Error> {
         if write.value.is_some() && write.path.is_empty() {
             return Err(PathError.into());
         }
+        // With the id that takes most room, since the entry's is not known yet.
+        write.path.fill(&EntryId([0; 32]))?;
     }
     for Tally { store, path, .. } in &draft.tallies {
         if !store.kind.has_sums() {

@@ -13,7 +13,7 @@ use crate::error::corrupt;
 use crate::id::{EntryId, LogId, Seq};
 use crate::ledger::Ledger;
 use crate::names::Names;
-use crate::ops::{ValueName, decode_cells};
+use crate::ops::{ValueName, decode_cells_of};
 use crate::rows::{BranchNo, EntryRow, Row, StoreNo};
 use crate::sabotage::{self, Bug};
 use crate::storage::{Durability, Order, Storage, StorageError, Table};
@@ -149,7 +149,7 @@ impl Stretch {
             if !kind.has_cells() {
                 continue;
             }
-            let decoded = decode_cells(&log, payload);
+            let decoded = decode_cells_of(&id, &log, payload);
             if decoded.unknown {
                 self.newer.insert(*store);
             }

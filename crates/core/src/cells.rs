@@ -7,7 +7,7 @@ use crate::entry::{Entry, StoreId, StoreKind, Timestamp};
 use crate::id::{EntryId, LogId};
 use crate::ledger::Ledger;
 use crate::lthash::LtHash;
-use crate::ops::{ValueName, decode_cells};
+use crate::ops::{ValueName, decode_cells_of};
 use crate::path::Path;
 use crate::rows::{
     BranchNo, CellRow, Place, StoreNo, cell_key, cell_prefix, last4, log_key, split_cell_key,
@@ -91,7 +91,7 @@ pub(crate) fn apply(
     payload: &[u8],
 ) -> Result<(), StorageError> {
     let header = entry.header();
-    let decoded = decode_cells(&header.log, payload);
+    let decoded = decode_cells_of(&entry.id(), &header.log, payload);
     if decoded.unknown {
         ledger.store(store)?.needs_newer = true;
     }

@@ -4,10 +4,11 @@
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::{Entry, GrantRef, StoreKind, Timestamp};
-use crate::id::{LogId, NodeId, Position, Seq};
+use crate::id::{EntryId, LogId, NodeId, Position, Seq};
 use crate::key::{Context, DeviceKey, Signature, verify};
 use crate::limits;
 use crate::path::Path;
+use crate::sabotage::{self, Bug};
 
 /// The name of a value that a write replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +44,9 @@ pub struct CellOp {
 
 const PUT: u64 = 0;
 const DELETE: u64 = 1;
+/// A value below an element that the same entry makes: nothing can be there to be replaced. A kind of its own, so that who
+/// does not know such paths says so.
+const PUT_NEW: u64 = 3;
 
 /// Encodes the operations of one cell store for an entry of `own`.
 #[must_use]
@@ -58,6 +62,10 @@ pub fn encode_cells(own: &LogId, ops: &[CellOp]) -> Vec<u8> {
     }
     w.array(ops.len());
     for op in ops {
+        if let (Some(value), true) = (&op.value, op.path.has_new()) {
+            w.array(3).u64(PUT_NEW).bytes(op.path.as_bytes()).bytes(value);
+            continue;
+        }
         let tail = usize::from(!op.replaces.is_empty());
         match &op.value {
             Some(value) => w.array(3 + tail).u64(PUT).bytes(op.path.as_bytes()).bytes(value),
@@ -125,7 +133,21 @@ pub(crate) fn decode_ops<T>(
     Ok(decoded)
 }
 
-/// Reads the payload of a cell store in an entry of `own`.
+/// Reads the payload of a cell store in the entry `id` of `own`, with elements that it makes under their ids.
+#[must_use]
+pub fn decode_cells_of(id: &EntryId, own: &LogId, payload: &[u8]) -> Decoded<CellOp> {
+    let mut decoded = decode_cells(own, payload);
+    let id = if sabotage::is(Bug::ElementUnnamed) { &EntryId([0; 32]) } else { id };
+    for slot in &mut decoded.ops {
+        if let Some(op) = slot.take_if(|op| op.path.has_new()) {
+            // Too long a path is none.
+            *slot = op.path.fill(id).ok().map(|path| CellOp { path, ..op });
+        }
+    }
+    decoded
+}
+
+/// Reads the payload of a cell store in an entry of `own`. Elements that the entry makes have no id yet.
 #[must_use]
 pub fn decode_cells(own: &LogId, payload: &[u8]) -> Decoded<CellOp> {
     let mut r = Reader::new(payload);
@@ -152,19 +174,22 @@ fn decode_cell_op(
     fields: usize,
     logs: &[LogId],
 ) -> Result<Op<CellOp>, DecodeError> {
-    if kind > DELETE {
+    if !matches!(kind, PUT | DELETE | PUT_NEW) {
         return Ok(Op::Unknown);
     }
-    let Ok(path) = Path::from_encoded(r.bytes("path", limits::PATH_BYTES)?) else {
+    let path = r.bytes("path", limits::PATH_BYTES)?;
+    let path =
+        if kind == PUT_NEW { Path::from_encoded_new(path) } else { Path::from_encoded(path) };
+    let Ok(path) = path else {
         return Ok(Op::Senseless);
     };
     let value = match kind {
-        PUT => Some(r.bytes("value", limits::ENTRY_BYTES)?.to_vec()),
+        PUT | PUT_NEW => Some(r.bytes("value", limits::ENTRY_BYTES)?.to_vec()),
         _ => None,
     };
-    let without = if kind == PUT { 3 } else { 2 };
+    let without = if kind == DELETE { 2 } else { 3 };
     let mut replaces = Vec::new();
-    if fields == without + 1 {
+    if kind != PUT_NEW && fields == without + 1 {
         for _ in 0..r.array("replaced values", limits::ENTRY_BYTES / 12)? {
             r.tuple("value name", 4)?;
             let Some(&log) = logs.get(r.u32("log number")? as usize) else {
@@ -174,11 +199,8 @@ fn decode_cell_op(
             replaces.push(ValueName { log, seq, index, id16: r.array_of("entry id")? });
         }
     }
-    Ok(if fields > without + 1 {
-        Op::Senseless
-    } else {
-        Op::Known(CellOp { path, value, replaces })
-    })
+    let most = if kind == PUT_NEW { without } else { without + 1 };
+    Ok(if fields > most { Op::Senseless } else { Op::Known(CellOp { path, value, replaces }) })
 }
 
 /// What a device may do.
@@ -411,8 +433,13 @@ mod tests {
         let name = (0u8..4, any::<u64>(), any::<u32>(), any::<[u8; 16]>())
             .prop_map(|(l, seq, index, id16)| ValueName { log: log(l), seq, index, id16 });
         let path = proptest::collection::vec(".*", 1..4).prop_map(|s| Path::text(s).unwrap());
-        (path, any::<Option<Vec<u8>>>(), proptest::collection::vec(name, 0..4))
-            .prop_map(|(path, value, replaces)| CellOp { path, value, replaces })
+        let old = (path.clone(), any::<Option<Vec<u8>>>(), proptest::collection::vec(name, 0..4))
+            .prop_map(|(path, value, replaces)| CellOp { path, value, replaces });
+        let new = (path, any::<u32>(), any::<Vec<u8>>()).prop_map(|(path, number, value)| {
+            let path = path.join_new(number).unwrap().join("x").unwrap();
+            CellOp { path, value: Some(value), replaces: Vec::new() }
+        });
+        prop_oneof![3 => old, 1 => new]
     }
 
     proptest! {
@@ -439,6 +466,29 @@ mod tests {
             bytes[at] ^= by;
             let _ = decode_cells(&log(1), &bytes);
         }
+    }
+
+    #[test]
+    fn elements_get_the_id_of_the_entry_that_makes_them() {
+        let (id, base) = (EntryId([7; 32]), Path::text(["list"]).unwrap());
+        let op = |path| CellOp { path, value: Some(b"v".to_vec()), replaces: Vec::new() };
+        let bytes = encode_cells(&log(1), &[op(base.join_new(5).unwrap()), op(base.clone())]);
+        let element = crate::path::ElementId { entry: [7; 16], number: 5 };
+        let filled = op(base.join_element(&element).unwrap());
+        let decoded = decode_cells_of(&id, &log(1), &bytes);
+        assert_eq!(decoded.ops, [Some(filled), Some(op(base.clone()))]);
+        // 20 bytes are too many for a path that is nearly as long as it may be.
+        let long = base.join(&"x".repeat(limits::PATH_BYTES - 15)).unwrap();
+        let bytes = encode_cells(&log(1), &[op(long.join_new(5).unwrap()), op(base.clone())]);
+        let decoded = decode_cells_of(&id, &log(1), &bytes);
+        assert_eq!(decoded.ops, [None, Some(op(base.clone()))]);
+        let mut w = Writer::new();
+        w.array(2).array(0).array(3);
+        w.array(3).u64(PUT_NEW).bytes(base.as_bytes()).bytes(b"nothing new");
+        w.array(3).u64(PUT).bytes(base.join_new(5).unwrap().as_bytes()).bytes(b"v");
+        w.array(4).u64(PUT_NEW).bytes(base.join_new(5).unwrap().as_bytes()).bytes(b"v").array(0);
+        let decoded = decode_cells_of(&id, &log(1), &w.finish());
+        assert_eq!((decoded.ops, decoded.unknown), (vec![None, None, None], false));
     }
 
     #[test]

@@ -72,11 +72,13 @@ pub enum Bug {
     SumSaturates,
     /// A reset of a counter takes nothing away.
     ResetByNone,
+    /// The elements that an entry makes are named by their numbers alone.
+    ElementUnnamed,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -111,6 +113,7 @@ impl Bug {
         Self::ZeroKept,
         Self::SumSaturates,
         Self::ResetByNone,
+        Self::ElementUnnamed,
     ];
 }
 

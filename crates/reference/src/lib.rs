@@ -48,7 +48,8 @@ pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
             }
             for (index, op) in decoded.ops.into_iter().enumerate() {
                 let Some(op) = op else { continue };
-                let cell = (store.clone(), op.path);
+                let Ok(path) = op.path.fill(&entry.id()) else { continue };
+                let cell = (store.clone(), path);
                 named.extend(op.replaces.iter().map(|n| (cell.0.clone(), cell.1.clone(), *n)));
                 let Some(value) = op.value else { continue };
                 let (index, id16) = (index as u32, entry.id().first16());

@@ -5,11 +5,12 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::StoreId;
 use anabranch_core::error::Error;
 use anabranch_core::ops::ValueName;
-use anabranch_core::path::Path;
+use anabranch_core::path::{ElementId, Path};
 use anabranch_core::storage::StorageError;
 use anabranch_core::view::View;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -75,6 +76,18 @@ pub enum Op {
         /// Whether it is added.
         add: bool,
     },
+    /// Makes an element of a list: its value and its position.
+    Item {
+        /// Bytes of the value.
+        size: u32,
+    },
+    /// Changes the element of the list that comes `pick`-th, if there is one.
+    Rearrange {
+        /// Which one.
+        pick: u8,
+        /// In which way.
+        what: Rearrangement,
+    },
     /// Resets a counter.
     Reset {
         /// Which one.
@@ -82,6 +95,17 @@ pub enum Op {
         /// From the sum of this node's last such read, and reads it.
         stale: bool,
     },
+}
+
+/// What may be done to an element of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rearrangement {
+    /// It gets another position.
+    Move,
+    /// It gets another value, and its position is written down again.
+    Edit,
+    /// It is removed.
+    Remove,
 }
 
 impl fmt::Display for Op {
@@ -99,6 +123,8 @@ impl fmt::Display for Op {
             Self::Count { counter, by } => write!(f, "add {by} to counter {counter}"),
             Self::Element { element, add: true } => write!(f, "add element {element}"),
             Self::Element { element, add: false } => write!(f, "remove element {element}"),
+            Self::Item { size } => write!(f, "a list element of {size} bytes"),
+            Self::Rearrange { pick, what } => write!(f, "{what:?} list element {pick}"),
             Self::Reset { counter, stale: false } => write!(f, "reset counter {counter}"),
             Self::Reset { counter, stale: true } => {
                 write!(f, "reset counter {counter} from what was read before")
@@ -140,7 +166,7 @@ impl Workload {
     pub fn op(&self, random: &mut Rng) -> Op {
         let (table, row) = (random.u8(..2), random.u8(..self.rows));
         let counter = random.u8(..3);
-        match random.u32(..27) {
+        match random.u32(..30) {
             0..=8 => {
                 let columns = random.usize(1..=usize::from(self.columns));
                 let columns: Vec<u8> = (0..columns).map(|_| random.u8(..self.columns)).collect();
@@ -157,6 +183,15 @@ impl Workload {
             18 => Op::Count { counter, by: i64::MAX - random.i64(0..3) },
             19..=20 => Op::Count { counter, by: random.i64(-2..3) },
             21 => Op::Reset { counter, stale: random.bool() },
+            24 => Op::Item { size: self.size(random) },
+            25..=26 => {
+                let what = match random.u8(..3) {
+                    0 => Rearrangement::Move,
+                    1 => Rearrangement::Edit,
+                    _ => Rearrangement::Remove,
+                };
+                Op::Rearrange { pick: random.u8(..6), what }
+            }
             22..=23 => Op::Element { element: random.u8(..4), add: random.u8(..3) > 0 },
             _ => Op::Stale { row },
         }
@@ -180,6 +215,10 @@ fn doc() -> StoreId {
 
 fn counters() -> StoreId {
     StoreId::counter("c")
+}
+
+fn lists() -> StoreId {
+    StoreId::doc("l")
 }
 
 fn blobs() -> StoreId {
@@ -259,6 +298,13 @@ impl Op {
                 let path = Path::default().join_bytes(&[*element])?;
                 vec![put(StoreId::set("s"), path, add.then(|| vec![0xf6]))]
             }
+            Self::Item { size } => {
+                let element = Path::text(["list"])?.join_new(0)?;
+                let position = element.join_bytes(&[])?;
+                let put = |path, size| put(lists(), path, Some(value(mark, size)));
+                vec![put(element, *size), put(position, 0)]
+            }
+            Self::Rearrange { pick, what } => rearrange(view, *pick, *what, mark)?,
             Self::Reset { counter, stale } => {
                 tallies.extend(reset(view, memory, *counter, *stale)?);
                 Vec::new()
@@ -328,4 +374,26 @@ fn reset(
     let sum = view.sum(&counters(), &path)?;
     let before = memory.sum.replace((path, sum));
     Ok(before.map(|(path, seen)| Tally::new(counters(), path, Step::ResetFrom(seen))))
+}
+
+fn rearrange(
+    view: View<'_>,
+    pick: u8,
+    what: Rearrangement,
+    mark: u64,
+) -> Result<Vec<Write>, Error> {
+    let base = Path::text(["list"])?;
+    let mut elements = BTreeSet::new();
+    view.scan_cells(&lists(), &base, None, &mut |cell| {
+        elements.extend(cell.path.segments().get(1).and_then(ElementId::of));
+        ControlFlow::Continue(())
+    })?;
+    let Some(element) = elements.into_iter().nth(usize::from(pick)) else { return Ok(Vec::new()) };
+    let element = base.join_element(&element)?;
+    let position = put(lists(), element.join_bytes(&[])?, Some(value(mark, 0)));
+    Ok(match what {
+        Rearrangement::Move => vec![position],
+        Rearrangement::Edit => vec![put(lists(), element, Some(value(mark, 8))), position],
+        Rearrangement::Remove => vec![Write { below: true, ..put(lists(), element, None) }],
+    })
 }

@@ -342,8 +342,12 @@ impl<'p> World<'p> {
         });
         match drafts.and_then(|drafts| replica.commit_group(&drafts)) {
             Ok(committed) => {
-                let written = committed.first().is_some_and(Result::is_ok);
-                if let Some(draft) = alone.filter(|_| written && !self.nodes[node].rotten) {
+                let written = committed.first().and_then(|result| result.as_ref().ok());
+                let wrote = written.filter(|_| !self.nodes[node].rotten);
+                if let (Some(mut draft), Some(entries)) = (alone, wrote) {
+                    if let Some(Some(entry)) = entries.first() {
+                        draft.name_elements(entry).map_err(setup_failed)?;
+                    }
                     let content = self.nodes[node].disk.content();
                     let tx = content.read().map_err(|e| setup_failed(NodeError::from(e)))?;
                     judge_effect(node, View::new(&*tx), &draft)?;

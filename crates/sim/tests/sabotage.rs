@@ -77,4 +77,5 @@ bugs! {
     zero_kept: ZeroKept,
     sum_saturates: SumSaturates,
     reset_by_none: ResetByNone,
+    element_unnamed: ElementUnnamed,
 }

@@ -252,6 +252,12 @@ impl Seeds {
             self.put("value", &[&[1], &value[..]].concat())?;
             self.put("value", &[&[2], &value[..]].concat())?;
         }
+        for (one, other) in [("8100", "8110"), ("82001851", "8100"), ("82f600", "8100")] {
+            let [one, other] = [one, other].map(|hex| HEXLOWER.decode(hex.as_bytes()));
+            let (one, other) = (one?, other?);
+            let len = (one.len() as u16).to_le_bytes();
+            self.put("value", &[&[3], &len[..], &one, &other].concat())?;
+        }
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Values in cells: CBOR that any program may have written, and the JSON that the command line makes of it and reads.
 
 use crate::input::Input;
-use anabranch::Raw;
+use crate::position::Position;
+use anabranch::{ElementId, Raw};
 use anabranch_api::json::{Json, parse};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -17,11 +18,38 @@ enum Shape {
 /// A byte that says which, and the value.
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.byte() % 3 {
-        0 => json(input.rest()),
-        1 => shown(input.rest()),
+    match input.byte() {
+        3 => positions(input),
+        n if n % 3 == 0 => json(input.rest()),
+        n if n % 3 == 1 => shown(input.rest()),
         _ => typed(input.rest()),
     }
+}
+
+/// Two positions in a list: between any two that are read there is room, and before and behind them.
+fn positions(mut input: Input<'_>) {
+    let len = input.short();
+    let (one, other) = (input.take(len), input.rest());
+    let key = |bytes: &[u8], n: u8| {
+        let (position, reason) = Position::decode(bytes)?;
+        let again = Position::decode(&position.encode(reason));
+        assert_eq!(again.as_ref(), Some(&(position.clone(), reason)), "a position comes back");
+        Some(position.key(element(n)))
+    };
+    let (Some(one), Some(other)) = (key(one, 1), key(other, 2)) else { return };
+    let (left, right) = if one < other { (one, other) } else { (other, one) };
+    for (l, r) in [(Some(&left), Some(&right)), (None, Some(&left)), (Some(&right), None)] {
+        let between = Position::between(l.map(Vec::as_slice), r.map(Vec::as_slice));
+        for id in [0, 1, 2, 3].map(element) {
+            let key = between.key(id);
+            assert!(l.is_none_or(|l| *l < key) && r.is_none_or(|r| key < *r), "{key:?}");
+        }
+    }
+    assert!(Position::spaced(left.len()).key(element(0)) < Position::last().key(element(0)));
+}
+
+fn element(n: u8) -> ElementId {
+    ElementId { entry: [n; 16], number: u32::from(n) }
 }
 
 fn json(data: &[u8]) {

@@ -58,6 +58,13 @@ pub(crate) enum DbCommand {
         after_help = "Example:\n  anabranch db set add notes tags '\"urgent\"'"
     )]
     Set(SetCommand),
+    /// Keep a list in a document
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Example:\n  anabranch db list push notes week shopping/list '\"milk\"'"
+    )]
+    List(ListCommand),
     /// Print every change from now on, wherever it is made, until interrupted
     #[command(after_help = "Example:\n  anabranch db watch notes")]
     Watch(DbArgs),
@@ -173,6 +180,97 @@ pub(crate) struct SetArgs {
     /// The element
     #[arg(value_name = "JSON")]
     pub(crate) element: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ListCommand {
+    /// Put an element at the end
+    #[command(after_help = "Example:
+  anabranch db list push notes week shopping/list '\"milk\"'")]
+    Push {
+        #[command(flatten)]
+        list: ListArgs,
+        /// The element
+        #[arg(value_name = "JSON")]
+        value: String,
+    },
+    /// Put an element at a place; what is there makes way
+    #[command(after_help = "Example:
+  anabranch db list insert notes week shopping/list 0 '\"bread\"'")]
+    Insert {
+        #[command(flatten)]
+        list: ListArgs,
+        /// The place, counted from 0
+        #[arg(value_name = "AT")]
+        at: usize,
+        /// The element
+        #[arg(value_name = "JSON")]
+        value: String,
+    },
+    /// Replace an element
+    #[command(after_help = "Example:
+  anabranch db list set notes week shopping/list 0 '\"rye bread\"'")]
+    Set {
+        #[command(flatten)]
+        list: ListArgs,
+        /// The place, counted from 0
+        #[arg(value_name = "AT")]
+        at: usize,
+        /// The new element
+        #[arg(value_name = "JSON")]
+        value: String,
+    },
+    /// Move an element
+    #[command(after_help = "Example:\n  anabranch db list mv notes week shopping/list 2 0")]
+    Mv {
+        #[command(flatten)]
+        list: ListArgs,
+        /// Where it is, counted from 0
+        #[arg(value_name = "FROM")]
+        from: usize,
+        /// Where it is to be
+        #[arg(value_name = "TO")]
+        to: usize,
+    },
+    /// Remove an element; it stays if somebody changes it at the same time
+    #[command(after_help = "Example:\n  anabranch db list rm notes week shopping/list 1")]
+    Rm {
+        #[command(flatten)]
+        list: ListArgs,
+        /// The place, counted from 0
+        #[arg(value_name = "AT")]
+        at: usize,
+    },
+    /// Print the elements with their places
+    #[command(after_help = "Example:\n  anabranch db list ls notes week shopping/list")]
+    Ls(ListArgs),
+}
+
+impl ListCommand {
+    /// Which list it is about.
+    pub(crate) fn list(&self) -> &ListArgs {
+        match self {
+            Self::Push { list, .. }
+            | Self::Insert { list, .. }
+            | Self::Set { list, .. }
+            | Self::Mv { list, .. }
+            | Self::Rm { list, .. }
+            | Self::Ls(list) => list,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// The database, by name or id
+    #[arg(value_name = "DB")]
+    pub(crate) db: String,
+    /// The document
+    #[arg(value_name = "DOC")]
+    pub(crate) doc: String,
+    /// Where in the document the list is: names with / between them
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
 }
 
 #[derive(Debug, Args)]

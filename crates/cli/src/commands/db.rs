@@ -6,6 +6,7 @@ mod export;
 mod forget;
 mod import;
 mod info;
+mod list;
 mod rows;
 mod set;
 mod verify;
@@ -36,6 +37,7 @@ pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Fai
         DbCommand::Rows(args) => rows::list(context, &args),
         DbCommand::Counter(command) => counter::run(context, &command).await,
         DbCommand::Set(command) => set::run(context, &command).await,
+        DbCommand::List(command) => list::run(context, &command).await,
         DbCommand::Watch(args) => watch::watch(context, &args).await,
         DbCommand::Log(args) => watch::log(context, &args),
         DbCommand::Conflicts(args) => conflicts::list(context, &args),

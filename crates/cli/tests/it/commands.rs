@@ -301,3 +301,24 @@ fn things_are_kept_in_sets() {
     );
     home.run(&["db", "set", "add", "notes", "tags", "urgent"]).fails(2, "text stands in quotes");
 }
+
+#[test]
+fn lists_are_kept_in_documents() {
+    let home = Home::new();
+    home.ok(&["db", "new", "notes"]);
+    let list = |verb: &str, args: &[&str]| {
+        home.ok(&[&["db", "list", verb, "notes", "week", "shopping/list"], args].concat())
+    };
+    list("push", &["\"milk\""]);
+    list("push", &["{\"what\": \"eggs\", \"n\": 6}"]);
+    list("insert", &["0", "\"bread\""]);
+    list("mv", &["2", "0"]);
+    list("set", &["1", "\"rye bread\""]);
+    assert_eq!(list("ls", &[]), "0\t{\"n\":6,\"what\":\"eggs\"}\n1\t\"rye bread\"\n2\t\"milk\"\n");
+    list("rm", &["1"]);
+    let left = home.run(&["db", "list", "rm", "notes", "week", "shopping/list", "2"]);
+    left.fails(1, "it has 2 elements, counted from 0");
+    let log = home.ok(&["db", "log", "notes"]);
+    assert!(log.contains("placed"), "{log}");
+    home.ok(&["db", "verify", "notes"]);
+}

@@ -54,6 +54,8 @@ fn every_field_is_documented() {
     check(&a, &["db", "set", "has", "notes", "s", "[1]"]);
     check(&a, &["db", "set", "ls", "notes", "s"]);
     check(&a, &["db", "set", "rm", "notes", "s", "[1]"]);
+    check(&a, &["db", "list", "push", "notes", "d", "l", "1"]);
+    check(&a, &["db", "list", "ls", "notes", "d", "l"]);
     check(&a, &["db", "counter", "reset", "notes", "c", "n"]);
     b.ok(&["db", "put", "notes", "t", "x", r#"{"v":2}"#]);
     for args in [

@@ -30,6 +30,8 @@ struct Op {
 enum What {
     Put,
     Delete,
+    /// A value at an element of a list that the entry makes; senseless if it replaces anything.
+    New(u32),
     UnknownKind,
     BadPath,
     TooManyFields,
@@ -84,6 +86,7 @@ fn arb_op() -> impl Strategy<Value = Op> {
     let what = prop_oneof![
         8 => Just(What::Put),
         4 => Just(What::Delete),
+        2 => prop_oneof![0u32..2, any::<u32>()].prop_map(What::New),
         1 => Just(What::UnknownKind),
         1 => Just(What::BadPath),
         1 => Just(What::TooManyFields),
@@ -213,6 +216,10 @@ fn raw(world: &World, written: &Written, op: &Op) -> RawOp {
     match op.what {
         What::Put => {}
         What::Delete => (raw.kind, raw.value) = (1, None),
+        What::New(number) => {
+            raw.kind = 3;
+            raw.path = path(op.path).join_new(number).unwrap().as_bytes().to_vec();
+        }
         What::UnknownKind => raw.kind = 7,
         What::BadPath => raw.path.push(9),
         What::TooManyFields => raw.extra = true,

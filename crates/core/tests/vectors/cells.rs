@@ -8,7 +8,7 @@ use anabranch_core::counters::{Count, CountOp, encode_counts};
 use anabranch_core::entry::{Entry, GrantRef, StoreId, StoreKind};
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::ops::{CellOp, ValueName, encode_cells};
-use anabranch_core::path::Path;
+use anabranch_core::path::{ElementId, Path};
 use anabranch_core::storage::Storage;
 use anabranch_core::view::View;
 use serde_json::{Value, json};
@@ -280,9 +280,31 @@ fn counters() -> Vec<Value> {
     ]
 }
 
+fn lists() -> Vec<Value> {
+    let mut story = Story::new();
+    let base = Path::text(["list"]).unwrap();
+    let put = |path, value: &[u8]| CellOp { path, value: Some(value.to_vec()), replaces: vec![] };
+    let element = |number| {
+        let path = base.join_new(number).unwrap();
+        let position = path.join_bytes(&[]).unwrap();
+        [put(path, b"\x61a"), put(position, b"\x81\x00")]
+    };
+    let doc = StoreId::doc("d");
+    let ops = [element(0), element(300)].concat();
+    let log = story.scribes[ANN].log;
+    let made = story.payload(ANN, &[], 10, (doc.clone(), encode_cells(&log, &ops)));
+    let bob = story.scribes[BOB].log;
+    story.payload(BOB, &[], 10, (doc.clone(), encode_cells(&bob, &element(0))));
+    let id = ElementId { entry: made.id.first16(), number: 0 };
+    let moved = base.join_element(&id).unwrap().join_bytes(&[]).unwrap();
+    let moved = CellOp { replaces: vec![value(&made, 1)], ..put(moved, b"\x81\x10") };
+    story.payload(BOB, &[made], 20, (doc, encode_cells(&bob, &[moved])));
+    vec![story.case("elements of a list, one of them moved: named by the entries that made them")]
+}
+
 #[test]
 fn cells() {
-    let made = [plain(), conflicts(), lies(), odd(), counters()].concat();
+    let made = [plain(), conflicts(), lies(), odd(), counters(), lists()].concat();
     for case in golden("cells", "Sets of entries, one run each, and their state", made) {
         let database: DatabaseId = text(&case["database"]).parse().unwrap();
         let runs: Vec<String> = list(&case["runs"]).iter().map(|r| text(r).to_owned()).collect();

@@ -133,7 +133,32 @@ fn odd_cells() -> Vec<Value> {
     let count = limits::ENTRY_BYTES / 4 + 1;
     too_many.array(2).array(0).array(count);
     let too_many = [&too_many.finish()[..], &[0].repeat(count)].concat();
+    let new = Path::text(["list"]).unwrap().join_new(300).unwrap().join("done").unwrap();
+    let made = CellOp { path: new, value: Some(b"v".to_vec()), replaces: vec![] };
     let mut cases = vec![
+        case("an element that the entry makes", "cells", &cells(&[made])),
+        case(
+            "a new element that replaces",
+            "cells",
+            &around(|w| {
+                w.array(4).u64(3).bytes(b"\x0f\x01\x01\0").bytes(b"v").array(0);
+            }),
+        ),
+        case(
+            "a new element without any in its path",
+            "cells",
+            &around(|w| _ = w.array(3).u64(3).bytes(p).bytes(b"v")),
+        ),
+        case(
+            "a new element in the path of another operation",
+            "cells",
+            &around(|w| _ = w.array(3).u64(0).bytes(b"\x0f\x01\x01\0").bytes(b"v")),
+        ),
+        case(
+            "a new element whose number is not in its fewest bytes",
+            "cells",
+            &around(|w| _ = w.array(3).u64(3).bytes(b"\x0f\x02\x01\x01\x05\0").bytes(b"v")),
+        ),
         case("no path", "cells", &around(|w| _ = w.array(3).u64(0).bytes(b"x").bytes(b"v"))),
         case("an empty path", "cells", &around(|w| _ = w.array(3).u64(0).bytes(b"").bytes(b"v"))),
         case(
@@ -253,7 +278,8 @@ fn payloads() {
         assert_eq!(read(text(&case["store"]), &payload), case["read"], "{}", case["name"]);
         let operations = list(&case["read"]["operations"]);
         for op in operations.iter().filter(|op| op.get("path").is_some()) {
-            assert!(Path::from_encoded(&unhex(&op["path"])).is_ok());
+            let path = unhex(&op["path"]);
+            assert!(Path::from_encoded(&path).or(Path::from_encoded_new(&path)).is_ok());
             for name in list(&op["replaces"]) {
                 assert_ne!(unhex_of::<16>(&name["id"]), [0; 16]);
             }

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{Lines, Output, plain};
 use crate::signals;
-use anabranch::{Change, Effect, StoreKind};
+use anabranch::{Change, Effect, StoreKind, is_position};
 use anabranch_api::{change_object, place, value_object};
 
 /// Prints every change from now on.
@@ -57,6 +57,7 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
             Effect::Delete => "deleted".to_owned(),
             Effect::Put(_) if row => "inserted".to_owned(),
             Effect::Put(_) if element => "added".to_owned(),
+            Effect::Put(_) if is_position(&written.path) => "placed".to_owned(),
             Effect::Put(raw) => format!("= {}", value_object(raw)),
             Effect::Add(delta) => format!("{delta:+}"),
             Effect::Reset(delta) => format!("reset: {delta:+}"),
