@@ -140,7 +140,7 @@ impl Hosting {
         let stopped = stop.clone();
         loop {
             let link = tokio::select! {
-                link = listener.accept() => link,
+                link = self.node().next_link(&mut listener) => link,
                 () = crate::signals::stopped(&mut stop) => None,
             };
             let Some(link) = link else { break };

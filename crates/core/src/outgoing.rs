@@ -348,7 +348,8 @@ impl View<'_> {
             let count = lacking.entry(theirs.log).or_insert(0);
             *count = theirs.seq.saturating_sub(held).max(1).max(*count);
         }
-        Ok(lacking.values().sum())
+        // What a peer tells of a log may be anything.
+        Ok(lacking.values().fold(0, |sum, count| sum.saturating_add(*count)))
     }
 
     /// Ids of a log's line at its tip and at 1, 2, 4, 8, … places below it, down to place 1: with these a peer that holds

@@ -116,13 +116,19 @@ pub const SETTINGS: &[Setting] = &[
         key: "net.idle_timeout",
         kind: Kind::Duration(MS, WEEK),
         default: "60s",
-        about: "how long a connection may be silent before its peer is given up",
+        about: "how long a connection may be silent, or take nothing, before its peer is given up",
     },
     Setting {
         key: "net.link_queue",
         kind: Kind::Count(1, 1 << 20),
         default: "2",
         about: "frames held between a session and its socket in each direction",
+    },
+    Setting {
+        key: "net.open_timeout",
+        kind: Kind::Duration(MS, WEEK),
+        default: "30s",
+        about: "how long a peer that connects may take to open a database that it may read",
     },
     Setting {
         key: "net.ping_interval",
@@ -141,6 +147,12 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Duration(MS, WEEK),
         default: "1s",
         about: "the wait before a lost peer is tried again; doubles each time it fails",
+    },
+    Setting {
+        key: "net.send_queue",
+        kind: Kind::Bytes(64 * KIB, GIB),
+        default: "8MiB",
+        about: "bytes that may wait to be sent on a connection before nothing more is read from its peer",
     },
     Setting {
         key: "net.upload",
@@ -334,6 +346,10 @@ pub struct Settings {
     pub retry: (Duration, Duration),
     /// Replicas that are brought in step at once.
     pub catching_up: usize,
+    /// How long a peer that came may take to open something.
+    pub open_timeout: Duration,
+    /// Bytes that may wait to be sent on a connection.
+    pub send_queue: usize,
     /// Bytes a second that may be sent and received; 0: no limit.
     pub bandwidth: (u64, u64),
 }
@@ -396,6 +412,8 @@ impl Settings {
             share_listen: values.text("share.listen")?,
             retry: (values.duration("net.retry_min")?, values.duration("net.retry_max")?),
             catching_up: values.count("sync.catching_up")?,
+            open_timeout: values.duration("net.open_timeout")?,
+            send_queue: values.bytes("net.send_queue")? as usize,
             bandwidth: (values.bytes("net.upload")?, values.bytes("net.download")?),
         })
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Greetings whose clocks are further apart than this are worth a warning.
-const CLOCKS_APART: i64 = 5 * 60 * 1_000_000;
+const CLOCKS_APART: u64 = 5 * 60 * 1_000_000;
 
 /// A database to open on a session.
 #[derive(Debug, Clone)]
@@ -202,6 +202,8 @@ pub struct Drive {
     progress: Progress,
     failed: Option<String>,
     refused: Option<Refusal>,
+    /// A refusal that was not told yet.
+    news: Option<Refusal>,
     outcome: Option<Result<(), NodeError>>,
     /// Whether the peer would leave nothing undone if it left now: each side may find out first that all is done.
     even: bool,
@@ -250,6 +252,7 @@ impl Drive {
             progress: Progress::default(),
             failed: None,
             refused: None,
+            news: None,
             outcome: None,
             even: false,
         };
@@ -281,6 +284,23 @@ impl Drive {
     /// Ends the session in good order.
     pub fn stop(&mut self) {
         self.finish(Ok(()));
+    }
+
+    /// Ends the session because a limit is reached; `text` says which.
+    pub(crate) fn give_up(&mut self, text: &str) {
+        self.session.close(Code::Limit, text);
+        self.go_on();
+    }
+
+    /// Whether work on a database was ended early since this was asked last.
+    pub(crate) fn take_refusal(&mut self) -> Option<Refusal> {
+        self.news.take()
+    }
+
+    /// Whether there is a database open that the peer may read, as far as is known here.
+    pub(crate) fn is_attended(&self) -> bool {
+        let readable = |number| self.session.channel(number).is_some_and(Channel::peer_may_read);
+        self.joined.keys().any(|number| readable(*number))
     }
 
     /// What is to be done next, if anything.
@@ -361,7 +381,7 @@ impl Drive {
                 Output::Work(channel, work) => self.start(channel, work),
                 Output::Greeted { peer, clock_ahead } => {
                     self.progress.peer = Some(peer);
-                    let apart = Some(clock_ahead).filter(|us| us.abs() > CLOCKS_APART);
+                    let apart = Some(clock_ahead).filter(|us| us.unsigned_abs() > CLOCKS_APART);
                     self.progress.clock_ahead = apart;
                     self.open_all();
                 }
@@ -418,7 +438,8 @@ impl Drive {
             }
             Event::Planned { due, lacking } => {
                 self.progress.due += due;
-                self.progress.lacking += lacking;
+                // That much the peer says, and it may say anything.
+                self.progress.lacking = self.progress.lacking.saturating_add(lacking);
             }
             Event::Sent { entries, bytes } => {
                 self.progress.entries_sent += entries;
@@ -474,7 +495,9 @@ impl Drive {
             tracing::info!(?code, "a peer's session on a database ended: {text}");
         }
         if code != Code::Done {
-            self.refused = Some(Refusal { code, text, by_peer });
+            let refusal = Refusal { code, text, by_peer };
+            self.news = Some(refusal.clone());
+            self.refused = Some(refusal);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::introduce::Wire;
 use crate::notice::Notice;
 use crate::pace::Pace;
 use crate::replica::Replica;
-use crate::runner::{Paces, run};
+use crate::runner::{Bounds, Hears, run};
 use anabranch_core::author::Draft;
 use anabranch_core::entry::Timestamp;
 use anabranch_core::id::{DatabaseId, NodeId};
@@ -70,7 +70,7 @@ pub struct Node {
     /// Names of databases that live in memory only.
     volatile: Mutex<BTreeMap<String, Arc<Replica>>>,
     engine: Engine,
-    paces: Arc<Paces>,
+    bounds: Arc<Bounds>,
 }
 
 struct Open {
@@ -121,7 +121,12 @@ impl Node {
             home,
             device,
             engine: Engine::new(settings.catching_up),
-            paces: Arc::new(Paces { up: Pace::new(up), down: Pace::new(down) }),
+            bounds: Arc::new(Bounds {
+                up: Pace::new(up),
+                down: Pace::new(down),
+                opening: settings.open_timeout,
+                queue: settings.send_queue,
+            }),
             settings,
             transport,
             channel_key: StaticKey::generate()?,
@@ -395,7 +400,7 @@ impl Node {
         let mut sessions = tokio::task::JoinSet::new();
         loop {
             let link = tokio::select! {
-                link = listener.accept() => link,
+                link = self.next_link(&mut listener) => link,
                 _ = stopping.wait_for(|stop| *stop) => None,
             };
             let Some(link) = link else { break };
@@ -412,6 +417,19 @@ impl Node {
         listener.stop().await;
     }
 
+    /// The next link that a peer opened, as [`HttpListener::accept`] gives it; that there was no place for others is noted
+    /// meanwhile. May be cancelled.
+    pub async fn next_link(&self, listener: &mut HttpListener) -> Option<Link> {
+        let mut turns_away = listener.turns_away();
+        loop {
+            self.note_turned_away(listener.take_turned_away());
+            tokio::select! {
+                link = listener.accept() => return link,
+                Ok(()) = turns_away.changed() => {}
+            }
+        }
+    }
+
     /// Serves `replicas` on one link that a peer started, to its end.
     ///
     /// # Errors
@@ -423,14 +441,22 @@ impl Node {
         stop: watch::Receiver<bool>,
     ) -> Result<Report, NodeError> {
         let address = link.peer().to_owned();
-        let (progress, mut seen) = watch::channel(Progress::default());
+        let (progress, seen) = watch::channel(Progress::default());
+        let mut greets = seen.clone();
         let _visit = self.visit(&address, seen.clone());
         let serving = async {
             let wire = self.secure(link, false).await?;
-            self.serve_noted(wire, replicas, progress, stop).await
+            // At once: who is refused may stay on the link for as long as it likes.
+            let who = seen.clone();
+            let refusal = |refusal: &Refusal| {
+                let Refusal { code, text, by_peer } = refusal.clone();
+                let refused = NodeError::Session { code, text, by_peer };
+                self.note_trouble(&address, who.borrow().peer, &refused);
+            };
+            self.serve_noted(wire, replicas, Hears { progress, refusal: &refusal }, stop).await
         };
         let greeted = async {
-            if let Ok(now) = seen.wait_for(|now| now.peer.is_some()).await
+            if let Ok(now) = greets.wait_for(|now| now.peer.is_some()).await
                 && let Some(peer) = now.peer
             {
                 self.engine.is_back(peer);
@@ -439,13 +465,7 @@ impl Node {
         let (served, ()) = tokio::join!(serving, greeted);
         let device = seen.borrow().peer;
         match &served {
-            Ok(report) => {
-                self.remember(report, &address);
-                if let Some(Refusal { code, text, by_peer }) = report.refused.clone() {
-                    let refused = NodeError::Session { code, text, by_peer };
-                    self.note_trouble(&address, device, &refused);
-                }
-            }
+            Ok(report) => self.remember(report, &address),
             Err(e) => self.note_trouble(&address, device, e),
         }
         served
@@ -461,14 +481,15 @@ impl Node {
         replicas: Vec<Arc<Replica>>,
         stop: watch::Receiver<bool>,
     ) -> Result<Report, NodeError> {
-        self.serve_noted(wire, replicas, watch::Sender::new(Progress::default()), stop).await
+        let progress = watch::Sender::new(Progress::default());
+        self.serve_noted(wire, replicas, Hears { progress, refusal: &|_| () }, stop).await
     }
 
     async fn serve_noted(
         &self,
         wire: Wire,
         replicas: Vec<Arc<Replica>>,
-        progress: watch::Sender<Progress>,
+        hears: Hears<'_>,
         stop: watch::Receiver<bool>,
     ) -> Result<Report, NodeError> {
         let task = Task {
@@ -477,7 +498,7 @@ impl Node {
             openings: Vec::new(),
             until: Until::Closed,
         };
-        run(task, wire, progress, stop, &self.paces).await
+        run(task, wire, hears, stop, &self.bounds).await
     }
 
     /// Remembers that a peer was talked to at `address`.
@@ -512,7 +533,8 @@ impl Node {
             openings,
             until,
         };
-        run(task, link, control.progress.clone(), control.stop.subscribe(), &self.paces).await
+        let hears = Hears { progress: control.progress.clone(), refusal: &|_| () };
+        run(task, link, hears, control.stop.subscribe(), &self.bounds).await
     }
 
     /// Syncs one replica with the first of `addresses` that can be reached.
@@ -690,7 +712,8 @@ impl Node {
             openings: Vec::new(),
             until: Until::Settled,
         };
-        run(task, wire, control.progress.clone(), control.stop.subscribe(), &self.paces).await
+        let hears = Hears { progress: control.progress.clone(), refusal: &|_| () };
+        run(task, wire, hears, control.stop.subscribe(), &self.bounds).await
     }
 
     /// Waits until the session that `control` watches has brought everything, then redeems `ticket`; peers wait for it and

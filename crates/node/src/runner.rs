@@ -1,44 +1,69 @@
 //! Runs one session on one link: hands frames to the drive, does its storage work on blocking threads, wakes it when a
-//! database changes, and waits until what it said has left.
+//! database changes, and waits until what it said has left. Who came by itself is only waited for and only kept frames for
+//! within bounds (I7).
 
-use crate::drive::{Act, Done, Drive, Progress, Report, Task};
+use crate::drive::{Act, Done, Drive, Progress, Refusal, Report, Task, Until};
 use crate::error::NodeError;
 use crate::introduce::Wire;
 use crate::pace::Pace;
+use anabranch_sync::frame::Code;
 use anabranch_transport::{LinkError, LinkReceiver, LinkSender};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 /// How long the last frames may take to leave.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// How fast the sessions of a node may send and receive together.
+/// Who started a link goes on reading whatever waits to be sent, or the two would wait for each other. That ends when so
+/// many times what may wait does.
+const BEYOND: usize = 16;
+
+/// What the sessions of a node may take.
 #[derive(Debug)]
-pub(crate) struct Paces {
+pub(crate) struct Bounds {
+    /// How fast they may send together.
     pub(crate) up: Pace,
+    /// How fast they may receive together.
     pub(crate) down: Pace,
+    /// How long a peer that came may take until it has opened a database that it may read.
+    pub(crate) opening: Duration,
+    /// Bytes that may wait to be sent before nothing more is read from the peer.
+    pub(crate) queue: usize,
 }
 
-/// Runs a session to its end. `progress` is told of every step; the session ends in good order when `stop` becomes true.
+/// Who hears of a session while it lasts.
+pub(crate) struct Hears<'h> {
+    /// Told of every step.
+    pub(crate) progress: watch::Sender<Progress>,
+    /// Told when work on a database is ended early.
+    pub(crate) refusal: &'h (dyn Fn(&Refusal) + Sync),
+}
+
+/// Runs a session to its end; it ends in good order when `stop` becomes true.
 ///
 /// # Errors
 /// [`NodeError::Session`] when either side ended it for a reason, [`NodeError::Link`] when the link broke.
 pub(crate) async fn run(
     task: Task,
     wire: Wire,
-    progress: watch::Sender<Progress>,
+    hears: Hears<'_>,
     stop: watch::Receiver<bool>,
-    paces: &Arc<Paces>,
+    bounds: &Arc<Bounds>,
 ) -> Result<Report, NodeError> {
     let Wire { sender, mut receiver, binding, initiator } = wire;
     let (frames, outbox) = mpsc::unbounded_channel();
-    let sending = tokio::spawn(send_all(sender, outbox, Arc::clone(paces)));
+    let waiting = Arc::new(Waiting::default());
+    let sending = tokio::spawn(send_all(sender, outbox, Arc::clone(&waiting), Arc::clone(bounds)));
     let opened = task.openings.iter().map(|opening| &opening.replica);
     task.served.iter().chain(opened).for_each(|replica| replica.sign_left());
+    let serves = !initiator && task.until == Until::Closed;
     let drive = Drive::new(task, binding, initiator);
-    let result =
-        Runner { drive, frames, progress, paces: Arc::clone(paces) }.go(&mut receiver, stop).await;
+    let outbox = Outbox { frames, waiting, initiator };
+    let runner = Runner { drive, outbox, hears, serves, bounds: Arc::clone(bounds) };
+    let result = runner.go(&mut receiver, stop).await;
     // What is queued still leaves, the peer's word or ours that it is over among it; a link that is broken already or a
     // peer that does not listen any more changes nothing about the outcome.
     let leaving = async { tokio::join!(sending, receiver.drain(LEAVING)) };
@@ -46,31 +71,78 @@ pub(crate) async fn run(
     result
 }
 
+/// Counts bytes that wait to be sent.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: AtomicUsize,
+    /// Nothing is sent any more.
+    over: AtomicBool,
+    fewer: Notify,
+}
+
+/// Says that nothing is sent any more, however that came about.
+struct Over(Arc<Waiting>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::SeqCst);
+        self.0.fewer.notify_one();
+    }
+}
+
 async fn send_all(
     mut sender: LinkSender,
     mut outbox: mpsc::UnboundedReceiver<Vec<u8>>,
-    paces: Arc<Paces>,
+    waiting: Arc<Waiting>,
+    bounds: Arc<Bounds>,
 ) -> Result<(), LinkError> {
+    let over = Over(waiting);
     while let Some(frame) = outbox.recv().await {
-        paces.up.pass(frame.len()).await;
-        sender.feed(frame).await?;
-        while let Ok(frame) = outbox.try_recv() {
-            paces.up.pass(frame.len()).await;
+        let mut next = Some(frame);
+        while let Some(frame) = next {
+            let bytes = frame.len();
+            bounds.up.pass(bytes).await;
             sender.feed(frame).await?;
+            over.0.bytes.fetch_sub(bytes, Ordering::SeqCst);
+            over.0.fewer.notify_one();
+            next = outbox.try_recv().ok();
         }
         sender.flush().await?;
     }
     sender.close().await
 }
 
-struct Runner {
-    drive: Drive,
+/// Where frames wait until the link takes them. What a session says by itself is bounded by credit; what it answers is
+/// bounded by not reading more questions.
+struct Outbox {
     frames: mpsc::UnboundedSender<Vec<u8>>,
-    progress: watch::Sender<Progress>,
-    paces: Arc<Paces>,
+    waiting: Arc<Waiting>,
+    initiator: bool,
 }
 
-impl Runner {
+impl Outbox {
+    fn put(&self, frame: Vec<u8>) {
+        self.waiting.bytes.fetch_add(frame.len(), Ordering::SeqCst);
+        // A failed link shows at the receiving half.
+        let _ = self.frames.send(frame);
+    }
+
+    fn holds(&self, bytes: usize) -> bool {
+        let over = self.waiting.over.load(Ordering::SeqCst);
+        !over && self.waiting.bytes.load(Ordering::SeqCst) > bytes
+    }
+}
+
+struct Runner<'h> {
+    drive: Drive,
+    outbox: Outbox,
+    hears: Hears<'h>,
+    /// Whether the peer came by itself, and is to open something.
+    serves: bool,
+    bounds: Arc<Bounds>,
+}
+
+impl Runner<'_> {
     async fn go(
         mut self,
         receiver: &mut LinkReceiver,
@@ -78,33 +150,66 @@ impl Runner {
     ) -> Result<Report, NodeError> {
         let signal = self.drive.signal();
         let (done, mut answers) = mpsc::unbounded_channel();
+        let waiting = Arc::clone(&self.outbox.waiting);
+        let deadline = sleep(self.bounds.opening);
+        tokio::pin!(deadline);
+        let (mut idle, mut received) = (true, 0);
         loop {
             self.act(&done);
             self.tell();
             if let Some(outcome) = self.drive.outcome() {
                 return outcome;
             }
+            let full = self.outbox.holds(self.bounds.queue);
+            if full && self.outbox.initiator && self.outbox.holds(BEYOND * self.bounds.queue) {
+                return Err(NodeError::Session {
+                    code: Code::Limit,
+                    text: "the peer asks for more than it takes; raise net.send_queue if it is only slow".into(),
+                    by_peer: false,
+                });
+            }
+            let (was_idle, was_received) = (idle, received);
+            idle = self.is_idle();
+            received = self.drive.progress().entries_received;
+            // What proves a right may come after much else.
+            if idle && (!was_idle || received != was_received) {
+                deadline.as_mut().reset(Instant::now() + self.bounds.opening);
+            }
             tokio::select! {
-                frame = receiver.recv() => match frame? {
+                frame = receiver.recv(), if !full || self.outbox.initiator => match frame? {
                     Some(frame) => {
                         // While this waits nothing more is read, and the sender waits in turn.
-                        self.paces.down.pass(frame.len()).await;
+                        self.bounds.down.pass(frame.len()).await;
                         self.drive.receive(&frame);
                     }
                     None => self.drive.link_ended(),
                 },
+                () = waiting.fewer.notified(), if full => {}
                 Some(answer) = answers.recv() => self.drive.answer(answer),
                 databases = signal.wait() => self.drive.changed(&databases),
+                () = &mut deadline, if idle => self.too_late(),
                 () = stopped(&mut stop) => self.drive.stop(),
             }
         }
     }
 
+    /// Whether a peer that came by itself has a place here and makes no use of it.
+    fn is_idle(&self) -> bool {
+        self.serves && !self.drive.is_attended()
+    }
+
+    fn too_late(&mut self) {
+        let within = self.bounds.opening;
+        let text = format!(
+            "the peer opened no database that it may read within {within:?} (net.open_timeout)"
+        );
+        self.drive.give_up(&text);
+    }
+
     fn act(&mut self, done: &mpsc::UnboundedSender<Done>) {
         while let Some(act) = self.drive.poll() {
             match act {
-                // A failed link shows at the receiving half.
-                Act::Send(frame) => _ = self.frames.send(frame),
+                Act::Send(frame) => self.outbox.put(frame),
                 Act::Work(job) => {
                     let done = done.clone();
                     // A session that ended meanwhile does not need the answer.
@@ -114,13 +219,16 @@ impl Runner {
         }
     }
 
-    fn tell(&self) {
+    fn tell(&mut self) {
         let now = self.drive.progress();
-        self.progress.send_if_modified(|told| {
+        self.hears.progress.send_if_modified(|told| {
             let news = *told != now;
             *told = now;
             news
         });
+        if let Some(refusal) = self.drive.take_refusal() {
+            (self.hears.refusal)(&refusal);
+        }
     }
 }
 

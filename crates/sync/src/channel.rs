@@ -31,6 +31,9 @@ pub const FRONTIER_TIPS: usize = 200_000;
 const BATCH_LEAST: usize = 64;
 /// Heads of received runs that are noted for the next batch; what is not noted is at worst sent back.
 const HELD: usize = 8_192;
+/// The one answer to whoever may not know whether a database is served.
+pub(crate) const NOT_SERVED: &str =
+    "the database is not served here, or this device may not read it";
 /// How often two peers that are level but not equal compare anew, while nothing moves, before they give up.
 const RECOMPARES: u32 = 8;
 
@@ -211,19 +214,22 @@ impl Channel {
             return;
         }
         self.closed = true;
-        // What failed inside is for the user here: it may name files.
-        let told = match code {
-            Code::Internal => "the other side could not do it",
-            Code::Full => "the disk of the other side is full",
-            _ => text,
+        let (told, words) = match code {
+            // What failed inside is for the user here: it may name files.
+            Code::Internal => (code, "the other side could not do it"),
+            Code::Full => (code, "the disk of the other side is full"),
+            // Who has shown no right at all is not told whether the database is here.
+            Code::Strangers | Code::TicketUnknown => (Code::NotServed, NOT_SERVED),
+            _ => (code, text),
         };
-        self.frame(Frame::Refused { channel: self.number, code, text: told.to_owned() });
+        self.frame(Frame::Refused { channel: self.number, code: told, text: words.to_owned() });
         self.event(Event::Closed { code, text: text.to_owned(), by_peer: false });
     }
 
     pub(crate) fn refused(&mut self, code: Code, text: String) {
         if !self.closed {
             self.closed = true;
+            let (code, text) = self.explained(code, text);
             self.event(Event::Closed { code, text, by_peer: true });
         }
     }

@@ -1,7 +1,7 @@
 //! The session on one link: both sides say who they are and prove it, then open databases on it. What happens inside one
 //! database is [`crate::channel`]. A peer's fault ends its session or channel and nothing else (I5).
 
-use crate::channel::{Channel, Direction, Emit, Event, blinded_name};
+use crate::channel::{Channel, Direction, Emit, Event, NOT_SERVED, blinded_name};
 use crate::frame::{ChannelNo, Code, Frame, PROTOCOL_VERSION, TicketProof};
 use crate::work::{Answer, Work};
 use anabranch_core::blob::ChunkHash;
@@ -298,8 +298,7 @@ impl Session {
             .iter()
             .find(|(database, _)| blinded_name(&self.config.binding, database) == name);
         let Some((&database, &direction)) = known else {
-            let text = "the database is not served here, or this device may not read it";
-            return self.turn_away(number, Code::NotServed, text);
+            return self.turn_away(number, Code::NotServed, NOT_SERVED);
         };
         if self.channels.len() >= CHANNELS {
             let text = "too many databases are open on this session";

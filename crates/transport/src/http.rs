@@ -10,7 +10,7 @@ mod server;
 mod tls;
 
 pub(crate) use client::connect;
-pub use server::HttpListener;
+pub use server::{HttpListener, TurnedAway};
 pub use tls::{TlsError, TlsRoots};
 
 /// Where a WebSocket upgrade becomes a link.

@@ -5,6 +5,7 @@ use crate::drive::Progress;
 use crate::error::NodeError;
 use crate::node::Node;
 use anabranch_core::id::NodeId;
+use anabranch_transport::http::TurnedAway;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
@@ -89,15 +90,37 @@ impl Node {
 
     /// Notes what went wrong with a peer that came from `address`.
     pub(crate) fn note_trouble(&self, address: &str, device: Option<NodeId>, error: &NodeError) {
-        let (code, text, last) =
-            (Why::of(error, false).code(), error.chain(), self.device().now().0);
+        let code = match error {
+            // Nobody was looked for here, so there is no address that does not work.
+            NodeError::Handshake(_) => "handshake",
+            error => Why::of(error, false).code(),
+        };
+        self.note(address, device, code, error.chain(), 1);
+    }
+
+    /// Notes that there was no place for some connections.
+    pub(crate) fn note_turned_away(&self, turned_away: TurnedAway) {
+        let TurnedAway { times, last: Some(last) } = turned_away else { return };
+        let text = "there was no place for a connection; if these are peers, raise net.http_max_connections";
+        self.note(&format!("http client {last}"), None, "connections", text.to_owned(), times);
+    }
+
+    fn note(
+        &self,
+        address: &str,
+        device: Option<NodeId>,
+        code: &'static str,
+        text: String,
+        times: u64,
+    ) {
+        let last = self.device().now().0;
         // Ports change with each attempt.
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
         let mut troubles =
             self.engine().visitors.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |t: &Trouble| t.host == host && t.device == device && t.code == code;
         let known = troubles.iter().position(same).and_then(|at| troubles.remove(at));
-        let times = known.map_or(0, |trouble| trouble.times) + 1;
+        let times = known.map_or(0, |trouble| trouble.times) + times;
         troubles.push_back(Trouble { host, device, code, text, times, last });
         if troubles.len() > TROUBLES {
             troubles.pop_front();

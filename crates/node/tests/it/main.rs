@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod attacker;
+mod attacks;
 mod commits;
 mod drives;
 mod engine;

@@ -127,6 +127,12 @@ impl Channel {
         self.sends()
     }
 
+    /// Whether the peer has shown that it may read.
+    #[must_use]
+    pub fn peer_may_read(&self) -> bool {
+        self.peer_may_read
+    }
+
     /// Whether entries have settled, whatever is still being done with them.
     #[must_use]
     pub fn entries_settled(&self) -> bool {

@@ -60,6 +60,23 @@ impl Channel {
         }
     }
 
+    /// What a refusal means. The peer does not say whether it has the database, but this side knows what it showed.
+    pub(super) fn explained(&self, code: Code, text: String) -> (Code, String) {
+        if code != Code::NotServed || !self.opener || self.theirs.is_some() {
+            return (code, text);
+        }
+        if self.proof.is_some() {
+            let text =
+                "the ticket is not known there, or the database is not served; ask for a new one";
+            return (Code::TicketUnknown, text.to_owned());
+        }
+        if !self.peer_may_read {
+            let text = "the database is not served there, or neither device knows the other as a member yet; sync both with one that knows them";
+            return (Code::Strangers, text.to_owned());
+        }
+        (code, text)
+    }
+
     /// Why nothing can come of this: entries go one way only, and that one is closed for as long as nothing comes by the
     /// other that proves a right.
     fn vain(&self, readable: bool) -> Option<&'static str> {

@@ -10,13 +10,13 @@ use axum::http::{Response, StatusCode, header};
 use axum::routing::get;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tracing::debug;
 
-use super::{HEALTH_PATH, LINK_PATH};
+use super::{HEALTH_PATH, LINK_PATH, TurnedAway};
 use crate::websocket::{self, Pulse, Socket};
 use crate::{Limits, Link};
 
@@ -42,14 +42,19 @@ pub(super) struct Routes {
 struct Shared {
     queue: mpsc::Sender<Link>,
     limits: Arc<Limits>,
+    turned_away: Arc<watch::Sender<TurnedAway>>,
 }
 
 impl Routes {
-    pub(super) fn new(queue: mpsc::Sender<Link>, limits: Limits) -> Routes {
+    pub(super) fn new(
+        queue: mpsc::Sender<Link>,
+        limits: Limits,
+        turned_away: Arc<watch::Sender<TurnedAway>>,
+    ) -> Routes {
         let router = Router::new()
             .route(LINK_PATH, get(upgrade))
             .route(HEALTH_PATH, get(health))
-            .with_state(Shared { queue, limits: Arc::new(limits) });
+            .with_state(Shared { queue, limits: Arc::new(limits), turned_away });
         Routes { router }
     }
 
@@ -81,6 +86,7 @@ async fn upgrade(
         return not_an_upgrade();
     };
     let Ok(slot) = shared.queue.try_reserve_owned() else {
+        shared.turned_away.send_modify(|turned_away| turned_away.note(caller.peer));
         return sentence(StatusCode::SERVICE_UNAVAILABLE, BUSY);
     };
     tokio::spawn(finish(upgraded, slot, caller, shared.limits));

@@ -28,11 +28,28 @@ const MAX_REFUSALS: usize = 64;
 /// How long to wait when the operating system has no more file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections for which there was no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TurnedAway {
+    /// How many there were since they were taken last.
+    pub times: u64,
+    /// Where the last one came from.
+    pub last: Option<SocketAddr>,
+}
+
+impl TurnedAway {
+    pub(super) fn note(&mut self, peer: SocketAddr) {
+        self.times += 1;
+        self.last = Some(peer);
+    }
+}
+
 /// Accepts links over HTTP. Dropping it stops listening at once; links already accepted live on.
 #[derive(Debug)]
 pub struct HttpListener {
     local_addr: SocketAddr,
     links: mpsc::Receiver<Link>,
+    turned_away: Arc<watch::Sender<TurnedAway>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     patience: Duration,
@@ -47,15 +64,24 @@ impl HttpListener {
         let local_addr = listener.local_addr().map_err(failed)?;
         let (queue, links) = mpsc::channel(limits.http_accept_queue);
         let (stop, stopped) = watch::channel(false);
+        let turned_away = Arc::new(watch::Sender::new(TurnedAway::default()));
         let server = Server {
             places: Arc::new(Semaphore::new(limits.http_max_connections)),
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
-            routes: Routes::new(queue, limits.clone()),
+            routes: Routes::new(queue, limits.clone(), Arc::clone(&turned_away)),
+            turned_away: Arc::clone(&turned_away),
             header_timeout: limits.http_header_timeout,
             stopped,
         };
         let task = tokio::spawn(server.run(listener));
-        Ok(HttpListener { local_addr, links, stop, task, patience: limits.close_timeout })
+        Ok(HttpListener {
+            local_addr,
+            links,
+            turned_away,
+            stop,
+            task,
+            patience: limits.close_timeout,
+        })
     }
 
     /// The address in use, with the real port.
@@ -66,6 +92,21 @@ impl HttpListener {
     /// The next link that a peer opened; `None` only if the listener has failed. May be cancelled.
     pub async fn accept(&mut self) -> Option<Link> {
         self.links.recv().await
+    }
+
+    /// Wakes when there is no place for a connection.
+    pub fn turns_away(&self) -> watch::Receiver<TurnedAway> {
+        self.turned_away.subscribe()
+    }
+
+    /// Takes the count of connections for which there was no place.
+    pub fn take_turned_away(&self) -> TurnedAway {
+        let mut taken = TurnedAway::default();
+        self.turned_away.send_if_modified(|count| {
+            taken = std::mem::take(count);
+            false
+        });
+        taken
     }
 
     /// Stops listening, lets requests under way finish for at most `close_timeout`, and drops the links nobody
@@ -86,6 +127,7 @@ impl Drop for HttpListener {
 struct Server {
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
+    turned_away: Arc<watch::Sender<TurnedAway>>,
     routes: Routes,
     header_timeout: Duration,
     stopped: watch::Receiver<bool>,
@@ -116,10 +158,13 @@ impl Server {
     fn admit(&self, stream: TcpStream, peer: SocketAddr, connections: &mut JoinSet<()>) {
         let (place, full) = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => (place, false),
-            Err(_) => match Arc::clone(&self.refusals).try_acquire_owned() {
-                Ok(place) => (place, true),
-                Err(_) => return,
-            },
+            Err(_) => {
+                self.turned_away.send_modify(|turned_away| turned_away.note(peer));
+                match Arc::clone(&self.refusals).try_acquire_owned() {
+                    Ok(place) => (place, true),
+                    Err(_) => return,
+                }
+            }
         };
         let connection = Connection { place: Arc::new(place), peer, full };
         connections.spawn(connection.serve(
