@@ -156,7 +156,7 @@ impl Node {
     /// Bytes of frames that sessions sent and received since the node was opened.
     #[must_use]
     pub fn bytes_passed(&self) -> (u64, u64) {
-        (self.paces.up.passed(), self.paces.down.passed())
+        (self.bounds.up.passed(), self.bounds.down.passed())
     }
 
     pub(crate) fn engine(&self) -> &Engine {

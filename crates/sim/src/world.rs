@@ -571,6 +571,8 @@ impl<'p> World<'p> {
             (line.every, line.one_way) = (None, false);
         }
         self.heal_folders();
+        // What could not be read before is looked at again, even if nothing else happens any more.
+        (0..self.nodes.len()).for_each(|node| self.want_blobs(node));
         bad.into_iter().try_for_each(|conn| self.cut(conn))
     }
 

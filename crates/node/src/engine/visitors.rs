@@ -114,6 +114,10 @@ impl Node {
         times: u64,
     ) {
         let last = self.device().now().0;
+        let mut counted =
+            self.engine().visitors.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        *counted.entry(code).or_default() += times;
+        drop(counted);
         // Ports change with each attempt.
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
         let mut troubles =
