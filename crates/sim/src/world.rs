@@ -572,7 +572,10 @@ impl<'p> World<'p> {
         }
         self.heal_folders();
         // What could not be read before is looked at again, even if nothing else happens any more.
-        (0..self.nodes.len()).for_each(|node| self.want_blobs(node));
+        for node in 0..self.nodes.len() {
+            self.want_blobs(node);
+            self.wake(node)?;
+        }
         bad.into_iter().try_for_each(|conn| self.cut(conn))
     }
 

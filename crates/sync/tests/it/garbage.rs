@@ -356,8 +356,9 @@ proptest! {
         while rogue.release() {}
         prop_assert_eq!((case.host.frontier(), case.host.digest()), before);
         for (code, text) in &rogue.closed {
-            let turned_away = matches!(code, Code::Protocol | Code::Limit | Code::NotServed);
-            prop_assert!(turned_away, "{code:?} {text}");
+            // Once its channel is over it may ask for a database that is not here under the same number.
+            let expected = matches!(code, Code::Protocol | Code::Limit | Code::NotServed);
+            prop_assert!(expected, "{code:?} {text}");
         }
         let frontier = Frontier::default();
         prop_assert!(case.host.view(|v| Outgoing::new(v, &frontier).is_ok()));
