@@ -255,6 +255,22 @@ mod tests {
             prop_assert!(longest < 64, "{}", longest);
         }
 
+        /// Where several devices put an element at one place at the same time.
+        #[test]
+        fn there_is_room_between_elements_at_one_position(
+            several in 2u8..6, order in proptest::collection::vec(any::<Index>(), 1..60)
+        ) {
+            let mut keys: Vec<_> = (0..several).map(|n| Position::spaced(0).key(id(n))).collect();
+            for (n, at) in order.iter().enumerate() {
+                let at = at.index(keys.len() + 1);
+                let left = at.checked_sub(1).map(|left| &keys[left][..]);
+                let position = Position::between(left, keys.get(at).map(Vec::as_slice));
+                // Ids on both sides of those there.
+                keys.insert(at, position.key(id(n as u8 % 7)));
+                prop_assert!(keys.is_sorted_by(|a, b| a < b), "{:?}", keys);
+            }
+        }
+
         #[test]
         fn positions_come_back(steps in arb_steps(), edited: bool) {
             let reason = if edited { Reason::Edited } else { Reason::Placed };

@@ -4,7 +4,7 @@
 use crate::cases;
 use crate::replica::{Device, Replica, write};
 use crate::world::{World, grant, members};
-use anabranch_core::author::{Draft, Write};
+use anabranch_core::author::{Draft, Step, Tally, Write};
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::entry::{Header, Payload, StoreId, StoreKind};
 use anabranch_core::error::Error;
@@ -219,8 +219,14 @@ fn busy() -> Device {
     device.meet(&other);
     device.meet(&clone);
     device.put(vec![write(&["c"], Some("5"))]);
-    device.commit(&Draft { writes: vec![write(&["d"], Some("6"))], ..Draft::default() }).unwrap();
+    let tallies = vec![count(Step::Add(300))];
+    let writes = vec![write(&["d"], Some("6"))];
+    device.commit(&Draft { writes, tallies, ..Draft::default() }).unwrap();
     device
+}
+
+fn count(step: Step) -> Tally {
+    Tally::new(StoreId::counter("c"), Path::text(["n"]).unwrap(), step)
 }
 
 /// Everything that is read or written; whether it works is another matter.
@@ -240,6 +246,10 @@ fn use_all(device: &mut Device) {
         let _ = v.scan_cells(&StoreId::table("t"), &Path::default(), None, &mut |_| {
             ControlFlow::Continue(())
         });
+        let counters = StoreId::counter("c");
+        let _ = v.sum(&counters, &Path::text(["n"]).unwrap());
+        let _ =
+            v.scan_sums(&counters, &Path::default(), None, &mut |_, _| ControlFlow::Continue(()));
         for peer in [v.frontier().unwrap_or_default(), Frontier::default()] {
             let _ = v.forks(&peer);
             let _ = v.frontier_within(&peer);
@@ -258,6 +268,7 @@ fn use_all(device: &mut Device) {
     drop(tx);
     let below = Write { below: true, ..write(&["a"], None) };
     for draft in [
+        Draft { tallies: vec![count(Step::Reset), count(Step::Add(1))], ..Draft::default() },
         Draft { writes: vec![write(&["a"], Some("x")), below], ..Draft::default() },
         Draft { members: vec![grant(Subject::Anyone, Role::Read, 0)], ..Draft::default() },
     ] {
@@ -326,6 +337,18 @@ fn numbers_that_cannot_be_are_damage() {
 fn a_value_that_is_not_what_was_written_is_found() {
     let mut device = Device::found();
     device.put(vec![write(&["a"], Some("value"))]);
+    change_last_cell(&device);
+}
+
+#[test]
+fn a_sum_that_is_not_what_was_counted_is_found() {
+    let mut device = Device::found();
+    device.commit(&Draft { tallies: vec![count(Step::Add(6))], ..Draft::default() }).unwrap();
+    device.seal();
+    change_last_cell(&device);
+}
+
+fn change_last_cell(device: &Device) {
     let storage = device.replica.storage.clone();
     let check = || verify(&*storage.read().unwrap(), &MemoryStorage::new(), &mut |_| {});
     check().unwrap();
