@@ -116,7 +116,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "net.idle_timeout",
         kind: Kind::Duration(MS, WEEK),
         default: "60s",
-        about: "how long a connection may be silent, or take nothing, before its peer is given up",
+        about: "how long a connection may be silent before its peer is given up",
     },
     Setting {
         key: "net.link_queue",
@@ -153,6 +153,12 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Bytes(64 * KIB, GIB),
         default: "8MiB",
         about: "bytes that may wait to be sent on a connection before nothing more is read from its peer",
+    },
+    Setting {
+        key: "net.stall_timeout",
+        kind: Kind::Duration(MS, WEEK),
+        default: "5m",
+        about: "how long a peer that connects may take nothing of what waits to be sent to it",
     },
     Setting {
         key: "net.upload",
@@ -348,6 +354,8 @@ pub struct Settings {
     pub catching_up: usize,
     /// How long a peer that came may take to open something.
     pub open_timeout: Duration,
+    /// How long a peer that came may take nothing of what is sent to it.
+    pub stall_timeout: Duration,
     /// Bytes that may wait to be sent on a connection.
     pub send_queue: usize,
     /// Bytes a second that may be sent and received; 0: no limit.
@@ -413,6 +421,7 @@ impl Settings {
             retry: (values.duration("net.retry_min")?, values.duration("net.retry_max")?),
             catching_up: values.count("sync.catching_up")?,
             open_timeout: values.duration("net.open_timeout")?,
+            stall_timeout: values.duration("net.stall_timeout")?,
             send_queue: values.bytes("net.send_queue")? as usize,
             bandwidth: (values.bytes("net.upload")?, values.bytes("net.download")?),
         })

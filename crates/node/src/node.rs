@@ -125,6 +125,7 @@ impl Node {
                 up: Pace::new(up),
                 down: Pace::new(down),
                 opening: settings.open_timeout,
+                stall: settings.stall_timeout,
                 queue: settings.send_queue,
             }),
             settings,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long the last frames may take to leave.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -30,6 +30,8 @@ pub(crate) struct Bounds {
     pub(crate) down: Pace,
     /// How long a peer that came may take until it has opened a database that it may read.
     pub(crate) opening: Duration,
+    /// How long a peer that came may take nothing of what is sent to it.
+    pub(crate) stall: Duration,
     /// Bytes that may wait to be sent before nothing more is read from the peer.
     pub(crate) queue: usize,
 }
@@ -55,20 +57,31 @@ pub(crate) async fn run(
 ) -> Result<Report, NodeError> {
     let Wire { sender, mut receiver, binding, initiator } = wire;
     let (frames, outbox) = mpsc::unbounded_channel();
-    let waiting = Arc::new(Waiting::default());
-    let sending = tokio::spawn(send_all(sender, outbox, Arc::clone(&waiting), Arc::clone(bounds)));
     let opened = task.openings.iter().map(|opening| &opening.replica);
     task.served.iter().chain(opened).for_each(|replica| replica.sign_left());
     let serves = !initiator && task.until == Until::Closed;
+    let waiting = Arc::new(Waiting::default());
+    let patience = serves.then_some(bounds.stall);
+    let sending = send_all(sender, outbox, Arc::clone(&waiting), Arc::clone(bounds), patience);
+    let sending = tokio::spawn(sending);
     let drive = Drive::new(task, binding, initiator);
-    let outbox = Outbox { frames, waiting, initiator };
+    let outbox = Outbox { frames, waiting: Arc::clone(&waiting), initiator };
     let runner = Runner { drive, outbox, hears, serves, bounds: Arc::clone(bounds) };
     let result = runner.go(&mut receiver, stop).await;
     // What is queued still leaves, the peer's word or ours that it is over among it; a link that is broken already or a
     // peer that does not listen any more changes nothing about the outcome.
     let leaving = async { tokio::join!(sending, receiver.drain(LEAVING)) };
-    let _ = tokio::time::timeout(LEAVING, leaving).await;
-    result
+    let _ = timeout(LEAVING, leaving).await;
+    match result {
+        Err(NodeError::Link(_)) if waiting.stalled.load(Ordering::SeqCst) => {
+            let within = bounds.stall;
+            let text = format!(
+                "the peer took nothing of what was sent to it for {within:?} (net.stall_timeout)"
+            );
+            Err(NodeError::Session { code: Code::Limit, text, by_peer: false })
+        }
+        result => result,
+    }
 }
 
 /// Counts bytes that wait to be sent.
@@ -77,7 +90,24 @@ struct Waiting {
     bytes: AtomicUsize,
     /// Nothing is sent any more.
     over: AtomicBool,
+    /// Because the peer took nothing for too long: one that only sends is heard, and would be waited for for ever.
+    stalled: AtomicBool,
     fewer: Notify,
+}
+
+impl Waiting {
+    /// Waits until the link takes something, for as long as one may.
+    async fn taken(
+        &self,
+        patience: Option<Duration>,
+        sent: impl Future<Output = Result<(), LinkError>>,
+    ) -> Result<(), LinkError> {
+        let Some(patience) = patience else { return sent.await };
+        timeout(patience, sent).await.unwrap_or_else(|_| {
+            self.stalled.store(true, Ordering::SeqCst);
+            Err(LinkError::Closed)
+        })
+    }
 }
 
 /// Says that nothing is sent any more, however that came about.
@@ -95,6 +125,7 @@ async fn send_all(
     mut outbox: mpsc::UnboundedReceiver<Vec<u8>>,
     waiting: Arc<Waiting>,
     bounds: Arc<Bounds>,
+    patience: Option<Duration>,
 ) -> Result<(), LinkError> {
     let over = Over(waiting);
     while let Some(frame) = outbox.recv().await {
@@ -102,12 +133,12 @@ async fn send_all(
         while let Some(frame) = next {
             let bytes = frame.len();
             bounds.up.pass(bytes).await;
-            sender.feed(frame).await?;
+            over.0.taken(patience, sender.feed(frame)).await?;
             over.0.bytes.fetch_sub(bytes, Ordering::SeqCst);
             over.0.fewer.notify_one();
             next = outbox.try_recv().ok();
         }
-        sender.flush().await?;
+        over.0.taken(patience, sender.flush()).await?;
     }
     sender.close().await
 }

@@ -35,14 +35,6 @@ pub enum LinkError {
         /// How long the link waited.
         after: Duration,
     },
-    /// The peer took nothing of what was to be sent to it for too long.
-    #[error(
-        "the peer takes nothing of what is sent to it for {after:?}; it or the network is gone"
-    )]
-    Stalled {
-        /// How long the link waited.
-        after: Duration,
-    },
     /// The peer broke the rules of the link.
     #[error("the peer does not follow the link's protocol: {0}")]
     Protocol(String),

@@ -20,8 +20,7 @@ pub struct Limits {
     pub http_max_connections: usize,
     /// How many accepted links may wait in [`crate::HttpListener::accept`]'s queue; further ones get a 503. 64.
     pub http_accept_queue: usize,
-    /// How long a WebSocket link waits for any byte of its peer, or for the peer to take a message of at most 64 KiB,
-    /// before it gives the peer up. 60 s.
+    /// How long a WebSocket link waits for any byte of its peer before it gives the peer up. 60 s.
     pub idle_timeout: Duration,
     /// How often a WebSocket link sends a ping, so that a living peer is never idle. 20 s.
     pub ping_interval: Duration,

@@ -1,7 +1,7 @@
 //! Attacks over real links on a node that serves: each is refused or bounded, the status names it, and an honest member that
 //! follows the same database live does not notice (I4, I5, I7). docs/testing.md lists them.
 
-use crate::attacker::{Attacker, BOTH, Member, World, entries, link, try_link, until};
+use crate::attacker::{Attacker, BOTH, FLOOR, Member, World, entries, link, try_link, until};
 use crate::drives::row;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::Writer;
@@ -28,8 +28,7 @@ const QUICK: &[(&str, &str)] = &[
     ("net.handshake_timeout", "1s"),
     ("net.http_header_timeout", "1s"),
     ("net.open_timeout", "1s"),
-    ("net.ping_interval", "500ms"),
-    ("net.idle_timeout", "2s"),
+    ("net.stall_timeout", "1s"),
 ];
 
 fn stranger() -> DeviceKey {
@@ -537,8 +536,8 @@ async fn who_does_not_read_is_not_read_from_either_and_is_given_up() {
     let ((), under) = tokio::join!(deaf, world.latency());
     println!("taken from one who reads nothing: {taken:?} bytes, {:?}", began.elapsed());
     world.compare("one who does not read", 1, calm, under);
-    let text = world.named(Some(id), "offline").await;
-    assert!(text.contains("takes nothing"), "{text}");
+    let text = world.named(Some(id), "limit").await;
+    assert!(text.contains("net.stall_timeout"), "{text}");
     world.end().await;
 }
 
@@ -659,7 +658,7 @@ async fn very_many_connections_keep_nobody_out_for_long() {
                     _ => encrypts(&address).await,
                 }
                 // Not all at the same moment, or this would be about two cores that encrypt for both sides.
-                tokio::time::sleep(Duration::from_millis(500 + n as u64 % 20 * 100)).await;
+                tokio::time::sleep(Duration::from_millis(2_000 + n as u64 % 40 * 100)).await;
             }
         });
     }
@@ -677,7 +676,8 @@ async fn very_many_connections_keep_nobody_out_for_long() {
     let late = late.expect("somebody new gets in");
     println!("somebody new got in after {:?}", began.elapsed());
     until("it has everything", || entries(&late.replica) == world.entries()).await;
-    world.compare("very many connections", sockets, calm, under);
+    // Both ends of two thousand connections, and their encryption, are in this process.
+    world.compare_above(4 * FLOOR, "very many connections", sockets, calm, under);
     drop(crowd);
     until("all are gone", || world.node.visitors().len() <= 2).await;
     world.end().await;

@@ -106,26 +106,16 @@ struct Writer<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
     /// Writes until it fails, and gives the reason.
     async fn run(&mut self) -> LinkError {
-        let after = self.limits.idle_timeout;
         let mut pings =
             interval_at(Instant::now() + self.limits.ping_interval, self.limits.ping_interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let command = tokio::select! {
-                Some(command) = self.outbound.recv() => Some(command),
-                _ = pings.tick() => None,
+            let written = tokio::select! {
+                Some(command) = self.outbound.recv() => self.obey(command).await,
+                _ = pings.tick() => self.sink.send(Message::Ping(Bytes::new())).await,
             };
-            let write = async {
-                match command {
-                    Some(command) => self.obey(command).await,
-                    None => self.sink.send(Message::Ping(Bytes::new())).await,
-                }
-            };
-            // A peer that sends and never reads is heard, and would be waited for for ever.
-            match timeout(after, write).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return link_error(error),
-                Err(_) => return LinkError::Stalled { after },
+            if let Err(error) = written {
+                return link_error(error);
             }
         }
     }
