@@ -37,7 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "link", about: "pipes, handshakes, records, introductions", run: link::run },
     Target {
         name: "payload",
-        about: "operations on cells and members, cell paths",
+        about: "operations on cells, counters and members, cell paths",
         run: entry::payload,
     },
     Target {
@@ -52,7 +52,7 @@ pub const TARGETS: &[Target] = &[
         run: session::run,
     },
     Target { name: "text", about: "tickets, ids, addresses, settings", run: text::run },
-    Target { name: "value", about: "JSON and CBOR values", run: value::run },
+    Target { name: "value", about: "JSON and CBOR values, positions in lists", run: value::run },
 ];
 
 /// The target called `name`.
