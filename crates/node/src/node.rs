@@ -475,7 +475,7 @@ impl Node {
     /// As [`Self::serve_link`], on a link that is encrypted already.
     ///
     /// # Errors
-    /// As [`run`].
+    /// [`NodeError::Session`] when either side ended it for a reason, [`NodeError::Link`] when the link broke.
     pub async fn serve_on(
         &self,
         wire: Wire,
@@ -541,7 +541,7 @@ impl Node {
     /// Syncs one replica with the first of `addresses` that can be reached.
     ///
     /// # Errors
-    /// [`NodeError::Unreachable`] when none can, else as [`run`].
+    /// [`NodeError::Unreachable`] when none can, else as [`Self::serve_on`].
     pub async fn sync(
         &self,
         opening: Opening,
@@ -614,7 +614,7 @@ impl Node {
     /// Syncs two replicas of one database that are both open here, over a link in memory.
     ///
     /// # Errors
-    /// As [`run`].
+    /// [`NodeError::Session`] when either side ended it for a reason, [`NodeError::Link`] when the link broke.
     pub async fn sync_local(
         &self,
         here: Opening,
@@ -700,7 +700,7 @@ impl Node {
     /// Syncs one replica on a link on which the other end asks for it, until both are settled.
     ///
     /// # Errors
-    /// As [`run`].
+    /// [`NodeError::Session`] when either side ended it for a reason, [`NodeError::Link`] when the link broke.
     pub async fn answer_on(
         &self,
         wire: Wire,
