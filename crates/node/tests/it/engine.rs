@@ -193,6 +193,9 @@ async fn a_stranger_is_told_to_ask_for_a_ticket() {
         one.troubles().iter().any(|t| t.device == Some(other.id()) && t.code == "not-a-member")
     })
     .await;
+    assert!(
+        one.troubles_counted().iter().any(|(code, times)| *code == "not-a-member" && *times > 0)
+    );
     // Of a database that is not served it hears the same.
     ticket.database = DatabaseId([9; 32]);
     let third = other.prepare(&ticket, "third").unwrap();
@@ -354,6 +357,24 @@ async fn an_interval_is_kept_and_what_is_wanted_at_once_is_done_at_once() {
     assert!(rows(&copy) < rows(&replica), "nobody is connected");
     handle.try_now();
     until("it was looked at again", || rows(&copy) == rows(&replica)).await;
+}
+
+/// Reaching the peer is told to others who wait for it, and must not be taken for news by who reached it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_waits_before_it_tries_again() {
+    let one = node(1, &[]);
+    let replica = one.create("notes").unwrap();
+    let served = Served::start(&one, &[&replica], "0").await;
+    let other = node(2, &[("net.retry_min", "1h"), ("net.retry_max", "1h")]);
+    let ticket = ticket(&one, &replica, &served.address, Duration::ZERO).await;
+    let copy = other.prepare(&ticket, "notes").unwrap();
+    let mut joining = target(&copy, &served.address);
+    joining.ticket = Some(ticket.key.seed());
+    let mut handle = other.keep(joining);
+    reason(&mut handle, "ticket").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let times: Vec<u64> = one.troubles().iter().map(|trouble| trouble.times).collect();
+    assert_eq!(times, [1], "it came once: {:?}", one.troubles());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
