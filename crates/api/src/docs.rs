@@ -22,7 +22,8 @@ impl At {
     }
 }
 
-fn slices(keys: &[String]) -> Vec<&str> {
+/// Keys as paths take them.
+pub(crate) fn slices(keys: &[String]) -> Vec<&str> {
     keys.iter().map(String::as_str).collect()
 }
 

@@ -11,11 +11,13 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::Deserialize;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Interval;
 
-/// How often syncs are looked at while nothing changes in a database.
+/// How often syncs are looked at: while much moves, changes of the database must not wait behind them.
 const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
@@ -28,8 +30,11 @@ pub(crate) struct Wish {
 struct Open {
     shared: Shared,
     watch: Option<Watch>,
+    looks: Interval,
     /// What was told of each sync last.
     told: Vec<String>,
+    /// What was seen of syncs and is not told yet.
+    ready: VecDeque<Event>,
     stop: watch::Receiver<bool>,
 }
 
@@ -42,17 +47,18 @@ pub(crate) async fn stream(
         None => None,
     };
     let stop = shared.stop.clone();
-    let open = Open { shared, watch, told: Vec::new(), stop };
+    let (looks, ready) = (tokio::time::interval(LOOK), VecDeque::new());
+    let open = Open { shared, watch, looks, told: Vec::new(), ready, stop };
     Ok(Sse::new(unfold(open, next)).keep_alive(KeepAlive::default()))
 }
 
 /// The next event; the end when the node stops, or when the database fails.
 async fn next(mut open: Open) -> Option<(Result<Event, Infallible>, Open)> {
     loop {
-        if let Some(event) = open.sync() {
+        if let Some(event) = open.ready.pop_front() {
             return Some((Ok(event), open));
         }
-        let Open { watch, stop, .. } = &mut open;
+        let Open { watch, looks, stop, .. } = &mut open;
         let change = async {
             match watch {
                 Some(watch) => watch.next().await,
@@ -61,27 +67,29 @@ async fn next(mut open: Open) -> Option<(Result<Event, Infallible>, Open)> {
         };
         let change = tokio::select! {
             change = change => Some(change.ok()?),
-            () = tokio::time::sleep(LOOK) => None,
+            _ = looks.tick() => None,
             _ = stop.wait_for(|stop| *stop) => return None,
         };
-        if let Some(change) = change {
-            let text = change_object(&change).to_string();
-            return Some((Ok(Event::default().event("change").data(text)), open));
+        match change {
+            Some(change) => {
+                let text = change_object(&change).to_string();
+                return Some((Ok(Event::default().event("change").data(text)), open));
+            }
+            None => open.look(),
         }
     }
 }
 
 impl Open {
-    /// A sync that stands otherwise than it did.
-    fn sync(&mut self) -> Option<Event> {
+    /// Which syncs stand otherwise than they did.
+    fn look(&mut self) {
         let standings = self.shared.api.node.inner().standings();
         let marks: Vec<String> = standings.iter().map(mark).collect();
-        let news = marks.iter().position(|mark| !self.told.contains(mark))?;
-        // Of those that are no more nothing is kept.
-        self.told.retain(|mark| marks.contains(mark));
-        self.told.push(marks[news].clone());
-        let standing = standings.get(news)?;
-        Some(Event::default().event("sync").data(standing_object(standing).to_string()))
+        let news = standings.iter().zip(&marks).filter(|(_, mark)| !self.told.contains(mark));
+        self.ready.extend(news.map(|(standing, _)| {
+            Event::default().event("sync").data(standing_object(standing).to_string())
+        }));
+        self.told = marks;
     }
 }
 

@@ -22,7 +22,7 @@ pub use change::{
     change_object, conflict_object, date, integer, kind_name, parts, place, value_object,
 };
 pub use listen::{Listener, SOCKET, serve};
-pub use status::standing_object;
+pub use status::{intent_object, standing_object};
 pub use token::token;
 
 use anabranch::Node;

@@ -1,5 +1,6 @@
 //! Rows of tables, and transactions over several.
 
+use crate::docs::slices;
 use crate::error::Failure;
 use crate::json::Json;
 use crate::routes::{Answer, Shared, blocking, body, ok, shaped};
@@ -28,10 +29,10 @@ pub(crate) async fn list(
     Query(page): Query<Page>,
 ) -> Answer {
     let database = shared.database(&db)?;
-    let limit = page.limit.unwrap_or(ROWS).min(ROWS);
+    let limit = page.limit.unwrap_or(ROWS).clamp(1, ROWS);
     let rows = blocking(move || {
         let table = database.table::<Json>(&table);
-        Ok(table.rows(&page.prefix, page.after.as_deref(), limit.max(1))?)
+        Ok(table.rows(&page.prefix, page.after.as_deref(), limit)?)
     })
     .await?;
     let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.clone());
@@ -98,29 +99,29 @@ pub(crate) async fn transaction(
     if steps.len() > OPERATIONS {
         return Err(Failure::bad(format!("a transaction has at most {OPERATIONS} steps here")));
     }
-    let database = shared.database(&db)?;
-    let mut transaction = database.transaction();
-    let count = steps.len();
-    for step in steps {
-        let parts = |path: &'_ [String]| path.to_vec();
-        match step {
-            Step::PutRow { table, key, row } => {
-                transaction.put(&database.table::<Json>(&table), &key, &Json(row))?;
-            }
-            Step::DeleteRow { table, key } => {
-                transaction.delete(&database.table::<Json>(&table), &key)?;
-            }
-            Step::SetDoc { doc, path, value } => {
-                let path = parts(&path);
-                let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                transaction.set(&database.doc(&doc), &path, &Json(value))?;
-            }
-            Step::DeleteDoc { doc, path } => {
-                let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                transaction.unset(&database.doc(&doc), &path)?;
-            }
+    let (database, count) = (shared.database(&db)?, steps.len());
+    // Rows are read, so that only columns that differ are written.
+    let transaction = blocking(move || {
+        let mut transaction = database.transaction();
+        for step in steps {
+            match step {
+                Step::PutRow { table, key, row } => {
+                    transaction.put(&database.table::<Json>(&table), &key, &Json(row))?
+                }
+                Step::DeleteRow { table, key } => {
+                    transaction.delete(&database.table::<Json>(&table), &key)?
+                }
+                Step::SetDoc { doc, path, value } => {
+                    transaction.set(&database.doc(&doc), &slices(&path), &Json(value))?
+                }
+                Step::DeleteDoc { doc, path } => {
+                    transaction.unset(&database.doc(&doc), &slices(&path))?
+                }
+            };
         }
-    }
+        Ok(transaction)
+    })
+    .await?;
     transaction.commit().await?;
     ok(&json!({ "steps": count }))
 }

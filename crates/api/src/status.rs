@@ -46,20 +46,27 @@ pub fn standing_object(standing: &Standing) -> Value {
     })
 }
 
-/// What is declared, and how it stands if something works on it.
-pub(crate) fn declared_object(api: &Api, record: &Record, intent: &Intent) -> Value {
-    let works = |standing: &&Standing| {
-        standing.database == record.database && standing.addresses.contains(&intent.address)
-    };
-    let standings = api.node.inner().standings();
+/// What is declared.
+#[must_use]
+pub fn intent_object(intent: &Intent) -> Value {
     json!({
         "address": intent.address,
         "send": intent.direction.send,
         "receive": intent.direction.receive,
         "every_seconds": intent.every.map(|every| every.as_secs_f64()),
         "priority": intent.priority.name(),
-        "standing": standings.iter().find(works).map(standing_object),
     })
+}
+
+/// As [`intent_object`], and how it stands if something works on it.
+pub(crate) fn declared_object(api: &Api, record: &Record, intent: &Intent) -> Value {
+    let works = |standing: &&Standing| {
+        standing.database == record.database && standing.addresses.contains(&intent.address)
+    };
+    let standings = api.node.inner().standings();
+    let mut object = intent_object(intent);
+    object["standing"] = standings.iter().find(works).map(standing_object).into();
+    object
 }
 
 fn visitor_object(visitor: &Visitor) -> Value {

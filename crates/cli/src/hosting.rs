@@ -15,16 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-impl Replicas for Hosting {
-    fn records(&self) -> Vec<Record> {
-        self.served()
-    }
-
-    fn open(&self, record: &Record) -> Option<Arc<Replica>> {
-        self.open_served(record)
-    }
-}
-
 /// The replicas that are served.
 pub(crate) struct Hosting {
     node: Node,
@@ -53,26 +43,9 @@ impl Hosting {
         self.node.inner()
     }
 
-    /// What is remembered of the replicas that are served now. Of several folders of one database on this device, the
-    /// first is: a peer needs only one.
-    fn served(&self) -> Vec<Record> {
-        let mut records = match self.node().records() {
-            Ok(records) => records,
-            Err(e) => {
-                self.output.warn(&format!("the list of replicas cannot be read: {}", e.chain()));
-                return Vec::new();
-            }
-        };
-        let only = self.only.as_ref();
-        records.retain(|r| only.is_none_or(|o| (o.database, &o.path) == (r.database, &r.path)));
-        let mut seen = BTreeSet::new();
-        records.retain(|r| seen.insert(r.database));
-        records
-    }
-
     /// Opens everything and starts to work on folders. Returns how many replicas are served.
     pub(crate) async fn start(&self) -> usize {
-        for record in self.served().iter().filter(|r| r.folder) {
+        for record in self.records().iter().filter(|r| r.folder) {
             let started = match Folder::open(self.node(), &record.path) {
                 Ok(folder) => folder.start().await.map(|work| (folder, work)),
                 Err(e) => Err(e),
@@ -101,20 +74,7 @@ impl Hosting {
 
     /// The replicas that are served now, open and with an eye on what other processes commit to them.
     pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
-        self.served().iter().filter_map(|record| self.open_served(record)).collect()
-    }
-
-    /// Opens a replica; `None` after saying why it cannot be.
-    fn open_served(&self, record: &Record) -> Option<Arc<Replica>> {
-        if record.folder {
-            let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-            return folders.get(&record.path).map(|(folder, _)| Arc::clone(folder.replica()));
-        }
-        let opened = self.try_open(record);
-        if let Err(e) = &opened {
-            self.complain(record, &Failure::failed(e.chain()));
-        }
-        opened.ok()
+        self.records().iter().filter_map(|record| self.open(record)).collect()
     }
 
     fn complain(&self, record: &Record, failure: &Failure) {
@@ -157,5 +117,37 @@ impl Hosting {
             Ok(report) => tracing::info!(peer, device = ?report.peer, "a session ended"),
             Err(e) => tracing::info!(peer, "a session ended: {}", e.chain()),
         }
+    }
+}
+
+impl Replicas for Hosting {
+    /// What is remembered of the replicas that are served now. Of several folders of one database on this device, the
+    /// first is: a peer needs only one.
+    fn records(&self) -> Vec<Record> {
+        let mut records = match self.node().records() {
+            Ok(records) => records,
+            Err(e) => {
+                self.output.warn(&format!("the list of replicas cannot be read: {}", e.chain()));
+                return Vec::new();
+            }
+        };
+        let only = self.only.as_ref();
+        records.retain(|r| only.is_none_or(|o| (o.database, &o.path) == (r.database, &r.path)));
+        let mut seen = BTreeSet::new();
+        records.retain(|r| seen.insert(r.database));
+        records
+    }
+
+    /// Opens a replica; `None` after saying why it cannot be.
+    fn open(&self, record: &Record) -> Option<Arc<Replica>> {
+        if record.folder {
+            let folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+            return folders.get(&record.path).map(|(folder, _)| Arc::clone(folder.replica()));
+        }
+        let opened = self.try_open(record);
+        if let Err(e) = &opened {
+            self.complain(record, &Failure::failed(e.chain()));
+        }
+        opened.ok()
     }
 }

@@ -1,6 +1,7 @@
 //! Opening what is remembered of a replica, be it a database or a folder.
 
 use crate::failure::Failure;
+use crate::place::{Place, no_database, resolve};
 use anabranch::Node;
 use anabranch::engine::node::{Record, Replica};
 use anabranch_folder::Folder;
@@ -43,4 +44,17 @@ pub(crate) fn folder_record(node: &Node, path: &Path) -> Result<Record, Failure>
         .into_iter()
         .find(|r| r.folder && r.path == folder.root())
         .ok_or_else(|| Failure::failed(format!("{} is not remembered here", path.display())))
+}
+
+/// What is remembered of the replica of this device that `text` names.
+pub(crate) fn named(node: &Node, text: &str) -> Result<Record, Failure> {
+    match resolve(node, text)? {
+        Place::Database(record) => Ok(record),
+        Place::Folder(path) => folder_record(node, &path),
+        Place::New(name) => Err(no_database(&name)),
+        Place::Ticket(_) | Place::Remote(_) => {
+            Err(Failure::usage(format!("'{text}' is no replica of this device"))
+                .hint("'anabranch status' lists those there are"))
+        }
+    }
 }

@@ -576,8 +576,7 @@ impl Node {
                     fate = Fate { device: Some(report.peer), success: Some(now), failure: None };
                 }
                 Err(error) => {
-                    let why = Why::of(error, fate.device.is_some());
-                    fate.failure = Some((now, why.code().to_owned(), why.to_string()));
+                    fate.failed(now, &Why::of(error, fate.device.is_some()));
                 }
             }
             home.put_fate(database, address, &fate)

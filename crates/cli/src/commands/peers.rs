@@ -4,12 +4,12 @@ use crate::args::{PeersAddArgs, PeersCommand, PeersRmArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table;
-use crate::place::{Place, no_database, resolve};
+use crate::replicas;
 use crate::units;
-use anabranch::engine::node::{Intent, Record};
+use anabranch::engine::node::Intent;
 use anabranch::engine::sync::channel::Direction;
 use anabranch::engine::transport::Address;
-use anabranch::{Node, NodeError, Timestamp};
+use anabranch::{NodeError, Timestamp};
 use serde_json::json;
 
 /// Lists, adds or removes.
@@ -44,21 +44,9 @@ fn list(context: &Context) -> Result<(), Failure> {
     context.output.answer(&table(&rows), &json!({ "peers": objects }))
 }
 
-/// The replica that `text` names.
-fn record(node: &Node, text: &str) -> Result<Record, Failure> {
-    match resolve(node, text)? {
-        Place::Database(record) => Ok(record),
-        Place::Folder(path) => crate::replicas::folder_record(node, &path),
-        Place::New(name) => Err(no_database(&name)),
-        Place::Ticket(_) | Place::Remote(_) => {
-            Err(Failure::usage("the replica comes first: anabranch peers add REPLICA ADDRESS"))
-        }
-    }
-}
-
 fn add(context: &Context, args: &PeersAddArgs) -> Result<(), Failure> {
     let node = context.node()?;
-    let record = record(&node, &args.replica)?;
+    let record = replicas::named(&node, &args.replica)?;
     let address = Address::parse(&args.address).map_err(NodeError::from)?.to_string();
     let direction = match (args.push, args.pull) {
         (true, _) => Direction::PUSH,
@@ -74,7 +62,7 @@ fn add(context: &Context, args: &PeersAddArgs) -> Result<(), Failure> {
 
 fn remove(context: &Context, args: &PeersRmArgs) -> Result<(), Failure> {
     let node = context.node()?;
-    let record = record(&node, &args.replica)?;
+    let record = replicas::named(&node, &args.replica)?;
     // As it was written, or as it is stored.
     let stored = Address::parse(&args.address).map(|address| address.to_string());
     let mut ways = vec![args.address.clone()];

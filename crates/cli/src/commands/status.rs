@@ -4,8 +4,7 @@ use crate::args::StatusArgs;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{plain, table};
-use crate::place::{Place, no_database, resolve};
-use crate::replicas::Opened;
+use crate::replicas::{Opened, named};
 use crate::units;
 use anabranch::engine::core::storage::StorageError;
 use anabranch::engine::node::{Fate, Intent, Priority, Record};
@@ -36,7 +35,7 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
     let home = context.home()?;
     let records = match &args.replica {
         None => home.records()?,
-        Some(text) => vec![one(&node, text)?],
+        Some(text) => vec![named(&node, text)?],
     };
     let live = live(home.dir());
     let standings = records
@@ -72,17 +71,6 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
         return Err(Failure::partly(format!("{which} cannot be opened")));
     }
     Ok(())
-}
-
-fn one(node: &Node, text: &str) -> Result<Record, Failure> {
-    match resolve(node, text)? {
-        Place::Database(record) => Ok(record),
-        Place::Folder(path) => crate::replicas::folder_record(node, &path),
-        Place::New(name) => Err(no_database(&name)),
-        Place::Ticket(_) | Place::Remote(_) => {
-            Err(Failure::usage("only a replica of this device has a status here"))
-        }
-    }
 }
 
 fn look(node: &Node, record: &Record) -> Result<State, Failure> {
@@ -196,17 +184,12 @@ fn object(standing: &Standing, live: Option<&Value>) -> Value {
             let failure = fate.failure.map(|(at, code, text)| {
                 json!({ "at": anabranch_api::date(Timestamp(at)), "code": code, "text": text })
             });
-            json!({
-                "address": intent.address,
-                "send": intent.direction.send,
-                "receive": intent.direction.receive,
-                "every_seconds": intent.every.map(|every| every.as_secs_f64()),
-                "priority": intent.priority.name(),
-                "device": fate.device.map(|device| device.to_string()),
-                "in_step": fate.success.map(|at| anabranch_api::date(Timestamp(at))),
-                "why": failure,
-                "standing": moment(live, record, intent),
-            })
+            let mut object = anabranch_api::intent_object(intent);
+            object["device"] = fate.device.map(|device| device.to_string()).into();
+            object["in_step"] = fate.success.map(|at| anabranch_api::date(Timestamp(at))).into();
+            object["why"] = failure.into();
+            object["standing"] = moment(live, record, intent).cloned().into();
+            object
         })
         .collect();
     let state = standing.state.as_ref().ok();

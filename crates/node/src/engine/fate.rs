@@ -1,6 +1,7 @@
 //! What is written down of how a replica stands with a peer.
 
 use super::standing::Standing;
+use super::why::Why;
 use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::id::NodeId;
 
@@ -17,10 +18,16 @@ pub struct Fate {
 
 impl Fate {
     pub(super) fn of(standing: &Standing) -> Self {
-        let failure = standing.last_error.as_ref();
-        let open = failure.filter(|(at, _)| standing.last_success.is_none_or(|last| last < *at));
-        let failure = open.map(|(at, why)| (*at, why.code().to_owned(), why.to_string()));
-        Self { device: standing.device, success: standing.last_success, failure }
+        let mut fate =
+            Self { device: standing.device, success: standing.last_success, failure: None };
+        if let Some((at, why)) = standing.failure() {
+            fate.failed(*at, why);
+        }
+        fate
+    }
+
+    pub(crate) fn failed(&mut self, at: u64, why: &Why) {
+        self.failure = Some((at, why.code().to_owned(), why.to_string()));
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

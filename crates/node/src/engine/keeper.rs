@@ -225,7 +225,7 @@ impl Keeper {
         let reached = self.standing.borrow().device.is_some();
         let why = error.as_ref().map(|error| Why::of(error, reached));
         let why = why.unwrap_or_else(|| Why::Offline("it left".into()));
-        let now = self.node.device().now().0 + 1;
+        let now = self.node.device().now().0;
         // The next address first: this one may lead to somebody else.
         if matches!(error, Some(NodeError::Session { .. })) && self.target.addresses.len() > 1 {
             self.target.addresses.rotate_left(1);

@@ -78,11 +78,7 @@ impl Standing {
         let mut reasons = Vec::new();
         // While it is tried again, why it has to be is still the answer.
         let fails = matches!(self.state, State::Waiting { .. } | State::Connecting | State::Queued);
-        if let (true, Some((at, why))) = (fails, &self.last_error)
-            && self.last_success.is_none_or(|last| last < *at)
-        {
-            reasons.push(why.clone());
-        }
+        reasons.extend(self.failure().filter(|_| fails).map(|(_, why)| why.clone()));
         if self.state == State::Queued {
             let text = "as many replicas catch up as may at once ('sync.catching_up')";
             reasons.push(Why::Limit(text.into()));
@@ -92,6 +88,11 @@ impl Standing {
         }
         reasons.extend(self.progress.clock_ahead.map(Why::ClocksApart));
         reasons
+    }
+
+    /// What failed since the two were in step last, and when.
+    pub(super) fn failure(&self) -> Option<&(u64, Why)> {
+        self.last_error.as_ref().filter(|(at, _)| self.last_success.is_none_or(|last| last <= *at))
     }
 
     /// How long the rest will take at the pace so far; `None` when that cannot be said.
