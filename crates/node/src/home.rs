@@ -168,7 +168,7 @@ impl Home {
             .iter()
             .map(|(_, value)| Record::decode(value))
             .collect::<Result<_, _>>()
-            .map_err(|e| StorageError::Corrupt(format!("the list of replicas: {e}")))?;
+            .map_err(damaged)?;
         records.sort_by(|a, b| a.name.cmp(&b.name).then(a.path.cmp(&b.path)));
         Ok(records)
     }
@@ -192,6 +192,26 @@ impl Home {
     /// [`NodeError::Core`].
     pub fn put_record(&self, record: &Record) -> Result<(), NodeError> {
         self.put(&record_key(record), &record.encode())
+    }
+
+    /// Changes what is remembered of the replica that `record` is about, as it is now: others may have changed it since that
+    /// was read. `None` when it is not remembered any more; an error of `act` changes nothing.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`], and whatever `act` returns.
+    pub fn change_record<T>(
+        &self,
+        record: &Record,
+        act: impl FnOnce(&mut Record) -> Result<T, NodeError>,
+    ) -> Result<Option<T>, NodeError> {
+        let key = record_key(record);
+        let mut tx = self.registry.write(Durability::Full)?;
+        let Some(value) = tx.get(Table::Local, &key)? else { return Ok(None) };
+        let mut now = Record::decode(&value).map_err(damaged)?;
+        let result = act(&mut now)?;
+        tx.put(Table::Local, &key, &now.encode())?;
+        tx.commit()?;
+        Ok(Some(result))
     }
 
     /// Forgets a replica; its files stay.
@@ -310,6 +330,10 @@ impl Home {
         peers.sort_by_key(|p| std::cmp::Reverse(p.seen));
         Ok(peers)
     }
+}
+
+fn damaged(error: DecodeError) -> StorageError {
+    StorageError::Corrupt(format!("the list of replicas: {error}"))
 }
 
 fn record_key(record: &Record) -> Vec<u8> {

@@ -337,16 +337,18 @@ impl Node {
     pub fn declare(&self, record: &Record, intent: Intent) -> Result<(), NodeError> {
         intent.check()?;
         let Some(home) = &self.home else { return Ok(()) };
-        let mut record = record.clone();
-        match record.intents.iter_mut().find(|other| other.address == intent.address) {
-            Some(other) => *other = intent,
-            None => record.intents.insert(0, intent),
-        }
-        if record.intents.len() > INTENTS {
-            let text = format!("a replica has at most {INTENTS} addresses; remove one first");
-            return Err(NodeError::Setting(text));
-        }
-        home.put_record(&record)
+        home.change_record(record, |record| {
+            match record.intents.iter_mut().find(|other| other.address == intent.address) {
+                Some(other) => *other = intent,
+                None => record.intents.insert(0, intent),
+            }
+            if record.intents.len() > INTENTS {
+                let text = format!("a replica has at most {INTENTS} addresses; remove one first");
+                return Err(NodeError::Setting(text));
+            }
+            Ok(())
+        })
+        .map(Option::unwrap_or_default)
     }
 
     /// Takes a declaration back. False when there was none for this address.
@@ -355,14 +357,12 @@ impl Node {
     /// [`NodeError::Core`].
     pub fn withdraw(&self, record: &Record, address: &str) -> Result<bool, NodeError> {
         let Some(home) = &self.home else { return Ok(false) };
-        let mut record = record.clone();
-        let before = record.intents.len();
-        record.intents.retain(|intent| intent.address != address);
-        if record.intents.len() == before {
-            return Ok(false);
-        }
-        home.put_record(&record)?;
-        Ok(true)
+        let withdrawn = home.change_record(record, |record| {
+            let before = record.intents.len();
+            record.intents.retain(|intent| intent.address != address);
+            Ok(record.intents.len() < before)
+        })?;
+        Ok(withdrawn.unwrap_or_default())
     }
 
     /// Remembers an address at which a replica can be synced, the latest first.
@@ -371,15 +371,14 @@ impl Node {
     /// [`NodeError::Core`].
     pub fn remember_address(&self, record: &Record, address: &str) -> Result<(), NodeError> {
         let Some(home) = &self.home else { return Ok(()) };
-        if record.addresses().next().is_some_and(|a| a == address) {
-            return Ok(());
-        }
-        let mut record = record.clone();
-        let known = record.intents.iter().position(|intent| intent.address == address);
-        let intent = known.map_or_else(|| Intent::new(address), |at| record.intents.remove(at));
-        record.intents.insert(0, intent);
-        record.intents.truncate(INTENTS);
-        home.put_record(&record)
+        home.change_record(record, |record| {
+            let known = record.intents.iter().position(|intent| intent.address == address);
+            let intent = known.map_or_else(|| Intent::new(address), |at| record.intents.remove(at));
+            record.intents.insert(0, intent);
+            record.intents.truncate(INTENTS);
+            Ok(())
+        })
+        .map(Option::unwrap_or_default)
     }
 
     /// Forgets a replica and, for a database, deletes its file.

@@ -432,9 +432,12 @@ impl Node {
     /// known as a member here either, the ticket is all there is to show.
     fn joined(&self, database: DatabaseId) -> Result<(), NodeError> {
         let Some(home) = &self.home else { return Ok(()) };
-        for mut record in home.records()?.into_iter().filter(|r| r.database == database) {
-            if record.ticket.take().is_some() {
-                home.put_record(&record)?;
+        for record in home.records()?.iter().filter(|r| r.database == database) {
+            if record.ticket.is_some() {
+                home.change_record(record, |record| {
+                    record.ticket = None;
+                    Ok(())
+                })?;
             }
         }
         Ok(())

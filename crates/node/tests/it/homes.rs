@@ -1,4 +1,4 @@
-use anabranch_node::{Home, Node, NodeError};
+use anabranch_node::{Home, Intent, Node, NodeError};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Barrier};
 
@@ -69,4 +69,29 @@ fn settings_that_do_not_go_together_are_refused() {
     home.configure("net.ping_interval", Some("2m")).unwrap();
     assert!(home.configure("net.idle_timeout", None).is_err());
     assert_eq!(home.configured("net.ping_interval").unwrap().as_deref(), Some("2m"));
+}
+
+/// Who changes what is remembered of a replica has often read it a while ago; meanwhile it joined, or a user declared more.
+#[test]
+fn what_others_changed_meanwhile_stays_changed() {
+    let home = tempfile::tempdir().unwrap();
+    let node = Node::open(home.path()).unwrap();
+    node.create("notes").unwrap();
+    let old = node.records().unwrap().remove(0);
+    let addresses = || {
+        let record = node.records().unwrap().remove(0);
+        record.addresses().map(str::to_owned).collect::<Vec<_>>()
+    };
+    node.declare(&old, Intent::new("http://one")).unwrap();
+    node.declare(&old, Intent::new("http://two")).unwrap();
+    assert_eq!(addresses(), ["http://two", "http://one"]);
+    node.remember_address(&old, "http://one").unwrap();
+    assert_eq!(addresses(), ["http://one", "http://two"]);
+    assert!(node.withdraw(&old, "http://two").unwrap());
+    assert!(!node.withdraw(&old, "http://two").unwrap());
+    assert_eq!(addresses(), ["http://one"]);
+    // What was forgotten is not remembered again.
+    node.home().unwrap().remove_record(&old).unwrap();
+    node.declare(&old, Intent::new("http://three")).unwrap();
+    assert!(node.records().unwrap().is_empty());
 }
