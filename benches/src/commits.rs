@@ -46,10 +46,15 @@ pub(crate) fn replica(path: &Path, durability: Durability) -> Result<Arc<Replica
 }
 
 /// Commits a second, by one writer that waits for each. Rows from `from` on.
-pub(crate) async fn one_by_one(replica: &Replica, from: u64, count: u64) -> Result<f64> {
+pub(crate) async fn one_by_one(
+    replica: &Replica,
+    keys: Keys,
+    from: u64,
+    count: u64,
+) -> Result<f64> {
     let start = Instant::now();
     for n in from..from + count {
-        replica.commit(vec![Keys::Random.draft(n)?]).await?;
+        replica.commit(vec![keys.draft(n)?]).await?;
     }
     Ok(count as f64 / start.elapsed().as_secs_f64())
 }

@@ -6,6 +6,7 @@
 mod bootstrap;
 mod commits;
 mod data;
+mod growth;
 mod peak;
 mod raw;
 mod report;
@@ -26,7 +27,7 @@ struct Args {
     #[arg(long, default_value_t = 1_000_000)]
     entries: u64,
     /// Runs of each measurement, alternating; the median counts.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, global = true)]
     runs: usize,
     /// 20,000 entries and short commit measurements: to see that everything works.
     #[arg(long)]
@@ -35,10 +36,10 @@ struct Args {
     #[arg(long)]
     bootstrap_only: bool,
     /// Print one JSON object instead of a table.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     /// Where to put databases; needs about 1 KiB for each entry.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     dir: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
@@ -55,9 +56,18 @@ enum Part {
         /// In which order their keys come.
         #[arg(long, default_value = "random")]
         keys: data::Keys,
-        /// Where to put databases.
-        #[arg(long, value_name = "DIR")]
-        dir: Option<PathBuf>,
+    },
+    /// Measures commits at NORMAL with few and with many entries held, next to SQLite alone.
+    Growth {
+        /// Entries held.
+        #[arg(long, value_delimiter = ',', default_value = "10,10000,1000000")]
+        held: Vec<u64>,
+        /// Commits of each measurement.
+        #[arg(long, default_value_t = 5_000)]
+        count: u64,
+        /// In which order their keys come; both when not given.
+        #[arg(long)]
+        keys: Option<data::Keys>,
     },
     /// Makes the database to be served.
     #[command(hide = true)]
@@ -72,16 +82,19 @@ enum Part {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let dir = args.dir.unwrap_or_else(std::env::temp_dir);
     let done = match args.part {
         None => report::run(&report::Plan {
             entries: if args.quick { 20_000 } else { args.entries },
             runs: args.runs.max(1),
             commits: (!args.bootstrap_only).then(|| commits::Counts::new(args.quick)),
             json: args.json,
-            dir: args.dir.unwrap_or_else(std::env::temp_dir),
+            dir,
         }),
-        Some(Part::Stages { entries, keys, dir }) => {
-            stages::run(&dir.unwrap_or_else(std::env::temp_dir), entries, keys)
+        Some(Part::Stages { entries, keys }) => stages::run(&dir, entries, keys),
+        Some(Part::Growth { held, count, keys }) => {
+            let keys = keys.map_or(data::Keys::BOTH.to_vec(), |keys| vec![keys]);
+            growth::run(&dir, &held, count, args.runs.max(1), &keys, args.json)
         }
         Some(Part::Fill { home, entries, keys }) => bootstrap::fill(&home, entries, keys),
         Some(Part::Serve { home }) => bootstrap::serve(&home),

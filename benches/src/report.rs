@@ -160,10 +160,15 @@ fn commits(
         let dir = tempfile::tempdir_in(dir)?;
         let at = |name: &str| dir.path().join(name);
         let replica = commits::replica(&at("full"), Durability::Full)?;
-        full.push(runtime.block_on(commits::one_by_one(&replica, 0, counts.full))?);
+        full.push(runtime.block_on(commits::one_by_one(&replica, Keys::Random, 0, counts.full))?);
         raw_full.push(commits::raw(&at("raw-full"), Durability::Full, sizes, counts.full)?);
         let replica = commits::replica(&at("normal"), Durability::Normal)?;
-        normal.push(runtime.block_on(commits::one_by_one(&replica, 0, counts.normal))?);
+        normal.push(runtime.block_on(commits::one_by_one(
+            &replica,
+            Keys::Random,
+            0,
+            counts.normal,
+        ))?);
         raw_normal.push(commits::raw(&at("raw-normal"), Durability::Normal, sizes, counts.normal)?);
         let replica = commits::replica(&at("many"), Durability::Full)?;
         many.push(runtime.block_on(commits::at_once(&replica, counts.many))?);
@@ -197,7 +202,12 @@ fn on_large(
     let mut rates = Vec::new();
     for run in 0..plan.runs as u64 {
         let from = plan.entries + run * counts.normal;
-        rates.push(runtime.block_on(commits::one_by_one(&replica, from, counts.normal))?);
+        rates.push(runtime.block_on(commits::one_by_one(
+            &replica,
+            Keys::Random,
+            from,
+            counts.normal,
+        ))?);
     }
     Ok(Commits {
         what: format!("NORMAL, one by one, {} entries held", plan.entries),
@@ -245,8 +255,7 @@ fn print(report: &Report) {
 }
 
 fn row(what: &str, own: Spread, raw: Option<Spread>, ratio: Option<f64>) {
-    let show = |s: Spread| format!("{:.0} ({:.0}..{:.0})", s.median, s.low, s.high);
-    let raw = raw.map(show).unwrap_or_default();
+    let raw = raw.map(|raw| raw.to_string()).unwrap_or_default();
     let ratio = ratio.map(|r| format!("{r:.2}")).unwrap_or_default();
-    println!("{what:<40}{:>26}{raw:>26}{ratio:>8}", show(own));
+    println!("{what:<40}{:>26}{raw:>26}{ratio:>8}", own.to_string());
 }

@@ -25,6 +25,12 @@ impl Spread {
     }
 }
 
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} ({:.0}..{:.0})", self.median, self.low, self.high)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,5 @@
-//! What one write transaction has looked up and needs again for the next entry: grants, who writes with which, where our
+//! What a write transaction has looked up and needs again for the next entry, or the next transaction
+//! ([`crate::ledger::Memory`]): grants, who writes with which, where our
 //! own log stands, which tips nothing builds on. It only saves look-ups: every answer is what the tables would give, since
 //! nobody else writes meanwhile and each write here goes through this module (I2).
 
@@ -25,6 +26,14 @@ pub(crate) struct Known {
     written: BTreeMap<BranchNo, bool>,
     /// All of that table.
     uncovered: Option<BTreeSet<BranchNo>>,
+}
+
+impl Known {
+    /// How many rows it holds, of the kind of which it holds most.
+    pub(crate) fn rows(&self) -> usize {
+        let uncovered = self.uncovered.as_ref().map_or(0, BTreeSet::len);
+        self.grants.len().max(self.written.len()).max(uncovered)
+    }
 }
 
 impl Ledger<'_> {

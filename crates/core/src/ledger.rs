@@ -29,10 +29,12 @@ pub struct Ledger<'t> {
     pub(crate) tx: &'t mut dyn WriteTx,
     pub(crate) database: DatabaseId,
     pub(crate) counters: Counters,
+    /// As the table has them, if it has been looked up.
+    stored_counters: Option<Counters>,
     frontier: LtHash,
-    branches: BTreeMap<BranchNo, Branch>,
+    branches: BTreeMap<BranchNo, Kept<Branch>>,
     by_log: BTreeMap<LogId, Vec<BranchNo>>,
-    stores: BTreeMap<StoreNo, StoreRow>,
+    stores: BTreeMap<StoreNo, Kept<StoreRow>>,
     store_numbers: BTreeMap<StoreId, StoreNo>,
     pub(crate) known: Known,
     changed: Changes,
@@ -40,6 +42,64 @@ pub struct Ledger<'t> {
     built: Option<u64>,
     /// Whether cells of new entries are left for later.
     bulk: bool,
+}
+
+/// A row as it is now, and as the table has it.
+struct Kept<T> {
+    now: T,
+    stored: Option<T>,
+}
+
+impl<T: Clone + PartialEq + Row> Kept<T> {
+    fn new(now: T) -> Self {
+        Self { now, stored: None }
+    }
+
+    fn read(now: T) -> Self {
+        Self { stored: Some(now.clone()), now }
+    }
+
+    fn flush(&mut self, tx: &mut dyn WriteTx, key: &[u8]) -> Result<(), StorageError> {
+        if self.stored.as_ref() != Some(&self.now) {
+            self.now.put(tx, key)?;
+            self.stored = Some(self.now.clone());
+        }
+        Ok(())
+    }
+}
+
+/// What a transaction had looked up and written, for the one after it: it saves that one the look-ups, if nobody else has
+/// committed in between. Its size is bounded; see [`Ledger::finish_and_keep`].
+pub struct Memory {
+    /// The state of the storage in which it holds.
+    state: u64,
+    database: DatabaseId,
+    counters: Counters,
+    frontier: LtHash,
+    branches: BTreeMap<BranchNo, Kept<Branch>>,
+    by_log: BTreeMap<LogId, Vec<BranchNo>>,
+    stores: BTreeMap<StoreNo, Kept<StoreRow>>,
+    store_numbers: BTreeMap<StoreId, StoreNo>,
+    known: Known,
+    built: Option<u64>,
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    /// Branches, grants and logs that are kept from one transaction to the next.
+    const ROWS: usize = 1_024;
+    /// Stores that are; each takes some 4 KiB.
+    const STORES: usize = 32;
+
+    fn fits(&self) -> bool {
+        let rows = self.branches.len().max(self.by_log.len()).max(self.known.rows());
+        rows <= Self::ROWS && self.stores.len().max(self.store_numbers.len()) <= Self::STORES
+    }
 }
 
 /// What one transaction changed, for those who watch.
@@ -96,6 +156,7 @@ impl<'t> Ledger<'t> {
         Ok(Self {
             tx,
             database,
+            stored_counters: Some(counters.clone()),
             counters,
             frontier,
             branches: BTreeMap::new(),
@@ -105,6 +166,33 @@ impl<'t> Ledger<'t> {
             known: Known::default(),
             changed: Changes::default(),
             built,
+            bulk: false,
+        })
+    }
+
+    /// As [`Self::open`], with what an earlier transaction on the same storage left, if that is still so.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn resume(tx: &'t mut dyn WriteTx, memory: Option<Memory>) -> Result<Self, StorageError> {
+        let state = tx.state();
+        let fresh = |m: &Memory| state == Some(m.state) || sabotage::is(Bug::StaleMemory);
+        let Some(memory) = memory.filter(fresh) else {
+            return Self::open(tx);
+        };
+        Ok(Self {
+            tx,
+            database: memory.database,
+            stored_counters: Some(memory.counters.clone()),
+            counters: memory.counters,
+            frontier: memory.frontier,
+            branches: memory.branches,
+            by_log: memory.by_log,
+            stores: memory.stores,
+            store_numbers: memory.store_numbers,
+            known: memory.known,
+            changed: Changes::default(),
+            built: memory.built,
             bulk: false,
         })
     }
@@ -139,16 +227,41 @@ impl<'t> Ledger<'t> {
         Ok(self.changed)
     }
 
+    /// As [`Self::finish`], and hands out what the next transaction may [resume](Self::resume) with once this one is
+    /// committed. Nothing when it would be too large (1,024 branches, 32 stores) or the storage cannot tell its states apart.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn finish_and_keep(mut self) -> Result<(Changes, Option<Memory>), StorageError> {
+        self.flush()?;
+        let memory = self.tx.state().map(|state| Memory {
+            state: state + 1,
+            database: self.database,
+            counters: self.counters,
+            frontier: self.frontier,
+            branches: self.branches,
+            by_log: self.by_log,
+            stores: self.stores,
+            store_numbers: self.store_numbers,
+            known: self.known,
+            built: self.built,
+        });
+        Ok((self.changed, memory.filter(Memory::fits)))
+    }
+
     /// Writes what was kept back, so that a [`View`] of the transaction sees it.
     pub(crate) fn flush(&mut self) -> Result<(), StorageError> {
-        for (number, branch) in &self.branches {
-            branch.put(self.tx, &key32(*number))?;
+        for (number, branch) in &mut self.branches {
+            branch.flush(self.tx, &key32(*number))?;
         }
-        for (number, store) in &self.stores {
-            store.put(self.tx, &key32(*number))?;
+        for (number, store) in &mut self.stores {
+            store.flush(self.tx, &key32(*number))?;
         }
         self.flush_own()?;
-        self.counters.put(self.tx, META_COUNTERS)?;
+        if self.stored_counters.as_ref() != Some(&self.counters) {
+            self.counters.put(self.tx, META_COUNTERS)?;
+            self.stored_counters = Some(self.counters.clone());
+        }
         if self.changed.frontier {
             self.tx.put(Table::Meta, META_FRONTIER, &self.frontier.to_bytes())?;
         }
@@ -168,9 +281,10 @@ impl<'t> Ledger<'t> {
     pub(crate) fn branch(&mut self, number: BranchNo) -> Result<&mut Branch, StorageError> {
         if !self.branches.contains_key(&number) {
             let branch = self.view().branch(number)?;
-            self.branches.insert(number, branch);
+            self.branches.insert(number, Kept::read(branch));
         }
-        self.branches.get_mut(&number).ok_or_else(|| corrupt("a branch"))
+        let kept = self.branches.get_mut(&number).ok_or_else(|| corrupt("a branch"))?;
+        Ok(&mut kept.now)
     }
 
     pub(crate) fn branches_of(&mut self, log: &LogId) -> Result<Vec<BranchNo>, StorageError> {
@@ -244,7 +358,8 @@ impl<'t> Ledger<'t> {
             unsigned: (0, 0),
         };
         // At once, since a view of this transaction looks up the log of every value it reads.
-        branch.put(self.tx, &key32(number))?;
+        let mut branch = Kept::new(branch);
+        branch.flush(self.tx, &key32(number))?;
         self.branches.insert(number, branch);
         Ok(Some(number))
     }
@@ -262,7 +377,7 @@ impl<'t> Ledger<'t> {
                     live: 0,
                     needs_newer: false,
                 };
-                self.stores.insert(number, row);
+                self.stores.insert(number, Kept::new(row));
                 number
             }
         };
@@ -283,9 +398,10 @@ impl<'t> Ledger<'t> {
     pub(crate) fn store(&mut self, number: StoreNo) -> Result<&mut StoreRow, StorageError> {
         if !self.stores.contains_key(&number) {
             let row = self.view().store_row(number)?;
-            self.stores.insert(number, row);
+            self.stores.insert(number, Kept::read(row));
         }
-        self.stores.get_mut(&number).ok_or_else(|| corrupt("a store"))
+        let kept = self.stores.get_mut(&number).ok_or_else(|| corrupt("a store"))?;
+        Ok(&mut kept.now)
     }
 
     /// Adds `entry`, which builds on the tip of `branch`, and everything that follows from it. `parents` are the

@@ -28,6 +28,8 @@ pub enum Bug {
     HalfRun,
     /// A copied or restored replica goes on in the log it finds.
     SequenceReused,
+    /// What one transaction knew of the tables counts in the next, whoever wrote in between.
+    StaleMemory,
     /// A commit is never signed for peers.
     NeverSigned,
     /// Under normal durability heads are written without a sync.

@@ -210,6 +210,12 @@ pub trait WriteTx: ReadTx {
     /// Whatever the back end reports.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, StorageError>;
 
+    /// Tells states of the storage apart, if the back end can: whoever commits in a transaction that began with state `n`
+    /// finds `n + 1` in the next one exactly if nobody else, in this process or another, has committed in between.
+    fn state(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes all of it visible and durable at once.
     ///
     /// # Errors
@@ -230,6 +236,15 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// [`StorageError::Busy`] when another writer holds the lock too long, or whatever the back end reports.
     fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError>;
+
+    /// As [`Self::write`] with [`Durability::Normal`], for who must not be held up: `None` where that would wait for another
+    /// writer, or if the back end cannot promise that neither it nor the commit waits for the disk to sync. It may read.
+    ///
+    /// # Errors
+    /// Whatever the back end reports.
+    fn try_write(&self) -> Result<Option<Box<dyn WriteTx + '_>>, StorageError> {
+        Ok(None)
+    }
 
     /// A mark that changes when this storage is copied, moved or restored to another place: the same state directory
     /// then starts a new log (I6).

@@ -8,10 +8,10 @@ use anabranch_core::author::{Author, Draft};
 use anabranch_core::build;
 use anabranch_core::entry::Entry;
 use anabranch_core::error::Error;
-use anabranch_core::ledger::Ledger;
+use anabranch_core::ledger::{Ledger, Memory};
 use anabranch_core::sabotage::{self, Bug};
-use anabranch_core::storage::{Durability, Storage, StorageError};
-use std::sync::Arc;
+use anabranch_core::storage::{Durability, Storage, StorageError, WriteTx};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What came of one caller's drafts.
 pub type Committed = Result<Vec<Option<Entry>>, Error>;
@@ -24,6 +24,22 @@ pub(crate) struct Committer {
     pub(crate) durability: Durability,
     /// Memory for building a stretch of cells, in bytes.
     pub(crate) stretch: usize,
+    pub(crate) memory: LastKnown,
+}
+
+/// What the last transaction of a replica knew of its tables. Which one was last is told by the storage, not by who comes
+/// here last.
+#[derive(Clone, Default)]
+pub(crate) struct LastKnown(Arc<Mutex<Option<Memory>>>);
+
+impl LastKnown {
+    fn take(&self) -> Option<Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, memory: Option<Memory>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = memory;
+    }
 }
 
 impl Committer {
@@ -38,6 +54,21 @@ impl Committer {
         self.write(self.durability, sealed, |ledger, author| {
             group.iter().map(|drafts| commit_all(ledger, author, drafts)).collect()
         })
+    }
+
+    /// As [`Self::commit`] for one caller under normal durability, if nothing has to be waited for: no other writer, no
+    /// sync, nothing to be built.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub(crate) fn commit_at_once(&self, drafts: &[Draft]) -> Result<Option<Committed>, NodeError> {
+        let Some(tx) = self.storage.try_write()? else { return Ok(None) };
+        let committed =
+            self.write_in(tx, false, |ledger, author| commit_all(ledger, author, drafts));
+        match committed {
+            Err(NodeError::Core(Error::Storage(StorageError::Building))) => Ok(None),
+            committed => committed.map(Some),
+        }
     }
 
     /// Signs what normal durability left unsigned. Peers may be told after it.
@@ -68,18 +99,25 @@ impl Committer {
         sealed: bool,
         act: impl Fn(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
     ) -> Result<T, NodeError> {
-        self.when_built(|| {
-            let author = self.device.author(&*self.storage)?;
-            let mut tx = self.storage.write(durability)?;
-            let mut ledger = Ledger::open(&mut *tx)?;
-            let result = act(&mut ledger, &author)?;
-            if sealed {
-                ledger.seal(&author)?;
-            }
-            ledger.finish()?;
-            tx.commit()?;
-            Ok(result)
-        })
+        self.when_built(|| self.write_in(self.storage.write(durability)?, sealed, &act))
+    }
+
+    fn write_in<T>(
+        &self,
+        mut tx: Box<dyn WriteTx + '_>,
+        sealed: bool,
+        act: impl Fn(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
+    ) -> Result<T, NodeError> {
+        let author = self.device.author(&*self.storage)?;
+        let mut ledger = Ledger::resume(&mut *tx, self.memory.take())?;
+        let result = act(&mut ledger, &author)?;
+        if sealed {
+            ledger.seal(&author)?;
+        }
+        let (_, memory) = ledger.finish_and_keep()?;
+        tx.commit()?;
+        self.memory.put(memory);
+        Ok(result)
     }
 
     /// Builds what a bulk load left to be built, as far as it has come.

@@ -1,12 +1,12 @@
 //! An open replica of one database: its storage, the thread that commits for it, and everybody who wants to hear of a
 //! change. Reads go straight to storage; writes are gathered into groups (see [`crate::writer`]).
 
-use crate::committer::{Committed, Committer};
+use crate::committer::{Committed, Committer, LastKnown};
 use crate::device::Device;
 use crate::error::NodeError;
 use crate::signal::Signal;
 use crate::wants::{SessionId, Wants};
-use crate::writer::{Job, Writer};
+use crate::writer::{Commit, Writer};
 use anabranch_core::author::{Draft, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build;
@@ -162,7 +162,8 @@ impl Replica {
         };
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
         let ReplicaOptions { durability, bulk, .. } = options;
-        let committer = Committer { storage, device, durability, stretch: bulk.bytes };
+        let (stretch, memory) = (bulk.bytes, LastKnown::default());
+        let committer = Committer { storage, device, durability, stretch, memory };
         // An earlier process ended between a commit under normal durability and its signature. Reading works without.
         let signed = if unsigned > 0 { committer.sign() } else { Ok(()) };
         if let Err(e) = &signed {
@@ -330,9 +331,10 @@ impl Replica {
     /// # Errors
     /// [`NodeError::Core`]; then none of these drafts was committed, unless an earlier one of them failed alone.
     pub async fn commit(&self, drafts: Vec<Draft>) -> Result<Vec<Option<Entry>>, NodeError> {
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        self.writer().send(Job { drafts, reply })?;
-        answer.await.map_err(|_| NodeError::Closed)?
+        match self.writer().commit(drafts)? {
+            Commit::Done(reply) => reply,
+            Commit::Queued(answer) => answer.await.map_err(|_| NodeError::Closed)?,
+        }
     }
 
     /// As [`Self::commit`], for threads outside the runtime.
@@ -340,9 +342,10 @@ impl Replica {
     /// # Errors
     /// As [`Self::commit`].
     pub fn commit_blocking(&self, drafts: Vec<Draft>) -> Result<Vec<Option<Entry>>, NodeError> {
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        self.writer().send(Job { drafts, reply })?;
-        answer.blocking_recv().map_err(|_| NodeError::Closed)?
+        match self.writer().commit(drafts)? {
+            Commit::Done(reply) => reply,
+            Commit::Queued(answer) => answer.blocking_recv().map_err(|_| NodeError::Closed)?,
+        }
     }
 
     /// Commits `draft` together with changes to the replica's local table, in one transaction. Blocking.

@@ -1,5 +1,6 @@
 //! The thread that commits for one replica. Whatever waits is committed as one group (see [`crate::committer`]). Under
-//! normal durability the signature is put off a little while more commits come.
+//! normal durability the signature is put off a little while more commits come, and a small commit goes past the thread, on
+//! that of its caller, where nothing has to be waited for.
 
 use crate::committer::Committer;
 use crate::error::NodeError;
@@ -7,8 +8,9 @@ use crate::replica::Replica;
 use anabranch_core::author::Draft;
 use anabranch_core::entry::Entry;
 use anabranch_core::storage::{Durability, StorageError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{JoinHandle, current};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -22,45 +24,112 @@ const UNSIGNED: Duration = Duration::from_millis(20);
 const IDLE: Duration = Duration::from_micros(500);
 /// How long to wait before signing is tried again after it failed (a full disk, say): at first, and at the most.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Bytes of values that are committed past the thread at the most; each write counts as some more.
+const PASSING_BYTES: usize = 16 * 1024;
+const PASSING_EACH: usize = 256;
 const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
 
-type Reply = Result<Vec<Option<Entry>>, NodeError>;
+pub(crate) type Reply = Result<Vec<Option<Entry>>, NodeError>;
 
 /// Drafts from one caller.
-pub(crate) struct Job {
-    pub(crate) drafts: Vec<Draft>,
-    pub(crate) reply: oneshot::Sender<Reply>,
+struct Job {
+    drafts: Vec<Draft>,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// What the thread hears of.
+enum Message {
+    Commit(Job),
+    /// Something was committed past the thread, and is not signed yet.
+    Unsigned,
 }
 
 /// The way to the thread. Dropping this waits for its end: what waits is committed and signed then, and the storage is
 /// closed in good order even if the process ends right after.
 pub(crate) struct Writer {
-    jobs: Mutex<Option<Sender<Job>>>,
+    committer: Committer,
+    queue: Mutex<Option<Sender<Message>>>,
+    passing: Arc<Passing>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Commits under normal durability that go past the thread while it has nothing to do: a commit takes less than two threads
+/// need to hear of each other.
+#[derive(Default)]
+struct Passing {
+    /// Jobs that the thread has been sent and has not answered, or that it is signing: then commits queue up.
+    queued: AtomicU64,
+    /// Counts what went past.
+    passed: AtomicU64,
+    /// Whether the thread was told since it last signed.
+    told: AtomicBool,
 }
 
 impl Writer {
     /// `unsigned`: whether an earlier process or attempt left commits that are not signed yet.
     pub(crate) fn start(committer: Committer, replica: Weak<Replica>, unsigned: bool) -> Self {
-        let (jobs, queue) = channel();
-        let thread = Thread { committer, replica };
+        let (sender, queue) = channel();
+        let passing = Arc::<Passing>::default();
+        let thread =
+            Thread { committer: committer.clone(), replica, passing: Arc::clone(&passing) };
         // Without the thread every commit reports that the database is closed.
         let thread = std::thread::Builder::new()
             .name("anabranch-writer".into())
             .spawn(move || thread.run(&queue, unsigned));
-        Self { jobs: Mutex::new(Some(jobs)), thread: thread.ok() }
+        Self { committer, queue: Mutex::new(Some(sender)), passing, thread: thread.ok() }
     }
 
-    pub(crate) fn send(&self, job: Job) -> Result<(), NodeError> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let jobs = jobs.as_ref().ok_or(NodeError::Closed)?;
-        jobs.send(job).map_err(|_| NodeError::Closed)
+    /// Commits at once, or else has the thread do it and answer.
+    pub(crate) fn commit(&self, drafts: Vec<Draft>) -> Result<Commit, NodeError> {
+        if self.may_pass(&drafts) {
+            match self.committer.commit_at_once(&drafts) {
+                Ok(None) => {}
+                Ok(Some(committed)) => {
+                    self.passing.passed.fetch_add(1, Ordering::AcqRel);
+                    if !self.passing.told.swap(true, Ordering::AcqRel) {
+                        self.send(Message::Unsigned)?;
+                    }
+                    return Ok(Commit::Done(committed.map_err(NodeError::from)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        self.passing.queued.fetch_add(1, Ordering::AcqRel);
+        self.send(Message::Commit(Job { drafts, reply }))?;
+        Ok(Commit::Queued(answer))
     }
+
+    /// What is written in one go without holding anybody up.
+    fn may_pass(&self, drafts: &[Draft]) -> bool {
+        let size = |draft: &Draft| {
+            let values = draft.writes.iter().filter_map(|w| w.value.as_ref());
+            values.map(Vec::len).sum::<usize>()
+                + PASSING_EACH * (draft.writes.len() + draft.tallies.len() + draft.members.len())
+        };
+        self.thread.is_some()
+            && self.committer.durability == Durability::Normal
+            && self.passing.queued.load(Ordering::Acquire) == 0
+            && drafts.iter().map(size).sum::<usize>() <= PASSING_BYTES
+            && drafts.iter().all(|draft| draft.writes.iter().all(|write| !write.below))
+    }
+
+    fn send(&self, message: Message) -> Result<(), NodeError> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queue.as_ref().ok_or(NodeError::Closed)?;
+        queue.send(message).map_err(|_| NodeError::Closed)
+    }
+}
+
+/// A commit that is done, or on its way.
+pub(crate) enum Commit {
+    Done(Reply),
+    Queued(oneshot::Receiver<Reply>),
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         // The thread itself may hold the last handle for a moment, and cannot wait for itself.
         if let Some(thread) = self.thread.take().filter(|t| t.thread().id() != current().id()) {
             let _ = thread.join();
@@ -71,6 +140,7 @@ impl Drop for Writer {
 struct Thread {
     committer: Committer,
     replica: Weak<Replica>,
+    passing: Arc<Passing>,
 }
 
 /// When what is committed and not signed yet is to be signed.
@@ -105,28 +175,33 @@ impl Unsigned {
 }
 
 impl Thread {
-    fn run(&self, queue: &Receiver<Job>, unsigned: bool) {
+    fn run(&self, queue: &Receiver<Message>, unsigned: bool) {
         let normal = self.committer.durability == Durability::Normal;
         let mut unsigned = unsigned.then(Unsigned::now);
         loop {
-            let job = match &unsigned {
-                None => queue.recv().ok(),
-                Some(waits) => match queue.recv_timeout(waits.patience()) {
-                    Ok(job) if !waits.is_due() => Some(job),
-                    waiting => {
-                        unsigned = if self.sign() { None } else { Some(waits.again()) };
-                        match waiting {
-                            Ok(job) => Some(job),
-                            Err(RecvTimeoutError::Timeout) => continue,
-                            Err(RecvTimeoutError::Disconnected) => None,
-                        }
-                    }
-                },
+            let passed = self.passing.passed.load(Ordering::Acquire);
+            let message = match &unsigned {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(waits) => queue.recv_timeout(waits.patience()),
             };
-            let Some(first) = job else { return };
-            let wrote = self.commit(gather(first, queue));
-            if wrote && normal {
-                unsigned = unsigned.or_else(|| Some(Unsigned::now()));
+            if let Some(waits) = &unsigned {
+                let idle = matches!(message, Err(RecvTimeoutError::Timeout))
+                    && passed == self.passing.passed.load(Ordering::Acquire);
+                let closed = matches!(message, Err(RecvTimeoutError::Disconnected));
+                if idle || closed || waits.is_due() {
+                    unsigned = if self.sign() { None } else { Some(waits.again()) };
+                }
+            }
+            match message {
+                Ok(Message::Commit(first)) => {
+                    let wrote = self.commit(gather(first, queue));
+                    if wrote && normal {
+                        unsigned = unsigned.or_else(|| Some(Unsigned::now()));
+                    }
+                }
+                Ok(Message::Unsigned) => unsigned = unsigned.or_else(|| Some(Unsigned::now())),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -134,7 +209,9 @@ impl Thread {
     fn commit(&self, group: Vec<Job>) -> bool {
         let (drafts, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|job| (job.drafts, job.reply)).unzip();
-        match self.committer.commit(&drafts) {
+        let committed = self.committer.commit(&drafts);
+        self.passing.queued.fetch_sub(drafts.len() as u64, Ordering::AcqRel);
+        match committed {
             Ok(results) => {
                 if self.committer.durability == Durability::Full {
                     self.announce();
@@ -160,7 +237,12 @@ impl Thread {
 
     /// Whether it could be done; the entries stay here meanwhile.
     fn sign(&self) -> bool {
-        match self.committer.sign() {
+        // Whoever commits meanwhile waits in the queue, and not for the sync. What goes past from here on is told anew.
+        self.passing.queued.fetch_add(1, Ordering::AcqRel);
+        self.passing.told.store(false, Ordering::Release);
+        let signed = self.committer.sign();
+        self.passing.queued.fetch_sub(1, Ordering::AcqRel);
+        match signed {
             Ok(()) => self.announce(),
             Err(e) => {
                 tracing::warn!("commits could not be signed for peers yet: {e}");
@@ -177,13 +259,19 @@ impl Thread {
     }
 }
 
-fn gather(first: Job, queue: &Receiver<Job>) -> Vec<Job> {
+fn gather(first: Job, queue: &Receiver<Message>) -> Vec<Job> {
     let mut drafts = first.drafts.len();
     let mut group = vec![first];
     while drafts < GROUP {
-        let Ok(job) = queue.try_recv() else { break };
-        drafts += job.drafts.len();
-        group.push(job);
+        match queue.try_recv() {
+            Ok(Message::Commit(job)) => {
+                drafts += job.drafts.len();
+                group.push(job);
+            }
+            // This group is as unsigned as what it tells of.
+            Ok(Message::Unsigned) => {}
+            Err(_) => break,
+        }
     }
     group
 }

@@ -367,6 +367,10 @@ impl WriteTx for Writing<'_> {
         self.inner.delete(table, key)
     }
 
+    fn state(&self) -> Option<u64> {
+        self.inner.state()
+    }
+
     fn commit(self: Box<Self>) -> Result<(), StorageError> {
         let Self { inner, disk, durability } = *self;
         disk.operate(0)?;

@@ -55,6 +55,7 @@ bugs! {
     fork_ignored: ForkIgnored,
     half_run: HalfRun,
     sequence_reused: SequenceReused,
+    stale_memory: StaleMemory,
     never_signed: NeverSigned,
     told_unsynced: ToldUnsynced,
     timestamp_alone: TimestampAlone,

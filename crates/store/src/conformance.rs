@@ -40,6 +40,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a_panicking_visitor_does_no_harm", transactions::a_panicking_visitor_does_no_harm),
     ("an_empty_transaction_commits", transactions::an_empty_transaction_commits),
     ("writers_take_turns", transactions::writers_take_turns),
+    ("states_are_told_apart", transactions::states_are_told_apart),
+    ("who_must_not_wait_does_not", transactions::who_must_not_wait_does_not),
     ("readers_see_whole_commits", transactions::readers_see_whole_commits),
     ("a_reader_holds_up_no_writer", transactions::a_reader_holds_up_no_writer),
     ("any_sequence_matches_the_model", random::any_sequence_matches_the_model),

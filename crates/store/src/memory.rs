@@ -7,6 +7,7 @@ mod tree;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct MemoryStorage {
     /// Decides the shape of the trees, never what they hold: no choice of keys makes them deep.
     hasher: RandomState,
     instance: [u8; 32],
+    /// How many were made.
+    commits: AtomicU64,
 }
 
 /// All tables as they were at one moment.
@@ -53,6 +56,7 @@ impl MemoryStorage {
             writer: Pool::of_one(()),
             hasher: RandomState::new(),
             instance,
+            commits: AtomicU64::new(0),
         }
     }
 
@@ -64,6 +68,11 @@ impl MemoryStorage {
             hasher: self.hasher.clone(),
             ..Self::with_instance(instance)
         }
+    }
+
+    fn begin<'s>(&'s self, lease: Lease<'s, ()>) -> Writer<'s> {
+        let state = self.commits.load(Ordering::Acquire);
+        Writer { tables: Tables::clone(&self.newest()), storage: self, state, _lease: lease }
     }
 
     fn newest(&self) -> Arc<Tables> {
@@ -97,7 +106,11 @@ impl Storage for MemoryStorage {
             .writer
             .lend(WRITER_PATIENCE, || Ok::<_, StorageError>(()))?
             .ok_or(StorageError::Busy(WRITER_PATIENCE.as_secs()))?;
-        Ok(Box::new(Writer { tables: Tables::clone(&self.newest()), storage: self, _lease: lease }))
+        Ok(Box::new(self.begin(lease)))
+    }
+
+    fn try_write(&self) -> Result<Option<Box<dyn WriteTx + '_>>, StorageError> {
+        Ok(self.writer.lend_idle().map(|lease| Box::new(self.begin(lease)) as Box<dyn WriteTx>))
     }
 
     fn instance(&self) -> [u8; 32] {
@@ -180,6 +193,7 @@ impl ReadTx for Snapshot {
 struct Writer<'s> {
     tables: Tables,
     storage: &'s MemoryStorage,
+    state: u64,
     /// Given back after the commit or, undoing everything, when dropped.
     _lease: Lease<'s, ()>,
 }
@@ -215,9 +229,14 @@ impl WriteTx for Writer<'_> {
         Ok(self.tables.delete(table, key))
     }
 
+    fn state(&self) -> Option<u64> {
+        Some(self.state)
+    }
+
     fn commit(self: Box<Self>) -> Result<(), StorageError> {
-        let Self { tables, storage, _lease } = *self;
+        let Self { tables, storage, state, _lease } = *self;
         storage.replace(tables);
+        storage.commits.store(state + 1, Ordering::Release);
         Ok(())
     }
 }

@@ -59,6 +59,8 @@ pub struct SqliteStorage {
     instance: [u8; 32],
     /// How often a commit that was not made through this value was noticed.
     foreign_commits: AtomicU64,
+    /// See [`WriteTx::state`]: one more for each own commit, two more for whatever else may have changed something.
+    state: AtomicU64,
     readers: Pool<Connection>,
     writer: Pool<Writer>,
 }
@@ -81,6 +83,7 @@ impl SqliteStorage {
             wal_path: with_suffix(&path, "-wal"),
             instance: instance::mark(&path).map_err(|error| explain.io("looked up", &error))?,
             foreign_commits: AtomicU64::new(0),
+            state: AtomicU64::new(0),
             readers: Pool::new(options.readers),
             writer: Pool::of_one(writer),
             path,
@@ -171,9 +174,29 @@ impl SqliteStorage {
     fn writer(&self) -> Result<Lease<'_, Writer>, StorageError> {
         self.writer
             .lend(self.options.busy_timeout, || {
+                // Nobody knows what happened since the last one was closed.
+                self.state.fetch_add(2, Ordering::AcqRel);
                 connection::open_writer(&self.path, &self.options, &self.explain)
             })?
             .ok_or(StorageError::Busy(self.options.busy_timeout.as_secs()))
+    }
+
+    fn begin<'s>(
+        &'s self,
+        mut writer: Lease<'s, Writer>,
+        durability: Durability,
+        patient: bool,
+    ) -> Result<Writing<'s>, StorageError> {
+        writer.set_patient(patient, &self.options).map_err(|error| self.explain.sqlite(error))?;
+        let mut transaction =
+            Writing::begin(writer, durability, &self.wal_path, &self.options, &self.explain)?;
+        self.note_foreign_commits(transaction.writer())?;
+        if !transaction.writer().vetted {
+            transaction.require_version()?;
+            transaction.writer().vetted = true;
+        }
+        transaction.count_in(&self.state);
+        Ok(transaction)
     }
 
     fn too_many_readers(&self) -> StorageError {
@@ -188,6 +211,8 @@ impl SqliteStorage {
         let changed = writer.changed_by_others().map_err(|error| self.explain.sqlite(error))?;
         if changed {
             self.foreign_commits.fetch_add(1, Ordering::AcqRel);
+            self.state.fetch_add(2, Ordering::AcqRel);
+            writer.vetted = false;
         }
         Ok(())
     }
@@ -209,11 +234,18 @@ impl Storage for SqliteStorage {
     }
 
     fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError> {
-        let writer = self.writer()?;
-        let mut transaction =
-            Writing::begin(writer, durability, &self.wal_path, &self.options, &self.explain)?;
-        self.note_foreign_commits(transaction.writer())?;
-        Ok(Box::new(transaction))
+        Ok(Box::new(self.begin(self.writer()?, durability, true)?))
+    }
+
+    fn try_write(&self) -> Result<Option<Box<dyn WriteTx + '_>>, StorageError> {
+        let Some(writer) = self.writer.lend_idle() else {
+            return Ok(None);
+        };
+        match self.begin(writer, Durability::Normal, false) {
+            Ok(transaction) => Ok(Some(Box::new(transaction))),
+            Err(StorageError::Busy(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn instance(&self) -> [u8; 32] {

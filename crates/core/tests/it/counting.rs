@@ -110,6 +110,10 @@ impl WriteTx for Write<'_> {
         self.inner.delete(table, key)
     }
 
+    fn state(&self) -> Option<u64> {
+        self.inner.state()
+    }
+
     fn commit(self: Box<Self>) -> Result<(), StorageError> {
         self.inner.commit()
     }

@@ -108,6 +108,25 @@ async fn what_was_left_unsigned_is_signed_once_that_can_be_done() {
     comes_to_be_signed(&again).await;
 }
 
+/// A thread that commits is not handed over to another, unless it would be held up: by a sync, by much to write, or by whoever
+/// was first.
+#[test]
+fn a_small_commit_goes_past_the_writing_thread() {
+    let here = std::thread::current().id();
+    let cases = [
+        (Durability::Normal, 40, true),
+        (Durability::Normal, 100_000, false),
+        (Durability::Full, 40, false),
+    ];
+    for (durability, size, past) in cases {
+        let (storage, replica) = replica(durability, &device(1));
+        let before = storage.commits().len();
+        replica.commit_blocking(vec![draft("k", &vec![1; size])]).unwrap();
+        let commit = storage.commits()[before];
+        assert_eq!((commit.durability, commit.here == here), (durability, past), "{size} bytes");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_writers_share_transactions() {
     let (storage, replica) = replica(Durability::Full, &device(1));

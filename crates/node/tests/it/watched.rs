@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Commit {
     pub(crate) durability: Durability,
     pub(crate) told_more: bool,
+    /// Which thread made it.
+    pub(crate) here: std::thread::ThreadId,
 }
 
 #[derive(Default)]
@@ -62,10 +64,16 @@ impl WriteTx for Tx<'_> {
         self.inner.delete(table, key)
     }
 
+    fn state(&self) -> Option<u64> {
+        self.inner.state()
+    }
+
     fn commit(self: Box<Self>) -> Result<(), StorageError> {
         let after = View::new(&*self).frontier_digest()?;
         let told_more = after != self.before;
-        self.commits.lock().unwrap().push(Commit { durability: self.durability, told_more });
+        let here = std::thread::current().id();
+        let commit = Commit { durability: self.durability, told_more, here };
+        self.commits.lock().unwrap().push(commit);
         self.inner.commit()
     }
 }
@@ -86,6 +94,10 @@ impl Storage for Watched {
         let tx = Tx { inner, durability, before: [0; 32], commits: Arc::clone(&self.commits) };
         let before = View::new(&tx).frontier_digest()?;
         Ok(Box::new(Tx { before, ..tx }))
+    }
+
+    fn try_write(&self) -> Result<Option<Box<dyn WriteTx + '_>>, StorageError> {
+        self.write(Durability::Normal).map(Some)
     }
 
     fn instance(&self) -> [u8; 32] {

@@ -196,6 +196,48 @@ pub(super) fn a_reader_holds_up_no_writer(make: Make<'_>) -> Result<(), StorageE
     Ok(())
 }
 
+/// A back end that cannot tell says so; then nothing is checked.
+pub(super) fn states_are_told_apart(make: Make<'_>) -> Result<(), StorageError> {
+    let storage = make();
+    let commit = |change: bool| {
+        let mut writer = storage.write(Durability::Normal)?;
+        let state = writer.state();
+        if change {
+            writer.put(Table::Cell, b"k", &state.unwrap_or_default().to_be_bytes())?;
+        }
+        writer.commit()?;
+        Ok::<_, StorageError>(state)
+    };
+    let Some(first) = commit(true)? else { return Ok(()) };
+    assert_eq!(commit(true)?, Some(first + 1));
+    let undone = storage.write(Durability::Full)?;
+    assert_eq!(undone.state(), Some(first + 2));
+    drop(undone);
+    assert_eq!(commit(false)?, Some(first + 2), "what was undone was no commit");
+    let mut tried = match storage.try_write()? {
+        Some(tried) => tried,
+        None => storage.write(Durability::Normal)?,
+    };
+    assert_eq!(tried.state(), Some(first + 3));
+    tried.put(Table::Cell, b"k", b"tried")?;
+    tried.commit()?;
+    assert_eq!(commit(true)?, Some(first + 4));
+    Ok(())
+}
+
+pub(super) fn who_must_not_wait_does_not(make: Make<'_>) -> Result<(), StorageError> {
+    let storage = make();
+    let held = storage.write(Durability::Normal)?;
+    assert!(storage.try_write()?.is_none());
+    drop(held);
+    let Some(mut tried) = storage.try_write()? else { return Ok(()) };
+    tried.put(Table::Cell, b"k", b"v")?;
+    tried.commit()?;
+    assert_eq!(storage.read()?.get(Table::Cell, b"k")?, Some(b"v".to_vec()));
+    // The next one may wait again.
+    store(&*storage, Table::Cell, &[(b"l", b"v")])
+}
+
 /// The worker's result; its panic goes on here.
 fn join(
     worker: thread::ScopedJoinHandle<'_, Result<(), StorageError>>,

@@ -1,6 +1,7 @@
 //! Connections to a database file: how they are set up, and the state that the one writer carries.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anabranch_core::storage::{Durability, StorageError};
 use rusqlite::{Connection, OpenFlags};
@@ -15,6 +16,10 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     /// The `synchronous` setting in force.
     durability: Durability,
+    /// Whether it waits for other processes, and moves a long log into the file.
+    patient: bool,
+    /// Whether the format version was looked at since another connection committed.
+    pub(super) vetted: bool,
     /// SQLite's mark of the state of the file; only commits of other connections change it.
     seen: i64,
 }
@@ -30,6 +35,22 @@ impl Writer {
                 Durability::Normal => "PRAGMA synchronous = NORMAL",
             })?;
             self.durability = durability;
+        }
+        Ok(())
+    }
+
+    /// Whether the next transaction may wait: for another process's write lock, and for the syncs that moving the log into
+    /// the file takes. The one after an impatient one that may does what that left.
+    pub(super) fn set_patient(&mut self, patient: bool, options: &Options) -> rusqlite::Result<()> {
+        if patient != self.patient {
+            let (timeout, pages) = if patient {
+                (options.busy_timeout, options.checkpoint_pages)
+            } else {
+                (Duration::ZERO, 0)
+            };
+            self.connection.busy_timeout(timeout)?;
+            self.connection.execute_batch(&format!("PRAGMA wal_autocheckpoint = {pages}"))?;
+            self.patient = patient;
         }
         Ok(())
     }
@@ -60,7 +81,8 @@ pub(super) fn open_writer(
              PRAGMA journal_size_limit = {};",
             options.checkpoint_pages, options.wal_keep
         ))?;
-        Ok(Writer { seen: data_version(&connection)?, durability: Durability::Full, connection })
+        let seen = data_version(&connection)?;
+        Ok(Writer { seen, durability: Durability::Full, patient: true, vetted: false, connection })
     };
     open().map_err(|error| explain.sqlite(error))
 }

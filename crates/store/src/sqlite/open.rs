@@ -9,17 +9,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use anabranch_core::storage::{StorageError, Table};
-use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use anabranch_core::storage::StorageError;
+use rusqlite::{
+    Connection, MAIN_DB, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior,
+};
 
 use super::connection;
 use super::explain::Explain;
 use super::options::Options;
-use super::schema::statements;
+use super::schema;
 use super::with_suffix;
 
-/// The version of the file format that this program writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the file format that this program writes. Files of version 1 are brought up to it when they are opened.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// "ANAB": what SQLite files of this program carry as application id.
 const APPLICATION_ID: u32 = 0x414E_4142;
@@ -75,6 +77,7 @@ pub(super) fn admit(
     if read_pragma(connection, "application_id").map_err(failed)? == 0 {
         return Err(explain.corrupt("the file is empty"));
     }
+    upgrade(connection).map_err(failed)?;
     require_version(connection, explain)?;
     require_tables(connection, explain)?;
     if connection.is_readonly(MAIN_DB).map_err(failed)? {
@@ -89,6 +92,20 @@ pub(super) fn admit(
         )));
     }
     Ok(())
+}
+
+/// Brings a file of an earlier format up to date, in one transaction; what cannot be is left as it is.
+fn upgrade(connection: &Connection) -> rusqlite::Result<()> {
+    if read_pragma(connection, "user_version")? != 1 || connection.is_readonly(MAIN_DB)? {
+        return Ok(());
+    }
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    // Somebody else may have been faster.
+    if read_pragma(&transaction, "user_version")? == 1 {
+        transaction.execute_batch(&schema::from_1())?;
+        transaction.execute_batch(&format!("PRAGMA user_version = {FORMAT_VERSION}"))?;
+    }
+    transaction.commit()
 }
 
 /// Checks the format version as this transaction sees it: another process may have raised it meanwhile.
@@ -167,8 +184,8 @@ fn fill(connection: &mut Connection) -> rusqlite::Result<bool> {
     if !(unused("application_id")? && unused("schema_version")?) {
         return Ok(false);
     }
-    for table in Table::ALL {
-        transaction.execute_batch(&statements(table).create)?;
+    for create in schema::tables().values() {
+        transaction.execute_batch(create)?;
     }
     transaction.execute_batch(&format!(
         "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}"
@@ -215,17 +232,17 @@ fn read_pragma(connection: &Connection, name: &str) -> rusqlite::Result<u32> {
 }
 
 fn require_tables(connection: &Connection, explain: &Explain) -> Result<(), StorageError> {
-    for table in Table::ALL {
+    for (name, create) in schema::tables() {
         let sql: Option<String> = connection
             .query_row(
                 "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1",
-                [table.name()],
+                [name],
                 |row| row.get(0),
             )
             .optional()
             .map_err(|error| explain.sqlite(error))?;
-        if sql.as_deref() != Some(&statements(table).create) {
-            return Err(explain.corrupt(format!("table {} is missing or altered", table.name())));
+        if sql.as_deref() != Some(&create) {
+            return Err(explain.corrupt(format!("table {name} is missing or altered")));
         }
     }
     Ok(())

@@ -194,6 +194,52 @@ fn only_commits_of_others_are_counted() {
     drop(writer);
 }
 
+/// What one knows of the tables is worth nothing once another process has written.
+#[test]
+fn a_commit_of_another_makes_another_state() {
+    let (_directory, ours) = fresh(Options::default());
+    let theirs = SqliteStorage::open(ours.path(), Options::default()).unwrap();
+    let commit = |storage: &SqliteStorage, key: &[u8]| {
+        let mut writer = storage.write(Durability::Normal).unwrap();
+        let state = writer.state().unwrap();
+        writer.put(Table::Cell, key, b"v").unwrap();
+        writer.commit().unwrap();
+        state
+    };
+    let first = commit(&ours, b"a");
+    assert_eq!(commit(&ours, b"b"), first + 1);
+    commit(&theirs, b"c");
+    let after = commit(&ours, b"d");
+    assert!(after > first + 2, "{after} after {first}");
+    assert_eq!(commit(&ours, b"e"), after + 1);
+    // Also where it was noticed before the transaction.
+    commit(&theirs, b"f");
+    ours.commits_by_others().unwrap();
+    assert!(commit(&ours, b"g") > after + 2);
+}
+
+/// Who does not wait for a lock does not do others' work either: the log moves into the file when somebody has time.
+#[test]
+fn who_must_not_wait_syncs_nothing() {
+    let (_directory, ours) = fresh(Options { checkpoint_pages: 20, ..Options::default() });
+    let theirs = SqliteStorage::open(ours.path(), Options::default()).unwrap();
+    let held = theirs.write(Durability::Normal).unwrap();
+    let before = std::time::Instant::now();
+    assert!(ours.try_write().unwrap().is_none());
+    assert!(before.elapsed() < Duration::from_secs(5), "waited for another process");
+    drop(held);
+    let length = || fs::metadata(ours.path()).unwrap().len();
+    let start = length();
+    for n in 0..200_u32 {
+        let mut tx = ours.try_write().unwrap().unwrap();
+        tx.put(Table::Cell, &n.to_be_bytes(), &[7; 2_000]).unwrap();
+        tx.commit().unwrap();
+    }
+    assert_eq!(length(), start, "all is in the log");
+    put(&ours, b"later", Durability::Normal).unwrap();
+    assert!(length() > start + 200 * 2_000, "and in the file once somebody had time");
+}
+
 #[test]
 fn what_is_held_for_too_long_is_an_error_that_says_so() {
     let (_directory, storage) = fresh(Options {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anabranch_core::storage::{Durability, Order, ReadTx, StorageError, Table, Visit, WriteTx};
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -14,7 +15,7 @@ use super::connection::Writer;
 use super::explain::Explain;
 use super::open;
 use super::options::Options;
-use super::schema::statements;
+use super::schema::{prefix, statements};
 use crate::integer_key;
 use crate::pool::Lease;
 
@@ -73,6 +74,8 @@ pub(super) struct Writing<'s> {
     changed: bool,
     /// Whether a write failed.
     failed: bool,
+    /// The storage's state, and what it was when this began.
+    state: Option<(&'s AtomicU64, u64)>,
 }
 
 impl<'s> Writing<'s> {
@@ -85,14 +88,22 @@ impl<'s> Writing<'s> {
     ) -> Result<Self, StorageError> {
         writer.set_durability(durability).map_err(|error| explain.sqlite(error))?;
         execute(&writer.connection, "BEGIN IMMEDIATE", explain)?;
-        let transaction =
-            Self { writer, durability, wal_path, options, explain, changed: false, failed: false };
-        open::require_version(&transaction.writer.connection, explain)?;
-        Ok(transaction)
+        let (changed, failed, state) = (false, false, None);
+        Ok(Self { writer, durability, wal_path, options, explain, changed, failed, state })
+    }
+
+    /// Has the commit counted in `state`.
+    pub(super) fn count_in(&mut self, state: &'s AtomicU64) {
+        self.state = Some((state, state.load(Ordering::Acquire)));
     }
 
     pub(super) fn writer(&mut self) -> &mut Writer {
         &mut self.writer
+    }
+
+    /// As [`open::require_version`]: only another process can have raised it.
+    pub(super) fn require_version(&self) -> Result<(), StorageError> {
+        open::require_version(&self.writer.connection, self.explain)
     }
 
     #[cfg(test)]
@@ -160,7 +171,7 @@ impl WriteTx for Writing<'_> {
         let key = if table.integer_keyed() {
             Key::Number(integer_key::number_to_store(key)?)
         } else {
-            Key::Bytes(key)
+            Key::bytes(table, key)
         };
         self.write(&statements(table).put, &[&key, &value]).map(drop)
     }
@@ -172,12 +183,21 @@ impl WriteTx for Writing<'_> {
         }
     }
 
+    fn state(&self) -> Option<u64> {
+        self.state.map(|(_, before)| before)
+    }
+
     fn commit(self: Box<Self>) -> Result<(), StorageError> {
         let connection = self.connection()?;
         if self.durability == Durability::Full && !self.changed {
             self.sync_log()?;
         }
-        execute(connection, "COMMIT", self.explain)
+        let done = execute(connection, "COMMIT", self.explain);
+        if let Some((state, _)) = self.state {
+            // Of one that failed it is not certain what is left.
+            state.fetch_add(if done.is_ok() { 1 } else { 2 }, Ordering::AcqRel);
+        }
+        done
     }
 }
 
@@ -189,19 +209,32 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// A key in the type that its table has.
+/// A key as it is in the file: of the type that its table has, and after the number of the table where several share one.
 enum Key<'k> {
     Bytes(&'k [u8]),
+    Prefixed(Vec<u8>),
     Number(i64),
 }
 
 impl<'k> Key<'k> {
+    fn bytes(table: Table, key: &'k [u8]) -> Self {
+        match prefix(table) {
+            None => Self::Bytes(key),
+            Some(prefix) => Self::Prefixed([&[prefix], key].concat()),
+        }
+    }
+
+    /// Where the keys of a table end that shares one with others.
+    fn end(table: Table) -> Option<Self> {
+        prefix(table).map(|prefix| Self::Prefixed(vec![prefix + 1]))
+    }
+
     /// Nothing when the table cannot hold such a key.
     fn to_find(table: Table, key: &'k [u8]) -> Option<Self> {
         if table.integer_keyed() {
             integer_key::number(key).map(Self::Number)
         } else {
-            Some(Self::Bytes(key))
+            Some(Self::bytes(table, key))
         }
     }
 
@@ -210,7 +243,7 @@ impl<'k> Key<'k> {
         if table.integer_keyed() {
             integer_key::first_at_or_after(bound).map(Self::Number)
         } else {
-            Some(Self::Bytes(bound))
+            Some(Self::bytes(table, bound))
         }
     }
 }
@@ -219,6 +252,7 @@ impl ToSql for Key<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
             Self::Bytes(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
+            Self::Prefixed(bytes) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
             Self::Number(number) => (*number).into(),
         })
     }
@@ -262,7 +296,7 @@ fn scan(
     let Some(from) = Key::to_bound(table, range.from) else {
         return Ok(());
     };
-    let to = range.to.and_then(|to| Key::to_bound(table, to));
+    let to = range.to.and_then(|to| Key::to_bound(table, to)).or_else(|| Key::end(table));
     let failed = |error| explain.sqlite(error);
     let sql = statements(table).scan(range.order, to.is_some());
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
@@ -291,7 +325,8 @@ fn with_pair(
         let number = row.get_ref(0).ok()?.as_i64().ok()?;
         Some(visit(&integer_key::key(number)?, value))
     } else {
-        Some(visit(blob(row, 0)?, value))
+        let key = blob(row, 0)?;
+        Some(visit(if prefix(table).is_some() { key.get(1..)? } else { key }, value))
     }
 }
 

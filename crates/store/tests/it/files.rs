@@ -1,10 +1,11 @@
 //! Creating and opening: what is accepted, what is refused with which words, and what is left alone.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use anabranch_core::storage::{Durability, Storage, StorageError, Table};
+use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
 use anabranch_store::{FORMAT_VERSION, Options, SqliteStorage};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -219,9 +220,53 @@ fn a_later_format_is_refused_untouched() {
 fn an_earlier_format_is_refused() {
     let directory = directory();
     let path = database(&directory, 1);
-    set_version(&path, FORMAT_VERSION - 1);
+    set_version(&path, 0);
     let error = open(&path).err().unwrap();
     assert!(matches!(error, StorageError::OlderVersion { found: 0, .. }), "{error}");
+}
+
+/// In format 1 each table had one of its own.
+#[test]
+fn a_file_of_format_1_is_brought_up_to_date() {
+    let directory = directory();
+    let path = database(&directory, 3);
+    let shared = [Table::Meta, Table::Branch, Table::Uncovered, Table::Store];
+    let storage = open(&path).unwrap();
+    let mut tx = storage.write(Durability::Full).unwrap();
+    for (n, table) in shared.into_iter().enumerate() {
+        for byte in 0..=255 {
+            tx.put(table, &[byte, 0, 255], &[n as u8; 3_000]).unwrap();
+            tx.put(table, &[byte], &[]).unwrap();
+        }
+    }
+    tx.commit().unwrap();
+    let rows = || {
+        let storage = open(&path).unwrap();
+        let tx = storage.read().unwrap();
+        let mut rows = Vec::new();
+        for table in Table::ALL {
+            tx.scan(table, &[], None, Order::Ascending, &mut |key, value| {
+                rows.push((table, key.to_vec(), value.to_vec()));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
+        rows
+    };
+    drop(storage);
+    let before = rows();
+    let mut sql = String::new();
+    for table in shared {
+        let (name, number) = (table.name(), table as u8);
+        sql.push_str(&format!(
+            "CREATE TABLE {name} (k BLOB NOT NULL PRIMARY KEY, v BLOB NOT NULL) STRICT, WITHOUT ROWID;
+             INSERT INTO {name} SELECT substr(k, 2), v FROM small WHERE substr(k, 1, 1) = X'{number:02X}';"
+        ));
+    }
+    sql.push_str("DROP TABLE small; PRAGMA user_version = 1");
+    Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
+    assert_eq!(rows(), before);
+    assert_eq!(open(&path).unwrap().check().unwrap(), [""; 0]);
 }
 
 #[test]
