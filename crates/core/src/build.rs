@@ -6,12 +6,13 @@
 //! Operations at different paths do not depend on each other, so each path's operations in the order of arrival give what
 //! all of them in the order of arrival would (I2).
 
-use crate::cells::{Op, Origin, carry_out};
+use crate::cells::{Op, Origin, carry_out, element};
 use crate::counters::{self, decode_counts};
 use crate::entry::Timestamp;
 use crate::error::corrupt;
 use crate::id::{EntryId, LogId, Seq};
 use crate::ledger::Ledger;
+use crate::lthash::LtHash;
 use crate::names::Names;
 use crate::ops::{ValueName, decode_cells_of};
 use crate::rows::{BranchNo, EntryRow, Row, StoreNo};
@@ -71,6 +72,9 @@ struct Stretch {
     ops: Vec<Gathered>,
     /// Paths and values.
     bytes: Vec<u8>,
+    /// What the values add to the digests of their stores.
+    added: BTreeMap<StoreNo, LtHash>,
+    logs: BTreeMap<BranchNo, LogId>,
     replaced: Vec<ValueName>,
     /// By store and path: what is added to the sum there.
     sums: BTreeMap<(StoreNo, Vec<u8>), i128>,
@@ -82,7 +86,6 @@ struct Stretch {
 
 struct Source {
     id: EntryId,
-    log: LogId,
     branch: BranchNo,
     seq: Seq,
     timestamp: Timestamp,
@@ -100,12 +103,19 @@ struct Gathered {
 }
 
 impl Stretch {
+    /// Reads the operations of the stretch and puts them in order: all that can be done while others write.
     fn gather(view: View<'_>, first: u64, budget: usize) -> Result<Self, StorageError> {
+        // Room for all of it from the start, since what grows is copied and takes twice as much meanwhile.
+        const LEAST: usize = size_of::<Source>() + size_of::<Gathered>() + 16;
+        let left = view.next_arrival()?.saturating_sub(first);
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(budget / LEAST);
         let mut stretch = Self {
             first,
-            entries: Vec::new(),
-            ops: Vec::new(),
-            bytes: Vec::new(),
+            entries: Vec::with_capacity(most),
+            ops: Vec::with_capacity(most),
+            bytes: Vec::with_capacity((most * LEAST).min(budget / 2)),
+            added: BTreeMap::new(),
+            logs: BTreeMap::new(),
             replaced: Vec::new(),
             sums: BTreeMap::new(),
             sums_bytes: 0,
@@ -124,7 +134,25 @@ impl Stretch {
             }
             ControlFlow::Break(())
         })?;
-        failed.map_or(Ok(stretch), Err)
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        stretch.sort();
+        Ok(stretch)
+    }
+
+    fn sort(&mut self) {
+        let Self { ops, bytes, .. } = self;
+        let path = |op: &Gathered| &bytes[op.path.start as usize..op.path.end as usize];
+        ops.sort_unstable_by(|a, b| {
+            let by_prefix = (a.store, a.prefix).cmp(&(b.store, b.prefix));
+            by_prefix.then_with(|| path(a).cmp(path(b))).then_with(|| {
+                match sabotage::is(Bug::StretchUnordered) {
+                    true => b.ordinal.cmp(&a.ordinal),
+                    false => a.ordinal.cmp(&b.ordinal),
+                }
+            })
+        });
     }
 
     fn size(&self) -> usize {
@@ -138,8 +166,9 @@ impl Stretch {
     fn add(&mut self, names: &mut Names<'_>, row: EntryRow) -> Result<(), StorageError> {
         let EntryRow { id, branch, seq, body } = row;
         let log = names.log(branch)?;
+        self.logs.entry(branch).or_insert(log);
         let number = self.entries.len() as u32;
-        self.entries.push(Source { id, log, branch, seq, timestamp: body.timestamp });
+        self.entries.push(Source { id, branch, seq, timestamp: body.timestamp });
         for (store, payload) in &body.payloads {
             let Some(payload) = payload.bytes() else { continue };
             let kind = names.store(*store)?.kind;
@@ -155,6 +184,10 @@ impl Stretch {
             }
             for (index, op) in decoded.ops.into_iter().enumerate() {
                 let Some(op) = op else { continue };
+                if let Some(value) = &op.value {
+                    let element = element(kind, op.path.as_bytes(), &id, index as u32, value);
+                    self.added.entry(*store).or_default().add(&element);
+                }
                 let path = self.keep(op.path.as_bytes());
                 let value = op.value.map(|value| self.keep(&value));
                 let from = self.replaced.len() as u32;
@@ -195,29 +228,29 @@ impl Stretch {
     }
 
     fn carry_out(self, ledger: &mut Ledger<'_>) -> Result<(), StorageError> {
-        let Self { first, entries, mut ops, bytes, replaced, sums, newer, .. } = self;
+        let Self { first, entries, ops, bytes, added, logs, replaced, sums, newer, .. } = self;
         let slice = |range: &Range<u32>| &bytes[range.start as usize..range.end as usize];
-        ops.sort_unstable_by(|a, b| {
-            let by_prefix = (a.store, a.prefix).cmp(&(b.store, b.prefix));
-            by_prefix.then_with(|| slice(&a.path).cmp(slice(&b.path))).then_with(|| {
-                match sabotage::is(Bug::StretchUnordered) {
-                    true => b.ordinal.cmp(&a.ordinal),
-                    false => a.ordinal.cmp(&b.ordinal),
-                }
-            })
-        });
+        for (store, sum) in added {
+            ledger.store(store)?.sum.merge(&sum);
+        }
         for op in &ops {
             let (number, index) = op.ordinal;
             let source = entries.get(number as usize).ok_or_else(|| corrupt("an entry"))?;
             let origin = Origin {
                 entry: &source.id,
-                log: &source.log,
+                log: logs.get(&source.branch).ok_or_else(|| corrupt("a log"))?,
                 timestamp: source.timestamp,
                 arrival: first + u64::from(number),
             };
             let replaces = &replaced[op.replaced.start as usize..op.replaced.end as usize];
             let done = Op { path: slice(&op.path), value: op.value.as_ref().map(slice), replaces };
-            carry_out(ledger, origin, (source.branch, source.seq, index), op.store, &done)?;
+            let place = (source.branch, source.seq, index);
+            let live = carry_out(ledger, origin, place, op.store, &done)?;
+            if let (false, Some(value)) = (live, done.value) {
+                // Summed up above, and somebody had replaced it before it came.
+                let store = ledger.store(op.store)?;
+                store.sum.remove(&element(store.id.kind, done.path, &source.id, index, value));
+            }
         }
         for ((store, path), delta) in sums {
             counters::add(ledger, store, &path, delta)?;

@@ -65,7 +65,7 @@ impl Cell {
 }
 
 /// What one live value adds to its store's digest.
-fn element(
+pub(crate) fn element(
     kind: StoreKind,
     path: &[u8],
     entry: &EntryId,
@@ -103,7 +103,12 @@ pub(crate) fn apply(
         let place = (branch, header.seq, index as u32);
         let op =
             Op { path: op.path.as_bytes(), value: op.value.as_deref(), replaces: &op.replaces };
-        carry_out(ledger, origin, place, store, &op)?;
+        if carry_out(ledger, origin, place, store, &op)?
+            && let Some(value) = op.value
+        {
+            let store = ledger.store(store)?;
+            store.sum.add(&element(store.id.kind, op.path, &id, place.2, value));
+        }
     }
     Ok(())
 }
@@ -125,20 +130,21 @@ pub(crate) struct Op<'o> {
     pub(crate) replaces: &'o [ValueName],
 }
 
-/// Carries out one operation. Those at different paths do not depend on each other.
+/// Carries out one operation; whether its value is live now, and then it is for the caller to add its [`element`] to the
+/// store's digest. Operations at different paths do not depend on each other.
 pub(crate) fn carry_out(
     ledger: &mut Ledger<'_>,
     origin: Origin<'_>,
     place: Place,
     store: StoreNo,
     op: &Op<'_>,
-) -> Result<(), StorageError> {
+) -> Result<bool, StorageError> {
     for name in op.replaces.iter().filter(|_| !sabotage::is(Bug::ReplacedKept)) {
         replace(ledger, origin.arrival, store, op.path, name)?;
     }
     match op.value {
         Some(value) => add(ledger, origin, place, store, op.path, value),
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 
@@ -149,21 +155,19 @@ fn add(
     store: StoreNo,
     path: &[u8],
     value: &[u8],
-) -> Result<(), StorageError> {
+) -> Result<bool, StorageError> {
     let (_, seq, index) = place;
     if ledger.counters.names > 0 {
         let name = ValueName { log: *origin.log, seq, index, id16: origin.entry.first16() };
         if ledger.tx.delete(Table::Name, &name_key(store, path, &name))? {
             ledger.counters.names -= 1;
-            return Ok(());
+            return Ok(false);
         }
     }
     let row = CellRow::encode(origin.timestamp, origin.entry, value);
     ledger.tx.put(Table::Cell, &cell_key(store, path, place), &row)?;
-    let store = ledger.store(store)?;
-    store.sum.add(&element(store.id.kind, path, origin.entry, index, value));
-    store.live += 1;
-    Ok(())
+    ledger.store(store)?.live += 1;
+    Ok(true)
 }
 
 fn replace(

@@ -37,11 +37,18 @@ impl LtHash {
         self.combine(element, u16::wrapping_sub);
     }
 
-    fn combine(&mut self, element: &blake3::Hasher, op: fn(u16, u16) -> u16) {
+    fn combine(&mut self, element: &blake3::Hasher, op: impl Fn(u16, u16) -> u16) {
         let mut stretched = [0u8; Self::STATE_BYTES];
         element.finalize_xof().fill(&mut stretched);
         for (lane, pair) in self.0.iter_mut().zip(stretched.chunks_exact(2)) {
             *lane = op(*lane, u16::from_le_bytes([pair[0], pair[1]]));
+        }
+    }
+
+    /// Adds everything that `other` is the sum of.
+    pub fn merge(&mut self, other: &Self) {
+        for (lane, more) in self.0.iter_mut().zip(other.0.iter()) {
+            *lane = lane.wrapping_add(*more);
         }
     }
 
@@ -100,6 +107,12 @@ mod tests {
             for e in elements.iter().rev() { back.add(&element(e)); }
             for g in &gone { back.remove(&element(g)); }
             prop_assert_eq!(&there, &back);
+            let (mut left, mut right) = (LtHash::default(), LtHash::default());
+            for (n, e) in elements.iter().enumerate() {
+                if n % 2 == 0 { left.add(&element(e)) } else { right.add(&element(e)) }
+            }
+            left.merge(&right);
+            prop_assert_eq!(&there, &left);
             prop_assert_eq!(LtHash::from_bytes(&there.to_bytes()), Some(there));
         }
     }

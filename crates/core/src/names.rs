@@ -47,10 +47,10 @@ impl<'t> Names<'t> {
         }
     }
 
-    pub(crate) fn store(&mut self, number: StoreNo) -> Result<StoreId, StorageError> {
+    pub(crate) fn store(&mut self, number: StoreNo) -> Result<&StoreId, StorageError> {
         match self.stores.entry(number) {
-            Occupied(known) => Ok(known.get().clone()),
-            Vacant(new) => Ok(new.insert(self.view.store_row(number)?.id).clone()),
+            Occupied(known) => Ok(known.into_mut()),
+            Vacant(new) => Ok(new.insert(self.view.store_row(number)?.id)),
         }
     }
 }

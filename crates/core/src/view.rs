@@ -377,7 +377,7 @@ impl<'t> View<'t> {
         let payloads = body
             .payloads
             .into_iter()
-            .map(|(store, payload)| Ok((names.store(store)?, payload)))
+            .map(|(store, payload)| Ok((names.store(store)?.clone(), payload)))
             .collect::<Result<Vec<_>, StorageError>>()?;
         let header = Header {
             database: (!genesis).then_some(names.database),
