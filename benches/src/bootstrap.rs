@@ -3,7 +3,7 @@
 
 use crate::data::Keys;
 use crate::raw::Sizes;
-use crate::{Result, peak};
+use crate::{Result, follow, peak};
 use anabranch_core::author::Draft;
 use anabranch_core::ops::Role;
 use anabranch_core::ticket::Ticket;
@@ -33,6 +33,19 @@ pub(crate) struct Filled {
 #[derive(Debug, Serialize, Deserialize)]
 struct Ready {
     ticket: String,
+}
+
+/// What the serving process says when it is asked to commit, or how it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Said {
+    /// Bytes of memory before.
+    pub(crate) memory: u64,
+    /// The clock then, in microseconds.
+    pub(crate) began: u64,
+    /// Canonical bytes of what was committed.
+    pub(crate) bytes: u64,
+    /// Entries held afterwards.
+    pub(crate) held: u64,
 }
 
 /// What the serving process says when it is over.
@@ -76,7 +89,7 @@ pub(crate) fn fill(home: &Path, entries: u64, keys: Keys) -> Result<()> {
     say(&filled)
 }
 
-fn set_durability(home: &Path, value: Option<&str>) -> Result<()> {
+pub(crate) fn set_durability(home: &Path, value: Option<&str>) -> Result<()> {
     let node = Node::open(home)?;
     let home = node.home().ok_or("a node in memory has no home")?;
     Ok(home.configure("durability", value)?)
@@ -111,12 +124,17 @@ pub(crate) fn serve(home: &Path) -> Result<()> {
         say(&Ready { ticket: node.ticket(&replica, &offer).await?.to_string() })?;
         let (stop, stopped) = watch::channel(false);
         let serving = node.serve(listener, vec![replica.clone()], stopped);
+        let answering = tokio::runtime::Handle::current();
+        let asked = replica.clone();
         let over = tokio::task::spawn_blocking(move || {
             // Whatever ends the input ends the serving.
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            let answered = std::io::stdin()
+                .lines()
+                .try_for_each(|line| say(&answering.block_on(follow::answer(&line?, &asked))?));
             stop.send_replace(true);
+            answered
         });
-        tokio::join!(serving, over).1?;
+        tokio::join!(serving, over).1??;
         Ok::<_, crate::Error>(())
     })?;
     say(&Served { peak: peak::resident()?, digest: digest(&replica)? })
@@ -154,10 +172,11 @@ fn say(what: &impl Serialize) -> Result<()> {
 }
 
 /// This program in a process of its own.
-struct Part {
+pub(crate) struct Part {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<Box<dyn Read>>,
+    stdout: BufReader<Box<dyn Read + Send>>,
+    ticket: String,
 }
 
 impl Part {
@@ -168,7 +187,42 @@ impl Part {
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().ok_or("no standard output")?;
-        Ok(Self { stdin: child.stdin.take(), stdout: BufReader::new(Box::new(stdout)), child })
+        let stdout = BufReader::new(Box::new(stdout) as Box<dyn Read + Send>);
+        Ok(Self { stdin: child.stdin.take(), stdout, child, ticket: String::new() })
+    }
+
+    /// Serves what is in `home`.
+    pub(crate) fn serve(home: &Path) -> Result<Self> {
+        let mut part = Self::start(&["serve".as_ref(), home.as_ref()])?;
+        part.ticket = part.hear::<Ready>()?.ticket;
+        Ok(part)
+    }
+
+    /// The way to what is served.
+    pub(crate) fn ticket(&self) -> &str {
+        &self.ticket
+    }
+
+    /// Has it commit rows from `from` on.
+    pub(crate) fn put(&mut self, from: u64, count: u64) -> Result<Said> {
+        self.ask(&format!("{from} {count}"))
+    }
+
+    /// Bytes of memory that it takes now.
+    pub(crate) fn memory(&mut self) -> Result<u64> {
+        Ok(self.ask("")?.memory)
+    }
+
+    fn ask(&mut self, line: &str) -> Result<Said> {
+        let stdin = self.stdin.as_mut().ok_or("no standard input")?;
+        writeln!(stdin, "{line}")?;
+        stdin.flush()?;
+        self.hear()
+    }
+
+    /// Ends it.
+    pub(crate) fn last(self) -> Result<Served> {
+        self.end()
     }
 
     fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
@@ -177,7 +231,7 @@ impl Part {
         Ok(serde_json::from_str(&line)?)
     }
 
-    fn last<T: DeserializeOwned>(mut self) -> Result<T> {
+    fn end<T: DeserializeOwned>(mut self) -> Result<T> {
         drop(self.stdin.take());
         let said = self.hear();
         let status = self.child.wait()?;
@@ -199,14 +253,13 @@ impl Drop for Part {
 /// Makes a database of `entries` rows in the new home `home`.
 pub(crate) fn filled(home: &Path, entries: u64, keys: Keys) -> Result<Filled> {
     let entries = entries.to_string();
-    Part::start(&["fill".as_ref(), home.as_ref(), entries.as_ref(), keys.name().as_ref()])?.last()
+    Part::start(&["fill".as_ref(), home.as_ref(), entries.as_ref(), keys.name().as_ref()])?.end()
 }
 
 /// Fills the new home `there` from `here`.
 pub(crate) fn joined(here: &Path, there: &Path) -> Result<(Served, Joined)> {
-    let mut serving = Part::start(&["serve".as_ref(), here.as_ref()])?;
-    let ready: Ready = serving.hear()?;
-    let joining = Part::start(&["join".as_ref(), there.as_ref(), ready.ticket.as_ref()])?;
-    let joined = joining.last()?;
+    let serving = Part::serve(here)?;
+    let joining = Part::start(&["join".as_ref(), there.as_ref(), serving.ticket().as_ref()])?;
+    let joined = joining.end()?;
     Ok((serving.last()?, joined))
 }

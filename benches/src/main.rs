@@ -6,6 +6,7 @@
 mod bootstrap;
 mod commits;
 mod data;
+mod follow;
 mod growth;
 mod peak;
 mod raw;
@@ -69,6 +70,18 @@ enum Part {
         #[arg(long)]
         keys: Option<data::Keys>,
     },
+    /// Measures what it costs to stay in step: nothing new, a little new, live, many peers.
+    Follow {
+        /// Entries of the database that two keep in step.
+        #[arg(long, default_value_t = 1_000_000)]
+        entries: u64,
+        /// Nodes that follow one.
+        #[arg(long, default_value_t = 100)]
+        peers: usize,
+        /// Sessions that they have together; each takes a few file descriptors.
+        #[arg(long, default_value_t = 2_000)]
+        sessions: usize,
+    },
     /// Makes the database to be served.
     #[command(hide = true)]
     Fill { home: PathBuf, entries: u64, keys: data::Keys },
@@ -95,6 +108,10 @@ fn main() -> ExitCode {
         Some(Part::Growth { held, count, keys }) => {
             let keys = keys.map_or(data::Keys::BOTH.to_vec(), |keys| vec![keys]);
             growth::run(&dir, &held, count, args.runs.max(1), &keys, args.json)
+        }
+        Some(Part::Follow { entries, peers, sessions }) => {
+            let (runs, json) = (args.runs.max(1), args.json);
+            follow::run(&dir, &follow::Plan { entries, runs, peers: peers.max(1), sessions, json })
         }
         Some(Part::Fill { home, entries, keys }) => bootstrap::fill(&home, entries, keys),
         Some(Part::Serve { home }) => bootstrap::serve(&home),

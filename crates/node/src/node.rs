@@ -321,6 +321,8 @@ impl Node {
             terms: TicketTerms { limit: offer.limit, expires: Some(Timestamp(expires)) },
         };
         replica.commit(vec![Draft { members: vec![op], ..Draft::default() }]).await?;
+        // Whoever gets the ticket may be here before the next signature would be.
+        replica.sign_soon().await?;
         Ok(Ticket {
             addresses: offer.addresses.clone(),
             database: replica.database(),

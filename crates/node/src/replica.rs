@@ -399,6 +399,12 @@ impl Replica {
         Ok(())
     }
 
+    /// As [`Self::sign`], off the runtime's threads.
+    pub(crate) async fn sign_soon(&self) -> Result<(), NodeError> {
+        let this = self.this.upgrade().ok_or(NodeError::Closed)?;
+        tokio::task::spawn_blocking(move || this.sign()).await.map_err(|_| NodeError::Closed)?
+    }
+
     /// Redeems a ticket for this device. Blocking.
     ///
     /// # Errors

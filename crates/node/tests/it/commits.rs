@@ -2,9 +2,10 @@ use crate::watched::Watched;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::entry::StoreId;
 use anabranch_core::key::DeviceKey;
+use anabranch_core::ops::Role;
 use anabranch_core::path::Path;
 use anabranch_core::storage::{Durability, Storage};
-use anabranch_node::{Control, Device, Node, Opening, Replica, ReplicaOptions};
+use anabranch_node::{Control, Device, Node, Offer, Opening, Replica, ReplicaOptions};
 use anabranch_sync::channel::Direction;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,6 +107,25 @@ async fn what_was_left_unsigned_is_signed_once_that_can_be_done() {
     let opening = Opening { replica: Arc::clone(&again), direction: Direction::BOTH, ticket: None };
     node.sync_local(opening, other, &Control::default()).await.unwrap();
     comes_to_be_signed(&again).await;
+}
+
+/// Who is given a ticket may present it at once, also where signatures are put off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_is_known_to_whoever_reads_when_it_is_handed_out() {
+    let node = Node::in_memory().unwrap();
+    let (_storage, replica) = replica(Durability::Normal, node.device());
+    let offer = Offer {
+        role: Role::Write,
+        addresses: Vec::new(),
+        limit: None,
+        expires: None,
+        folder: false,
+        name: String::new(),
+    };
+    for _ in 0..20 {
+        node.ticket(&replica, &offer).await.unwrap();
+        assert_eq!(replica.read(|v| v.unsigned()).unwrap(), 0);
+    }
 }
 
 /// A thread that commits is not handed over to another, unless it would be held up: by a sync, by much to write, or by whoever
