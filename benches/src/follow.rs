@@ -176,6 +176,10 @@ async fn many(home: &Path, plan: &Plan, two: Two) -> Result<Outcome> {
             }
         });
     };
+    for (node, replica) in &followers {
+        let addresses = &ticket.addresses;
+        node.sync(opening(replica), addresses, Until::Settled, &Control::default()).await?;
+    }
     let before = serving.memory()?;
     (0..plan.peers).for_each(&mut follow);
     let mut from = SMALL;

@@ -22,6 +22,18 @@ const CLOSE: u8 = 2;
 /// The most of a frame that fits in one record.
 const MAX_PART: usize = MAX_RECORD - TAG - 1;
 
+/// What a buffer may keep between two records: a link that idles holds no more, whatever passed before.
+const KEPT: usize = 4 * 1024;
+
+/// Empties a buffer for the next record.
+fn clear(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT {
+        *buffer = Vec::new();
+    } else {
+        buffer.clear();
+    }
+}
+
 /// The two halves of an encrypted link over the halves of another.
 pub(super) fn pair(
     noise: StatelessTransportState,
@@ -84,7 +96,7 @@ impl RecordSink {
 
     fn encrypt(&mut self, kind: u8, part: &[u8]) -> Result<(), LinkError> {
         let nonce = take_nonce(&mut self.next)?;
-        self.plaintext.clear();
+        self.plaintext.reserve(1 + part.len());
         self.plaintext.push(kind);
         self.plaintext.extend_from_slice(part);
         let mut record = vec![0; self.plaintext.len() + TAG];
@@ -94,6 +106,7 @@ impl RecordSink {
             })?;
         record.truncate(length);
         self.waiting.push_back(record.into());
+        clear(&mut self.plaintext);
         Ok(())
     }
 
@@ -149,7 +162,9 @@ impl RecordStream {
         loop {
             // The link below may end in good order, but only a close record says that the peer meant it.
             let record = self.below.recv().await?.ok_or(LinkError::Truncated)?;
+            clear(&mut self.plaintext);
             let length = self.decrypt(&record)?;
+            drop(record);
             let Some((kind, part)) = self.plaintext[..length].split_first() else {
                 return Err(LinkError::Protocol("an empty record".to_owned()));
             };
@@ -158,10 +173,15 @@ impl RecordStream {
                 return Err(LinkError::TooBig { size: size as u64, limit: MAX_FRAME });
             }
             match *kind {
-                LAST if self.frame.is_empty() => return Ok(Some(Bytes::copy_from_slice(part))),
+                LAST if self.frame.is_empty() => {
+                    let frame = Bytes::copy_from_slice(part);
+                    clear(&mut self.plaintext);
+                    return Ok(Some(frame));
+                }
                 LAST => {
                     self.frame.extend_from_slice(part);
-                    return Ok(Some(self.frame.split().freeze()));
+                    clear(&mut self.plaintext);
+                    return Ok(Some(std::mem::take(&mut self.frame).freeze()));
                 }
                 MORE if part.len() == MAX_PART => self.frame.extend_from_slice(part),
                 CLOSE if part.is_empty() && self.frame.is_empty() => return Ok(None),
