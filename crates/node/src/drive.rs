@@ -18,6 +18,7 @@ use anabranch_sync::work::{Access, Answer, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
 
 /// Greetings whose clocks are further apart than this are worth a warning.
 const CLOCKS_APART: u64 = 5 * 60 * 1_000_000;
@@ -147,6 +148,14 @@ impl Job {
                 building.perform();
                 Done(None)
             }
+        }
+    }
+
+    /// Whose turn it has to wait for. Nothing for what is done once at a time anyway.
+    pub(crate) fn turns(&self) -> Option<Arc<Semaphore>> {
+        match &self.0 {
+            Doing::Session(asked) => Some(Arc::clone(&asked.replica.turns)),
+            Doing::Build(_) => None,
         }
     }
 }

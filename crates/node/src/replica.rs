@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Blobs kept in the database file itself.
 struct TableBlobs(Arc<dyn Storage>);
@@ -70,9 +70,15 @@ pub struct Replica {
     worker: AtomicBool,
     worked: AtomicU64,
     holds: AtomicUsize,
+    /// Storage work of sessions that may go on at once.
+    pub(crate) turns: Arc<Semaphore>,
     /// Sessions whose entries are still under way.
     unsettled: watch::Sender<BTreeSet<SessionId>>,
 }
+
+/// Storage work of sessions with one replica that goes on at once; as many may read a database file. The rest waits in order,
+/// without a thread.
+const AT_ONCE: usize = 8;
 
 /// How a replica is opened.
 #[derive(Debug, Clone, Copy)]
@@ -189,6 +195,7 @@ impl Replica {
             worker: AtomicBool::new(false),
             worked: AtomicU64::new(0),
             holds: AtomicUsize::new(0),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
             unsettled: watch::Sender::new(BTreeSet::new()),
         }))
     }

@@ -242,9 +242,22 @@ impl Runner<'_> {
             match act {
                 Act::Send(frame) => self.outbox.put(frame),
                 Act::Work(job) => {
-                    let done = done.clone();
+                    let (turns, done) = (job.turns(), done.clone());
                     // A session that ended meanwhile does not need the answer.
-                    tokio::task::spawn_blocking(move || _ = done.send(job.perform()));
+                    let work = move |turn| {
+                        tokio::task::spawn_blocking(move || {
+                            _ = done.send(job.perform());
+                            drop(turn);
+                        })
+                    };
+                    match turns.map(|turns| (Arc::clone(&turns).try_acquire_owned(), turns)) {
+                        None => drop(work(None)),
+                        Some((Ok(turn), _)) => drop(work(Some(turn))),
+                        // The semaphore is never closed.
+                        Some((Err(_), turns)) => drop(tokio::spawn(async move {
+                            work(turns.acquire_owned().await.ok());
+                        })),
+                    }
                 }
             }
         }
