@@ -10,6 +10,7 @@ use crate::error::corrupt;
 use crate::frontier::tip_element;
 use crate::head::Head;
 use crate::id::{DatabaseId, LogId, Position, Seq};
+use crate::index::{self, Index};
 use crate::key::Signature;
 use crate::known::Known;
 use crate::limits;
@@ -23,6 +24,7 @@ use crate::sabotage::{self, Bug};
 use crate::storage::{ReadTx, StorageError, Table, WriteTx};
 use crate::view::View;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// One write transaction on a replica. What changes often is kept here and written once by [`Self::finish`].
 pub struct Ledger<'t> {
@@ -40,6 +42,8 @@ pub struct Ledger<'t> {
     built: Option<u64>,
     /// Whether cells of new entries are left for later.
     bulk: bool,
+    /// What is indexed; looked up by the first change of a cell.
+    indexes: Option<Arc<[Index]>>,
 }
 
 /// What one transaction changed, for those who watch.
@@ -106,12 +110,22 @@ impl<'t> Ledger<'t> {
             changed: Changes::default(),
             built,
             bulk: false,
+            indexes: None,
         })
     }
 
     /// Much is to come: cells of entries are left to [`crate::build`] from now on.
     pub(crate) fn load_in_bulk(&mut self) {
         self.bulk = true;
+    }
+
+    /// The indexes over stores that exist. Cost: one look-up in a transaction that changes cells.
+    pub(crate) fn indexes(&mut self) -> Result<Arc<[Index]>, StorageError> {
+        if let Some(known) = &self.indexes {
+            return Ok(Arc::clone(known));
+        }
+        let found: Arc<[Index]> = index::declared(&*self.tx)?.into();
+        Ok(Arc::clone(self.indexes.insert(found)))
     }
 
     pub(crate) fn built(&self) -> Option<u64> {
@@ -256,6 +270,8 @@ impl<'t> Ledger<'t> {
                 self.counters.stores += 1;
                 let number = self.counters.stores;
                 self.tx.put(Table::Meta, &cells::store_key(id), &key32(number))?;
+                // One of them may have waited for this store.
+                self.indexes = None;
                 let row = StoreRow {
                     id: id.clone(),
                     sum: LtHash::default(),

@@ -10,7 +10,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use anabranch_core::storage::{StorageError, Table};
-use rusqlite::{Connection, MAIN_DB, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use rusqlite::{
+    Connection, MAIN_DB, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior,
+};
 
 use super::connection;
 use super::explain::Explain;
@@ -76,7 +78,7 @@ pub(super) fn admit(
         return Err(explain.corrupt("the file is empty"));
     }
     require_version(connection, explain)?;
-    require_tables(connection, explain)?;
+    let complete = require_tables(connection, explain)?;
     if connection.is_readonly(MAIN_DB).map_err(failed)? {
         return Err(judge_unwritable(path, explain));
     }
@@ -88,7 +90,7 @@ pub(super) fn admit(
             explain.path()
         )));
     }
-    Ok(())
+    if complete { Ok(()) } else { add_indexes(connection).map_err(failed) }
 }
 
 /// Checks the format version as this transaction sees it: another process may have raised it meanwhile.
@@ -214,21 +216,40 @@ fn read_pragma(connection: &Connection, name: &str) -> rusqlite::Result<u32> {
         .map(i32::cast_unsigned)
 }
 
-fn require_tables(connection: &Connection, explain: &Explain) -> Result<(), StorageError> {
+/// False when all that is lacking is the table of indexes, which files had without it at first.
+fn require_tables(connection: &Connection, explain: &Explain) -> Result<bool, StorageError> {
+    let mut complete = true;
     for table in Table::ALL {
-        let sql: Option<String> = connection
-            .query_row(
-                "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1",
-                [table.name()],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(|error| explain.sqlite(error))?;
-        if sql.as_deref() != Some(&statements(table).create) {
-            return Err(explain.corrupt(format!("table {} is missing or altered", table.name())));
+        match schema_of(connection, table).map_err(|error| explain.sqlite(error))? {
+            Some(sql) if sql == statements(table).create => {}
+            None if table == Table::Index => complete = false,
+            _ => {
+                let text = format!("table {} is missing or altered", table.name());
+                return Err(explain.corrupt(text));
+            }
         }
     }
-    Ok(())
+    Ok(complete)
+}
+
+fn schema_of(connection: &Connection, table: Table) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row(
+            "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+            [table.name()],
+            |row| row.get(0),
+        )
+        .optional()
+}
+
+/// Another process may be faster.
+fn add_indexes(connection: &Connection) -> rusqlite::Result<()> {
+    let behavior = TransactionBehavior::Immediate;
+    let transaction = Transaction::new_unchecked(connection, behavior)?;
+    if schema_of(&transaction, Table::Index)?.is_none() {
+        transaction.execute_batch(&statements(Table::Index).create)?;
+    }
+    transaction.commit()
 }
 
 fn refuse_newer(found: u32, explain: &Explain) -> Result<(), StorageError> {
