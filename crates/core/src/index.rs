@@ -407,6 +407,16 @@ impl View<'_> {
         Ok(list)
     }
 
+    /// Whether the index over `field` of `store` needs no building; so does none.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn is_indexed(&self, store: &StoreId, field: &str) -> Result<bool, StorageError> {
+        let known = all(self.tx)?;
+        let found = known.iter().find(|(_, index)| is_over(index, store, field));
+        Ok(found.is_none_or(|(_, index)| index.state == State::Ready))
+    }
+
     /// Whether an index is still to be built or to be removed: [`step`].
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod folders;
 mod full;
 mod help;
 mod import;
+mod indexes;
 mod kill;
 mod sharing;
 mod sim;

@@ -292,6 +292,24 @@ fn digests_do_not_know_of_indexes() {
     assert_eq!(plain.replica.digests(), indexed.replica.digests());
 }
 
+/// The table comes into being in a transaction that has looked the indexes up before.
+#[test]
+fn an_index_may_be_there_before_its_table() {
+    let mut device = Device::found();
+    device.replica.declare("a");
+    let here = write(0, Some(0), Some(vec![1]));
+    let elsewhere = Write { store: StoreId::table("another"), ..here.clone() };
+    let draft = |write: &Write| Draft { writes: vec![write.clone()], ..Draft::default() };
+    device
+        .act(|ledger, author| {
+            ledger.commit(author, &draft(&elsewhere))?;
+            ledger.commit(author, &draft(&here))
+        })
+        .unwrap();
+    device.replica.view(|view| view.check_indexes()).unwrap();
+    assert_eq!(device.replica.find("a", Range::only(&[1]), Order::Ascending).unwrap().len(), 1);
+}
+
 #[test]
 fn what_cannot_be_indexed_is_refused() {
     let replica = Device::found().replica;

@@ -251,6 +251,24 @@ fn a_missing_or_altered_table_is_damage() {
     }
 }
 
+/// Files were made without it at first.
+#[test]
+fn a_file_without_a_table_of_indexes_gets_one() {
+    let directory = directory();
+    let path = database(&directory, 3);
+    Connection::open(&path).unwrap().execute_batch("DROP TABLE index_").unwrap();
+    let (first, second) = (open(&path).unwrap(), open(&path).unwrap());
+    let mut writer = first.write(Durability::Full).unwrap();
+    writer.put(Table::Index, b"k", b"v").unwrap();
+    writer.commit().unwrap();
+    assert!(second.read().unwrap().get(Table::Index, b"k").unwrap().is_some());
+    assert_eq!(ledger::verify(&second), 3);
+    drop((first, second));
+    let altered = "ALTER TABLE index_ ADD COLUMN more BLOB";
+    Connection::open(&path).unwrap().execute_batch(altered).unwrap();
+    assert!(matches!(open(&path).err().unwrap(), StorageError::Corrupt(_)));
+}
+
 #[test]
 fn odd_names_are_only_names() {
     let directory = directory();
