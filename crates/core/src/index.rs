@@ -313,8 +313,8 @@ fn build(
     budget: usize,
 ) -> Result<(), StorageError> {
     let start = cell_prefix(index.store, &[]);
-    // The first key after `at`.
-    let from = if at.is_empty() { start.clone() } else { [at, &[0]].concat() };
+    // The first key after `at`, which is empty before the first stretch.
+    let from = start.clone().max([at, &[0]].concat());
     let (mut keys, mut read, mut last, mut failed) = (Vec::new(), 0, None, None);
     tx.scan(Table::Cell, &from, None, Order::Ascending, &mut |key, row| {
         if !key.starts_with(&start) {
