@@ -1,11 +1,12 @@
 //! `report`: how fast a replica is filled over loopback HTTP and how fast it commits, next to what SQLite alone needs for
 //! the same rows in the same run.
 //!
-//! Here is what one types; [`bootstrap`] and [`commits`] measure, [`raw`] is SQLite alone, [`report`] puts it together.
+//! Here is what one types; [`bootstrap`], [`commits`] and [`find`] measure, [`raw`] is SQLite alone, [`report`] puts it together.
 
 mod bootstrap;
 mod commits;
 mod data;
+mod find;
 mod peak;
 mod raw;
 mod report;
@@ -59,6 +60,18 @@ enum Part {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Looks rows up by an indexed field.
+    Find {
+        /// Rows of the table.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+        /// Runs, alternating with SQLite alone; the median counts.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Where to put databases.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Makes the database to be served.
     #[command(hide = true)]
     Fill { home: PathBuf, entries: u64, keys: data::Keys },
@@ -82,6 +95,9 @@ fn main() -> ExitCode {
         }),
         Some(Part::Stages { entries, keys, dir }) => {
             stages::run(&dir.unwrap_or_else(std::env::temp_dir), entries, keys)
+        }
+        Some(Part::Find { rows, runs, dir }) => {
+            find::run(&dir.unwrap_or_else(std::env::temp_dir), rows, runs.max(1))
         }
         Some(Part::Fill { home, entries, keys }) => bootstrap::fill(&home, entries, keys),
         Some(Part::Serve { home }) => bootstrap::serve(&home),

@@ -45,10 +45,10 @@ impl fmt::Display for Tending {
     }
 }
 
-/// Two plans of three have indexes, early and late ones.
+/// Every other plan has indexes, early and late ones.
 pub(super) fn add(plan: &mut Plan, span: Time) {
     let mut random = Rng::with_seed(plan.seed ^ 0x696e_6465_7865_735f);
-    if random.u32(..3) == 0 {
+    if random.bool() {
         return;
     }
     for _ in 0..random.usize(2..12) {
