@@ -15,10 +15,12 @@ impl Replica {
     /// # Errors
     /// [`NodeError::Core`]; an index that was declared stays and is built by whoever searches it.
     pub fn index(&self, store: &StoreId, field: &str) -> Result<bool, NodeError> {
+        let database = self.database().short();
+        let _within = tracing::info_span!("index", database, %store, field).entered();
         let mut tx = self.storage().write(Durability::Full)?;
         let new = index::declare(&mut *tx, store, field)?;
         tx.commit()?;
-        tracing::debug!(database = %self.database().short(), %store, field, new, "index declared");
+        tracing::debug!(new, "the index is declared");
         index::finish(&**self.storage())?;
         Ok(new)
     }

@@ -162,7 +162,8 @@ impl Replica {
         };
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
         let ReplicaOptions { durability, bulk, .. } = options;
-        let committer = Committer { storage, device, durability, stretch: bulk.bytes };
+        let stretch = bulk.bytes;
+        let committer = Committer { database, storage, device, durability, stretch };
         // An earlier process ended between a commit under normal durability and its signature. Reading works without.
         let signed = if unsigned > 0 { committer.sign() } else { Ok(()) };
         if let Err(e) = &signed {
@@ -300,6 +301,7 @@ impl Replica {
     }
 
     fn build_stretch(&self) {
+        let _within = tracing::debug_span!("build", database = %self.database.short()).entered();
         let left = match build::step(&**self.storage(), self.bulk.bytes) {
             Ok(left) => left.unwrap_or(0),
             Err(e) => {
@@ -308,6 +310,7 @@ impl Replica {
                 0
             }
         };
+        tracing::debug!(left, "a stretch of cells was built");
         self.unbuilt.store(left, Ordering::SeqCst);
     }
 

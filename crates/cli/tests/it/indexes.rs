@@ -2,6 +2,7 @@
 
 use crate::world::Home;
 use serde_json::json;
+use std::time::Instant;
 
 fn with_rows() -> Home {
     let home = Home::new();
@@ -62,4 +63,40 @@ fn wrong_usage_is_told() {
     assert_eq!(home.ok(&["db", "find", "shop", "later", "n", "1"]), "");
     home.ok(&["db", "put", "shop", "later", "x", "{\"n\": 1}"]);
     assert_eq!(home.ok(&["db", "find", "shop", "later", "n", "1.0"]), "x\t{\"n\":1}\n");
+}
+
+/// `kill -9` at any moment of building: what was declared is built by the next look-up, and finds everything.
+#[test]
+fn an_index_survives_kills_while_it_is_built() {
+    let home = Home::new();
+    home.ok(&["db", "new", "big"]);
+    let filler = "x".repeat(2_000);
+    let row = |n: u32| format!("{{\"id\":\"{n:05}\",\"a\":\"{filler}\",\"n\":{}}}\n", n % 100);
+    let rows: String = (0..9_000).map(row).collect();
+    let done = home.fed(rows.as_bytes(), &["db", "import", "big", "t", "-", "--key", "id"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let started = Instant::now();
+    home.ok(&["db", "index", "add", "big", "t", "n"]);
+    let whole = started.elapsed();
+    home.ok(&["db", "index", "rm", "big", "t", "n"]);
+    let mut halves = 0;
+    for tenths in 0..10 {
+        let mut adding = home.start(&["db", "index", "add", "big", "t", "n"]);
+        std::thread::sleep(whole * tenths / 10);
+        adding.kill();
+        let indexes = home.json(&["db", "index", "ls", "big"])["indexes"].clone();
+        if indexes == json!([]) {
+            continue;
+        }
+        halves += u32::from(indexes[0]["ready"] == false);
+        home.ok(&["db", "put", "big", "t", "00042", "{\"n\": 7}"]);
+        let found = home.ok(&["db", "find", "big", "t", "n", "7"]);
+        assert_eq!(found.lines().count(), 91, "after {tenths} tenths");
+        assert_eq!(home.json(&["db", "index", "ls", "big"])["indexes"][0]["ready"], true);
+        home.ok(&["db", "put", "big", "t", "00042", "{\"n\": 42}"]);
+        home.ok(&["db", "index", "rm", "big", "t", "n"]);
+    }
+    assert!(halves > 0, "no kill struck in the middle");
+    home.ok(&["db", "index", "add", "big", "t", "n"]);
+    home.ok(&["db", "verify", "big"]);
 }

@@ -13,6 +13,9 @@ mod help;
 mod import;
 mod indexes;
 mod kill;
+mod logging;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod sharing;
 mod sim;
 mod ssh;
