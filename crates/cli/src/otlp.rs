@@ -35,7 +35,7 @@ impl Exporter {
     /// One that nothing can be sent to.
     pub(crate) fn from_environment() -> Result<Option<Self>, Failure> {
         let named = |name: &&str| env::var(name).is_ok_and(|value| !value.is_empty());
-        let Some(name) = ENDPOINTS.into_iter().find(|name| named(&name)) else { return Ok(None) };
+        let Some(name) = ENDPOINTS.into_iter().find(named) else { return Ok(None) };
         let endpoint = env::var(name).unwrap_or_default();
         let refused = |why: &str| {
             let failure = Failure::usage(format!("spans cannot be sent to '{endpoint}'"));
