@@ -336,12 +336,10 @@ pub(crate) struct ServeArgs {
     pub(crate) replica: Option<String>,
 }
 
-/// How lines of the log look.
+/// How lines of the log look: for people, or an object a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For people
     Text,
-    /// An object a line, for programs
     Json,
 }
 
