@@ -2,7 +2,7 @@
 //! have no part in any digest. An index has one row for each live value of its field, also for those that lost a conflict, so
 //! that a change of the winner changes nothing here; look-ups give the rows whose winner fits.
 //!
-//! Whatever changes a cell changes its row of the index in the same transaction ([`added`], [`removed`]); without an index
+//! Whatever changes a cell changes its row of the index in the same transaction (`added`, `removed`); without an index
 //! that is one look-up a transaction. An index over a table that holds much is built by [`step`] in the order of cells; up
 //! to where it has come changes are carried into it, beyond that the building will find them, so that writers never wait
 //! and a crash takes nothing back but the last stretch.
