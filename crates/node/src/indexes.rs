@@ -48,9 +48,16 @@ impl Replica {
         field: &str,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        if !self.look(|view| view.is_indexed(store, field))? {
+        loop {
+            {
+                let tx = self.storage().read()?;
+                let view = View::new(&*tx);
+                if view.building()?.is_none() && view.is_indexed(store, field)? {
+                    return look(view);
+                }
+            }
+            self.build()?;
             index::finish(&**self.storage())?;
         }
-        self.read(look)
     }
 }
