@@ -1,11 +1,12 @@
 //! `report`: how fast a replica is filled over loopback HTTP and how fast it commits, next to what SQLite alone needs for
 //! the same rows in the same run.
 //!
-//! Here is what one types; [`bootstrap`] and [`commits`] measure, [`raw`] is SQLite alone, [`report`] puts it together.
+//! Here is what one types; [`bootstrap`], [`commits`] and [`find`] measure, [`raw`] is SQLite alone, [`report`] puts it together.
 
 mod bootstrap;
 mod commits;
 mod data;
+mod find;
 mod follow;
 mod growth;
 mod peak;
@@ -82,6 +83,12 @@ enum Part {
         #[arg(long, default_value_t = 2_000)]
         sessions: usize,
     },
+    /// Looks rows up by an indexed field.
+    Find {
+        /// Rows of the table.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+    },
     /// Makes the database to be served.
     #[command(hide = true)]
     Fill { home: PathBuf, entries: u64, keys: data::Keys },
@@ -113,6 +120,7 @@ fn main() -> ExitCode {
             let (runs, json) = (args.runs.max(1), args.json);
             follow::run(&dir, &follow::Plan { entries, runs, peers: peers.max(1), sessions, json })
         }
+        Some(Part::Find { rows }) => find::run(&dir, rows, args.runs.max(1)),
         Some(Part::Fill { home, entries, keys }) => bootstrap::fill(&home, entries, keys),
         Some(Part::Serve { home }) => bootstrap::serve(&home),
         Some(Part::Join { home, ticket }) => bootstrap::join(&home, &ticket),

@@ -5,14 +5,15 @@ use crate::world::{NOW, keys, world, write};
 use anabranch_core::entry::Timestamp;
 use anabranch_core::error::Error;
 use anabranch_core::frontier::Frontier;
+use anabranch_core::index::{self, Range};
 use anabranch_core::ledger::Ledger;
 use anabranch_core::outgoing::Outgoing;
 use anabranch_core::path::Path;
-use anabranch_core::storage::{Durability, Storage};
+use anabranch_core::storage::{Durability, Order, Storage};
 use anabranch_core::verify::verify;
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 /// More of anything than the small database has: what lists more than this goes round in circles.
 const MANY: usize = 10_000;
@@ -27,6 +28,11 @@ pub(crate) fn examine(storage: &dyn Storage) {
     let _ = write(storage, &keys.member, 22, &[("d", b"newer")], vec![]);
     let _ = redeem(storage);
     let _ = admit(storage);
+    let mut stretches = 0;
+    while index::step(storage, 100).is_ok_and(|more| more) {
+        stretches += 1;
+        assert!(stretches < MANY, "indexes are built without end");
+    }
     let _ = read(storage);
 }
 
@@ -47,6 +53,8 @@ fn read(storage: &dyn Storage) -> Result<(), Error> {
     let (ticket, device) = (keys.ticket.node_id(), keys.stranger.node_id());
     let _ = view.ticket_state(&ticket, &device, Timestamp(NOW));
     let _ = cells(view);
+    let _ = view.check_indexes();
+    let _ = indexed(view);
     let _ = entries(view);
     let _ = view.newest(100);
     let _ = outgoing(view, &Frontier::default());
@@ -65,6 +73,20 @@ fn cells(view: View<'_>) -> Result<(), Error> {
             ControlFlow::Continue(())
         })?;
         let _ = view.cell(&store.id, &Path::text(["row", "shared"])?)?;
+    }
+    Ok(())
+}
+
+fn indexed(view: View<'_>) -> Result<(), Error> {
+    for index in view.indexes()? {
+        let all = Range { from: Bound::Unbounded, to: Bound::Unbounded };
+        let mut seen = 0;
+        let _ = view.find_rows(&index.store, &index.field, all, Order::Descending, &mut |row| {
+            seen += 1;
+            assert!(seen < MANY, "rows without end");
+            let _ = row.segments();
+            ControlFlow::Continue(())
+        });
     }
     Ok(())
 }

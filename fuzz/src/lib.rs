@@ -52,7 +52,11 @@ pub const TARGETS: &[Target] = &[
         run: session::run,
     },
     Target { name: "text", about: "tickets, ids, addresses, settings", run: text::run },
-    Target { name: "value", about: "JSON and CBOR values, positions in lists", run: value::run },
+    Target {
+        name: "value",
+        about: "JSON and CBOR values, positions in lists, keys of indexes",
+        run: value::run,
+    },
 ];
 
 /// The target called `name`.

@@ -6,6 +6,7 @@ use anabranch_core::entry::{StoreId, Timestamp};
 use anabranch_core::error::Error;
 use anabranch_core::frontier::Frontier;
 use anabranch_core::id::DatabaseId;
+use anabranch_core::index;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
@@ -107,6 +108,14 @@ pub fn fill(storage: &dyn Storage) -> Result<DatabaseId, Error> {
     tx.put(Table::Local, b"mark", b"of its own")?;
     tx.commit()?;
     fork(storage, &keys.member)?;
+    // One index that is complete, and one that is built by half.
+    let table = StoreId::table("t");
+    for (field, budget) in [("shared", usize::MAX), ("a", 1)] {
+        let mut tx = storage.write(Durability::Normal)?;
+        index::declare(&mut *tx, &table, field)?;
+        tx.commit()?;
+        index::step(storage, budget)?;
+    }
     Ok(database)
 }
 

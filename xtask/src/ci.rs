@@ -73,6 +73,10 @@ fn fmt(workspace: &Workspace) -> Result<()> {
 
 fn clippy(workspace: &Workspace) -> Result<()> {
     let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    process::run(&mut workspace.cargo(&arguments))?;
+    // What is off by default, with the program alone.
+    let features = ["-p", "anabranch-cli", "--features", "otlp"];
+    let arguments = [&["clippy"][..], &features, &arguments[2..]].concat();
     process::run(&mut workspace.cargo(&arguments))
 }
 

@@ -39,6 +39,7 @@ mod database;
 mod depth;
 mod doc;
 mod error;
+mod index;
 mod list;
 mod node;
 mod position;
@@ -51,8 +52,10 @@ mod watch;
 pub use anabranch_core::cells::{Cell, LiveValue};
 pub use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 pub use anabranch_core::id::{DatabaseId, EntryId, NodeId};
+pub use anabranch_core::index::IndexInfo;
 pub use anabranch_core::ops::{Role, ValueName};
 pub use anabranch_core::path::{ElementId, Path, PathError, Segment};
+pub use anabranch_core::storage::Order;
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{
     Control, Intent, NodeError, Priority, Progress, Report, Standing, State, SyncHandle, Why,

@@ -53,7 +53,7 @@ impl RowCells {
         self.present.is_none() && self.columns.is_empty()
     }
 
-    fn raw(&self) -> Raw {
+    pub(crate) fn raw(&self) -> Raw {
         Raw::map(self.columns.iter().map(|(k, cell)| (k.as_str(), &cell.winner().value[..])))
     }
 }

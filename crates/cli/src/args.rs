@@ -325,12 +325,22 @@ pub(crate) struct ServeArgs {
     /// Answer programs on this machine, as JSON: over the socket 'api.sock' in the home, or at a port
     #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "", conflicts_with = "stdio")]
     pub(crate) api: Option<String>,
+    /// How to write the log to standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
     /// Serve one session on standard input and output
     #[arg(long)]
     pub(crate) stdio: bool,
     /// The one replica to serve on standard input and output
     #[arg(value_name = "REPLICA", requires = "stdio")]
     pub(crate) replica: Option<String>,
+}
+
+/// How lines of the log look: for people, or an object a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,9 @@ mod context;
 mod failure;
 mod hosting;
 mod introduce;
+mod log;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod place;
 mod progress;
@@ -15,19 +18,20 @@ mod report;
 mod signals;
 mod units;
 
-use args::{Arguments, Command};
+use args::{Arguments, LogFormat};
 use clap::Parser;
 use context::Context;
 use failure::{Failure, Kind};
+use log::Log;
 use output::Output;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log_to_stderr(&arguments);
-    let output = Output { json: arguments.json, quiet: arguments.quiet };
-    match run(arguments, output) {
+    let logs = log::format(&arguments) == LogFormat::Json;
+    let output = Output { json: arguments.json, quiet: arguments.quiet, logs };
+    // The log ends after the command, so that what is said last is sent as well.
+    match Log::start(&arguments).and_then(|_log| run(arguments, output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if failure.kind != Kind::Unheard {
@@ -45,18 +49,4 @@ fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     // What still runs on blocking threads is safe to lose at any point and must not hold up the end.
     runtime.shutdown_background();
     result
-}
-
-/// `ANABRANCH_LOG` takes the directives of tracing-subscriber's `EnvFilter` and wins over `-v`.
-fn log_to_stderr(arguments: &Arguments) {
-    let level = match arguments.verbose {
-        // What simulated nodes complain of is what is done to them.
-        0 if matches!(arguments.command, Command::Sim(_)) => "error",
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
-    let filter = EnvFilter::try_from_env("ANABRANCH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

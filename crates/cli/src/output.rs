@@ -6,6 +6,9 @@ use crate::failure::Failure;
 use serde::Serialize;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
+/// What the log calls notes, warnings and errors of the command itself.
+pub(crate) const NOTES: &str = "notes";
+
 /// How output is wanted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -13,6 +16,8 @@ pub(crate) struct Output {
     pub(crate) json: bool,
     /// No summaries, notes and warnings.
     pub(crate) quiet: bool,
+    /// Notes, warnings and errors are lines of the log: whoever reads that as objects gets nothing else.
+    pub(crate) logs: bool,
 }
 
 impl Output {
@@ -39,21 +44,27 @@ impl Output {
 
     /// Something worth knowing.
     pub(crate) fn note(&self, text: &str) {
-        if !self.quiet {
+        if self.logs && !self.quiet {
+            tracing::info!(target: NOTES, "{text}");
+        } else if !self.quiet {
             complain("", text);
         }
     }
 
     /// Something that may not be as it should.
     pub(crate) fn warn(&self, text: &str) {
-        if !self.quiet {
+        if self.logs && !self.quiet {
+            tracing::warn!(target: NOTES, "{text}");
+        } else if !self.quiet {
             complain(&styled("33", "warning:"), text);
         }
     }
 
     /// Why the command failed.
     pub(crate) fn fail(&self, failure: &Failure) {
-        if self.json {
+        if self.logs {
+            tracing::error!(target: NOTES, "{}", failure.line());
+        } else if self.json {
             complain("", &failure.json().to_string());
         } else {
             complain(&styled("1;31", "error:"), &failure.text());
@@ -62,7 +73,7 @@ impl Output {
 
     /// Whether progress may be drawn.
     pub(crate) fn draws(&self) -> bool {
-        !self.quiet && !self.json && io::stderr().is_terminal()
+        !self.quiet && !self.json && !self.logs && io::stderr().is_terminal()
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::codec::Writer;
 use crate::entry::{Entry, StoreId, StoreKind, Timestamp};
 use crate::id::{EntryId, LogId};
+use crate::index;
 use crate::ledger::Ledger;
 use crate::lthash::LtHash;
 use crate::ops::{ValueName, decode_cells_of};
@@ -165,7 +166,9 @@ fn add(
         }
     }
     let row = CellRow::encode(origin.timestamp, origin.entry, value);
-    ledger.tx.put(Table::Cell, &cell_key(store, path, place), &row)?;
+    let key = cell_key(store, path, place);
+    ledger.tx.put(Table::Cell, &key, &row)?;
+    index::added(ledger, store, &key, path, place, value)?;
     ledger.store(store)?.live += 1;
     Ok(true)
 }
@@ -181,11 +184,13 @@ fn replace(
         if !ledger.branch(branch)?.owns(name.seq) {
             continue;
         }
-        let key = cell_key(store, path, (branch, name.seq, name.index));
+        let place = (branch, name.seq, name.index);
+        let key = cell_key(store, path, place);
         if let Some(row) = ledger.tx.get(Table::Cell, &key)? {
             let row = CellRow::decode(&row)?;
             if row.entry.first16() == name.id16 {
                 ledger.tx.delete(Table::Cell, &key)?;
+                index::removed(ledger, store, &key, path, place, &row.value)?;
                 if sabotage::is(Bug::DigestNotReduced) {
                     return Ok(());
                 }

@@ -48,6 +48,25 @@ pub enum Error {
     /// A ticket whose grant this replica does not know.
     #[error("this ticket is not known to the database; ask for a new one")]
     UnknownTicket,
+    /// A look-up by a field that has no index here.
+    #[error(
+        "field '{field}' of {store} has no index on this device; add one with 'anabranch db index add', or Database::index"
+    )]
+    NoIndex {
+        /// The store.
+        store: StoreId,
+        /// The field.
+        field: String,
+    },
+    /// Only the fields of tables are indexed.
+    #[error("fields of tables are indexed, {0} has none")]
+    NoFields(StoreId),
+    /// As many indexes as there may be.
+    #[error("a database has at most {} indexes; remove one first", crate::index::MOST_INDEXES)]
+    TooManyIndexes,
+    /// An index is not what the values are. Nothing else is affected.
+    #[error("{0}; remove the index and add it again, nothing else is affected")]
+    WrongIndex(String),
     /// The storage holds no database yet.
     #[error("the database has not received its first entry yet; sync with a peer that has it")]
     Empty,

@@ -10,6 +10,7 @@ use crate::error::corrupt;
 use crate::frontier::tip_element;
 use crate::head::Head;
 use crate::id::{DatabaseId, LogId, Position, Seq};
+use crate::index::{self, Index};
 use crate::key::Signature;
 use crate::known::Known;
 use crate::limits;
@@ -23,6 +24,7 @@ use crate::sabotage::{self, Bug};
 use crate::storage::{ReadTx, StorageError, Table, WriteTx};
 use crate::view::View;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// One write transaction on a replica. What changes often is kept here and written once by [`Self::finish`].
 pub struct Ledger<'t> {
@@ -42,6 +44,8 @@ pub struct Ledger<'t> {
     built: Option<u64>,
     /// Whether cells of new entries are left for later.
     bulk: bool,
+    /// What is indexed; looked up by the first change of a cell.
+    indexes: Option<Arc<[Index]>>,
 }
 
 /// A row as it is now, and as the table has it.
@@ -81,6 +85,7 @@ pub struct Memory {
     stores: BTreeMap<StoreNo, Kept<StoreRow>>,
     store_numbers: BTreeMap<StoreId, StoreNo>,
     known: Known,
+    indexes: Option<Arc<[Index]>>,
     built: Option<u64>,
 }
 
@@ -167,6 +172,7 @@ impl<'t> Ledger<'t> {
             changed: Changes::default(),
             built,
             bulk: false,
+            indexes: None,
         })
     }
 
@@ -191,6 +197,7 @@ impl<'t> Ledger<'t> {
             stores: memory.stores,
             store_numbers: memory.store_numbers,
             known: memory.known,
+            indexes: memory.indexes,
             changed: Changes::default(),
             built: memory.built,
             bulk: false,
@@ -200,6 +207,15 @@ impl<'t> Ledger<'t> {
     /// Much is to come: cells of entries are left to [`crate::build`] from now on.
     pub(crate) fn load_in_bulk(&mut self) {
         self.bulk = true;
+    }
+
+    /// The indexes over stores that exist. Cost: one look-up in a transaction that changes cells.
+    pub(crate) fn indexes(&mut self) -> Result<Arc<[Index]>, StorageError> {
+        if let Some(known) = &self.indexes {
+            return Ok(Arc::clone(known));
+        }
+        let found: Arc<[Index]> = index::declared(&*self.tx)?.into();
+        Ok(Arc::clone(self.indexes.insert(found)))
     }
 
     pub(crate) fn built(&self) -> Option<u64> {
@@ -244,6 +260,7 @@ impl<'t> Ledger<'t> {
             stores: self.stores,
             store_numbers: self.store_numbers,
             known: self.known,
+            indexes: self.indexes,
             built: self.built,
         });
         Ok((self.changed, memory.filter(Memory::fits)))
@@ -371,6 +388,8 @@ impl<'t> Ledger<'t> {
                 self.counters.stores += 1;
                 let number = self.counters.stores;
                 self.tx.put(Table::Meta, &cells::store_key(id), &key32(number))?;
+                // One of them may have waited for this store.
+                self.indexes = None;
                 let row = StoreRow {
                     id: id.clone(),
                     sum: LtHash::default(),

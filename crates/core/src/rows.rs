@@ -458,19 +458,28 @@ pub(crate) fn cell_prefix(store: StoreNo, path: &[u8]) -> Vec<u8> {
     key
 }
 
-pub(crate) fn cell_key(store: StoreNo, path: &[u8], (branch, seq, index): Place) -> Vec<u8> {
+pub(crate) fn cell_key(store: StoreNo, path: &[u8], place: Place) -> Vec<u8> {
     let mut key = cell_prefix(store, path);
-    key.push(0);
-    put_varint(&mut key, u64::from(branch));
-    put_varint(&mut key, seq);
-    put_varint(&mut key, u64::from(index));
+    put_place(&mut key, place);
     key
+}
+
+/// What follows a path in a key: where its value was written.
+pub(crate) fn put_place(key: &mut Vec<u8>, (branch, seq, index): Place) {
+    key.push(0);
+    put_varint(key, u64::from(branch));
+    put_varint(key, seq);
+    put_varint(key, u64::from(index));
 }
 
 /// Takes a cell key apart: path and place.
 pub(crate) fn split_cell_key(key: &[u8]) -> Result<(&[u8], Place), StorageError> {
+    split_place(key.get(4..).ok_or_else(|| corrupt("a cell's key"))?)
+}
+
+/// Takes a path and the place after it apart.
+pub(crate) fn split_place(rest: &[u8]) -> Result<(&[u8], Place), StorageError> {
     let bad = || corrupt("a cell's key");
-    let rest = key.get(4..).ok_or_else(bad)?;
     let mut end = 0;
     while *rest.get(end).ok_or_else(bad)? != 0 {
         end += 1 + rest[end..].iter().position(|&b| b == 0).ok_or_else(bad)?;

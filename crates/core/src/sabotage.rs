@@ -76,11 +76,15 @@ pub enum Bug {
     ResetByNone,
     /// The elements that an entry makes are named by their numbers alone.
     ElementUnnamed,
+    /// A replaced value stays in the indexes.
+    IndexKept,
+    /// What a bulk load brings is left out of the indexes.
+    IndexForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -116,6 +120,8 @@ impl Bug {
         Self::SumSaturates,
         Self::ResetByNone,
         Self::ElementUnnamed,
+        Self::IndexKept,
+        Self::IndexForgotten,
     ];
 }
 

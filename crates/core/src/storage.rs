@@ -42,11 +42,13 @@ pub enum Table {
     Blob = 13,
     /// Whatever this replica alone needs to remember (a folder's base, watermarks); never synced.
     Local = 14,
+    /// Secondary indexes over fields of tables, and what is declared of them; never synced.
+    Index = 15,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Meta,
         Self::Entry,
         Self::Segment,
@@ -62,6 +64,7 @@ impl Table {
         Self::GrantBySubject,
         Self::Blob,
         Self::Local,
+        Self::Index,
     ];
 
     /// A stable lower-case name, for back ends that name their tables.
@@ -83,6 +86,7 @@ impl Table {
             Self::GrantBySubject => "grant_by_subject",
             Self::Blob => "blob",
             Self::Local => "local",
+            Self::Index => "index_",
         }
     }
 

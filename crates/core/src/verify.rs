@@ -1,5 +1,5 @@
 //! Verifying a whole replica: every entry is sent, as a peer would get it, into empty scratch storage through the same
-//! checks that guard the network, and what comes out is compared with what is stored.
+//! checks that guard the network, and what comes out is compared with what is stored. Indexes are compared with the cells.
 
 use crate::admit::{Load, admit_all};
 use crate::blob::ChunkHash;
@@ -65,6 +65,7 @@ pub fn verify(
         progress(done.entries);
     }
     compare(view, scratch, &mut done)?;
+    view.check_indexes()?;
     done.blobs = check_blobs(tx)?;
     Ok(done)
 }

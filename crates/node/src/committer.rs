@@ -8,6 +8,7 @@ use anabranch_core::author::{Author, Draft};
 use anabranch_core::build;
 use anabranch_core::entry::Entry;
 use anabranch_core::error::Error;
+use anabranch_core::id::DatabaseId;
 use anabranch_core::ledger::{Ledger, Memory};
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Storage, StorageError, WriteTx};
@@ -19,6 +20,8 @@ pub type Committed = Result<Vec<Option<Entry>>, Error>;
 /// Where commits go and how safe they are.
 #[derive(Clone)]
 pub(crate) struct Committer {
+    /// Which database it is, for the log.
+    pub(crate) database: DatabaseId,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) device: Device,
     pub(crate) durability: Durability,
@@ -50,6 +53,10 @@ impl Committer {
     /// # Errors
     /// [`NodeError::Core`] of the storage.
     pub(crate) fn commit(&self, group: &[Vec<Draft>]) -> Result<Vec<Committed>, NodeError> {
+        let database = self.database;
+        let callers = group.len();
+        let _within =
+            tracing::debug_span!("commit", database = %database.short(), callers).entered();
         let sealed = self.durability == Durability::Full;
         self.write(self.durability, sealed, |ledger, author| {
             group.iter().map(|drafts| commit_all(ledger, author, drafts)).collect()
@@ -76,6 +83,7 @@ impl Committer {
     /// # Errors
     /// [`NodeError::Core`]; the entries stay here meanwhile.
     pub(crate) fn sign(&self) -> Result<(), NodeError> {
+        let _within = tracing::debug_span!("sign", database = %self.database.short()).entered();
         if sabotage::is(Bug::ToldUnsynced) {
             return self.write(Durability::Normal, true, |_, _| Ok(()));
         }
@@ -122,6 +130,7 @@ impl Committer {
 
     /// Builds what a bulk load left to be built, as far as it has come.
     pub(crate) fn build(&self) -> Result<(), StorageError> {
+        let _within = tracing::info_span!("build", database = %self.database.short()).entered();
         build::finish(&*self.storage, self.stretch)
     }
 

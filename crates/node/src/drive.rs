@@ -163,6 +163,13 @@ impl Job {
 impl Asked {
     fn perform(self) -> Done {
         let Self { channel, replica, peer, ticket, work } = self;
+        let _within = tracing::debug_span!(
+            "work",
+            name = work.name(),
+            database = %replica.database().short(),
+            peer = %peer.short(),
+        )
+        .entered();
         let access = Access {
             storage: &**replica.storage(),
             blobs: &**replica.blobs(),
@@ -178,7 +185,8 @@ impl Asked {
         let answer = access.perform(work);
         match &answer {
             _ if sabotage::is(Bug::WorkUntold) => {}
-            Answer::Applied { entries: 1.., .. } => {
+            Answer::Applied { entries: entries @ 1.., .. } => {
+                tracing::debug!(entries, "a batch was applied");
                 replica.loaded();
                 replica.changed();
             }
@@ -442,6 +450,9 @@ impl Drive {
         match event {
             Event::Opened { .. } => {
                 self.joined.insert(channel, replica.database());
+                let database = replica.database().short();
+                tracing::Span::current().record("database", tracing::field::display(&database));
+                tracing::debug!(database, "a database is open");
                 replica.session_joined(self.id);
                 self.attend(channel, &replica);
             }

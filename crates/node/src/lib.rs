@@ -8,6 +8,7 @@ mod drive;
 mod engine;
 mod error;
 mod home;
+mod indexes;
 mod intent;
 mod introduce;
 mod node;

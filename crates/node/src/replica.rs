@@ -169,7 +169,7 @@ impl Replica {
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
         let ReplicaOptions { durability, bulk, .. } = options;
         let (stretch, memory) = (bulk.bytes, LastKnown::default());
-        let committer = Committer { storage, device, durability, stretch, memory };
+        let committer = Committer { database, storage, device, durability, stretch, memory };
         // An earlier process ended between a commit under normal durability and its signature. Reading works without.
         let signed = if unsigned > 0 { committer.sign() } else { Ok(()) };
         if let Err(e) = &signed {
@@ -308,6 +308,7 @@ impl Replica {
     }
 
     fn build_stretch(&self) {
+        let _within = tracing::debug_span!("build", database = %self.database.short()).entered();
         let left = match build::step(&**self.storage(), self.bulk.bytes) {
             Ok(left) => left.unwrap_or(0),
             Err(e) => {
@@ -316,6 +317,7 @@ impl Replica {
                 0
             }
         };
+        tracing::debug!(left, "a stretch of cells was built");
         self.unbuilt.store(left, Ordering::SeqCst);
     }
 

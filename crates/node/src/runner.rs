@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::field::{Empty, display};
+use tracing::{Instrument, Span};
 
 /// How long the last frames may take to leave.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -49,6 +51,33 @@ pub(crate) struct Hears<'h> {
 /// # Errors
 /// [`NodeError::Session`] when either side ended it for a reason, [`NodeError::Link`] when the link broke.
 pub(crate) async fn run(
+    task: Task,
+    wire: Wire,
+    hears: Hears<'_>,
+    stop: watch::Receiver<bool>,
+    bounds: &Arc<Bounds>,
+) -> Result<Report, NodeError> {
+    // Who and what it is about is known later; ids are public, what was shown to be let in is never among the fields.
+    let span = tracing::info_span!(
+        "session",
+        initiator = wire.initiator,
+        peer = Empty,
+        database = Empty,
+        sent = Empty,
+        received = Empty,
+    );
+    let noted = async {
+        let result = run_within(task, wire, hears, stop, bounds).await;
+        match &result {
+            Ok(_) => tracing::debug!("the session is over"),
+            Err(e) => tracing::debug!("the session failed: {e}"),
+        }
+        result
+    };
+    noted.instrument(span).await
+}
+
+async fn run_within(
     task: Task,
     wire: Wire,
     hears: Hears<'_>,
@@ -243,10 +272,11 @@ impl Runner<'_> {
                 Act::Send(frame) => self.outbox.put(frame),
                 Act::Work(job) => {
                     let (turns, done) = (job.turns(), done.clone());
+                    let session = Span::current();
                     // A session that ended meanwhile does not need the answer.
                     let work = move |turn| {
                         tokio::task::spawn_blocking(move || {
-                            _ = done.send(job.perform());
+                            _ = done.send(session.in_scope(|| job.perform()));
                             drop(turn);
                         })
                     };
@@ -263,8 +293,23 @@ impl Runner<'_> {
         }
     }
 
+    /// Puts what moved into the session's span.
+    fn note(&self, now: &Progress) {
+        let told = self.hears.progress.borrow();
+        if *told == *now {
+            return;
+        }
+        let span = Span::current();
+        if let Some(peer) = now.peer.filter(|_| told.peer.is_none()) {
+            span.record("peer", display(peer.short()));
+        }
+        span.record("sent", now.entries_sent);
+        span.record("received", now.entries_received);
+    }
+
     fn tell(&mut self) {
         let now = self.drive.progress();
+        self.note(&now);
         self.hears.progress.send_if_modified(|told| {
             let news = *told != now;
             *told = now;

@@ -1,6 +1,8 @@
 //! The judges: what must hold while a simulation runs and once everything has healed. They look at what the disks hold and
 //! at the brute-force meaning of the entries there, never at what the nodes say of themselves.
 
+mod indexes;
+
 use crate::node::Node;
 use crate::workload::named_blobs;
 use anabranch_core::author::{Draft, Seen, Step, Tally};
@@ -78,6 +80,8 @@ pub enum Check {
     Lost,
     /// A folder shows what nobody wrote.
     Torn,
+    /// An index is not what the cells are.
+    Indexes,
     /// The same seed did not give the same trace.
     Replayed,
 }
@@ -106,6 +110,7 @@ impl Check {
             Self::Folders => "folders are the tree",
             Self::Lost => "no content lost (I11)",
             Self::Torn => "whole files only",
+            Self::Indexes => "an index finds what a scan finds",
             Self::Replayed => "same seed, same trace",
         }
     }
@@ -206,7 +211,8 @@ pub fn judge_node(number: usize, node: &Node, forbidden: &[Position]) -> Result<
             return Err(Check::Admitted.failed(text));
         }
     }
-    judge_rights(number, view, &list)
+    judge_rights(number, view, &list)?;
+    indexes::judge(number, node)
 }
 
 /// Where what is stored first differs from what the entries mean.
@@ -447,6 +453,9 @@ pub fn judge_return(nodes: &[Node], number: usize) -> Result<(), Violation> {
     let node = &nodes[number];
     let failed = |e: StorageError| broken(number)(e.into());
     let content = node.disk.content();
+    if !node.rotten {
+        indexes::agree(number, &content)?;
+    }
     let tx = content.read().map_err(failed)?;
     let view = View::new(&*tx);
     for write in &node.acknowledged {

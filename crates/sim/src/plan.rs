@@ -2,6 +2,9 @@
 //! that steps can be taken out of it and what is left be played again.
 
 mod folders;
+mod indexes;
+
+pub use indexes::Tending;
 
 use crate::clock::{DAY, MS, SECOND, Time};
 use crate::files::Deed;
@@ -323,6 +326,13 @@ pub enum Act {
         /// What.
         deed: Deed,
     },
+    /// Something is done to the indexes of a node.
+    Index {
+        /// Where.
+        node: usize,
+        /// What.
+        what: Tending,
+    },
     /// Something goes wrong.
     Fault(Fault),
 }
@@ -345,6 +355,7 @@ impl fmt::Display for Step {
                 group.iter().try_for_each(|op| write!(f, " [{op}]"))
             }
             Act::User { node, deed } => write!(f, "the user of node {node} {deed}"),
+            Act::Index { node, what } => write!(f, "node {node} {what}"),
             Act::Fault(fault) => write!(f, "{fault}"),
         }
     }
@@ -464,6 +475,7 @@ impl Plan {
         steps.sort_by_key(|step| step.at);
         let mut plan = Self { seed, nodes, edges, latency, loss, steps };
         folders::add(&mut plan, span, &options.faults);
+        indexes::add(&mut plan, span);
         plan
     }
 
@@ -473,7 +485,7 @@ impl Plan {
         let of = |step: &Step| match &step.act {
             Act::Write { group, .. } => group.len(),
             Act::User { .. } => 1,
-            Act::Fault(_) => 0,
+            Act::Index { .. } | Act::Fault(_) => 0,
         };
         self.steps.iter().map(of).sum()
     }
@@ -482,7 +494,7 @@ impl Plan {
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.steps.iter().filter_map(|step| match &step.act {
             Act::Fault(fault) => Some(fault),
-            Act::Write { .. } | Act::User { .. } => None,
+            Act::Write { .. } | Act::User { .. } | Act::Index { .. } => None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Plays a plan: one queue of events in virtual time, one thread, no choice that the seed does not make.
 
 mod folders;
+mod indexes;
 mod rogue;
 mod sessions;
 
@@ -303,6 +304,7 @@ impl<'p> World<'p> {
                 self.stats.deeds += 1;
                 self.act(*node, deed)
             }
+            Act::Index { node, what } => self.tend(*node, what),
             Act::Fault(fault) => {
                 let line = fault.to_string();
                 self.note("fault", 0, line.as_bytes(), || line.clone());

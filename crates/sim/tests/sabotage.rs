@@ -79,4 +79,6 @@ bugs! {
     sum_saturates: SumSaturates,
     reset_by_none: ResetByNone,
     element_unnamed: ElementUnnamed,
+    index_kept: IndexKept,
+    index_forgotten: IndexForgotten,
 }

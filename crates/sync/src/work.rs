@@ -163,6 +163,29 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// What it is, in a word or two for the log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Frontier { .. } => "read the frontier",
+            Self::Differ { .. } => "compare frontiers",
+            Self::Assemble { .. } => "assemble a frontier",
+            Self::Name { .. } => "name tips",
+            Self::Level { .. } => "note that both are level",
+            Self::Plan { .. } => "plan",
+            Self::Lacking { .. } => "count what is lacking",
+            Self::Next { .. } => "put a batch together",
+            Self::Fork { .. } => "find a fork",
+            Self::Check { .. } => "check a batch",
+            Self::Apply { .. } => "apply a batch",
+            Self::ReadBlobs { .. } => "read blobs",
+            Self::PutBlob { .. } => "keep a blob",
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub enum Answer {

@@ -175,7 +175,7 @@ impl Seeds {
         self.put("link", &[&[1, 32, 0], &[9; 32][..], &[64, 0], &[1; 64][..]].concat())?;
         self.put("link", &[&[2, 96, 0], &[9; 96][..]].concat())?;
         self.put("link", b"\x03\0\0\x03\0\0hi\x01\x02\x01\0\x01\0\0\x04\0\0end\0\0\x01\0\x02")?;
-        for number in 0..48u8 {
+        for number in 0..56u8 {
             self.put("rows", &[0, number, 3, 0, 0x83, 1, 2])?;
             self.put(
                 "rows",
@@ -184,6 +184,17 @@ impl Seeds {
             self.put("rows", &[2, number])?;
         }
         self.put("rows", &[3, 4, 1, 0, 7, 4, 3, 2, 0, 0, 1, 1, 0, 5])?;
+        let long = [&[0x78, 200][..], &[b'x'; 200]].concat();
+        let sorted: [(&[u8], &[u8]); 5] = [
+            (&[0x01], &[0xfb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0]),
+            (&[0x3b, 255, 255, 255, 255, 255, 255, 255, 255], &[0xf6]),
+            (&[0x7f, 0x61, 0x61, 0xff], &[0x62, 0x61, 0x00]),
+            (&long, &long[..150]),
+            (&[0x41, 0x01], &[0xff]),
+        ];
+        for (one, other) in sorted {
+            self.put("value", &[&[4, one.len() as u8, 0], one, other].concat())?;
+        }
         for page in 0..40u8 {
             self.put("file", &[6, 0, 0, page.wrapping_mul(16), page / 16, 4, 0, 255, 1, 2])?;
         }

@@ -1,9 +1,11 @@
-//! Values in cells: CBOR that any program may have written, and the JSON that the command line makes of it and reads.
+//! Values in cells: CBOR that any program may have written, the JSON that the command line makes of it and reads, and the keys
+//! by which an index sorts it.
 
 use crate::input::Input;
 use crate::position::Position;
 use anabranch::{ElementId, Raw};
 use anabranch_api::json::{Json, parse};
+use anabranch_core::sortkey::{PREFIX_BYTES, STORED_BYTES, stored, whole};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -20,6 +22,7 @@ pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     match input.byte() {
         3 => positions(input),
+        4 => sort_keys(input),
         n if n % 3 == 0 => json(input.rest()),
         n if n % 3 == 1 => shown(input.rest()),
         _ => typed(input.rest()),
@@ -46,6 +49,20 @@ fn positions(mut input: Input<'_>) {
         }
     }
     assert!(Position::spaced(left.len()).key(element(0)) < Position::last().key(element(0)));
+}
+
+/// Two values: an index tells them apart and keeps their order, as far as its keys are long.
+fn sort_keys(mut input: Input<'_>) {
+    let len = input.short();
+    let (one, other) = (input.take(len), input.rest());
+    let (a, b) = (stored(one), stored(other));
+    assert!(a.len() <= STORED_BYTES && b.len() <= STORED_BYTES);
+    let order = whole(one).cmp(&whole(other));
+    assert_eq!(a == b, order.is_eq(), "{one:02x?} {other:02x?}");
+    // Beyond what is kept of long ones there is a hash.
+    let kept = |key: &[u8]| key[..key.len().min(PREFIX_BYTES)].to_vec();
+    let by_key = kept(&a).cmp(&kept(&b));
+    assert!(by_key.is_eq() || by_key == order, "{one:02x?} {other:02x?}");
 }
 
 fn element(n: u8) -> ElementId {

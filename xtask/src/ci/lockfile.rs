@@ -9,7 +9,7 @@ use crate::workspace::Workspace;
 
 /// The most packages that `Cargo.lock` may hold, ours and those of other systems included. Raise it in the
 /// commit that needs it, which says what the new ones are for.
-const MAX_PACKAGES: usize = 240;
+const MAX_PACKAGES: usize = 256;
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let packages = count(&workspace.text("Cargo.lock")?);

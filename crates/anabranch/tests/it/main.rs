@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod counting;
+mod indexing;
 mod lists;
 mod merging;
 mod sets;

@@ -44,6 +44,19 @@ pub(crate) enum DbCommand {
     /// Print rows with their keys
     #[command(after_help = "Example:\n  anabranch db rows notes tasks --prefix m --limit 10")]
     Rows(RowsArgs),
+    /// Print the rows that have a value in an indexed field
+    #[command(after_help = "Examples:
+  anabranch db find notes tasks done false
+  anabranch db find notes tasks owner '\"anna\"' --limit 10
+  anabranch db find shop products price --from 10 --to 20 --descending")]
+    Find(FindArgs),
+    /// Find rows by a field without looking at all of them
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Example:\n  anabranch db index add notes tasks done"
+    )]
+    Index(IndexCommand),
     /// Count things
     #[command(
         subcommand,
@@ -98,6 +111,54 @@ pub(crate) enum DbCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexCommand {
+    /// Index a field of a table, on this device alone
+    #[command(after_help = "Example:\n  anabranch db index add notes tasks done")]
+    Add(IndexArgs),
+    /// Remove an index from this device
+    #[command(after_help = "Example:\n  anabranch db index rm notes tasks done")]
+    Rm(IndexArgs),
+    /// List the indexes that this device has of a database
+    #[command(after_help = "Example:\n  anabranch db index ls notes")]
+    Ls(DbArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IndexArgs {
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
+    /// The field
+    #[arg(value_name = "FIELD")]
+    pub(crate) field: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    #[command(flatten)]
+    pub(crate) index: IndexArgs,
+    /// What the field is to be
+    #[arg(
+        value_name = "JSON",
+        required_unless_present_any = ["from", "to"],
+        conflicts_with_all = ["from", "to"],
+        allow_negative_numbers = true
+    )]
+    pub(crate) value: Option<String>,
+    /// Or the least that it may be
+    #[arg(long, value_name = "JSON", allow_negative_numbers = true)]
+    pub(crate) from: Option<String>,
+    /// And the most that it may be
+    #[arg(long, value_name = "JSON", allow_negative_numbers = true)]
+    pub(crate) to: Option<String>,
+    /// The largest values first
+    #[arg(long)]
+    pub(crate) descending: bool,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]

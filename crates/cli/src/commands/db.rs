@@ -5,6 +5,7 @@ mod counter;
 mod export;
 mod forget;
 mod import;
+mod index;
 mod info;
 mod list;
 mod rows;
@@ -35,6 +36,8 @@ pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Fai
         DbCommand::Put { row, value } => rows::put(context, &row, &value).await,
         DbCommand::Rm(args) => rows::rm(context, &args).await,
         DbCommand::Rows(args) => rows::list(context, &args),
+        DbCommand::Find(args) => index::find(context, &args),
+        DbCommand::Index(command) => index::run(context, &command).await,
         DbCommand::Counter(command) => counter::run(context, &command).await,
         DbCommand::Set(command) => set::run(context, &command).await,
         DbCommand::List(command) => list::run(context, &command).await,

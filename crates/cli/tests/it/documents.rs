@@ -47,6 +47,10 @@ fn check(home: &Home, args: &[&str]) -> Vec<Value> {
 fn every_field_is_documented() {
     let (a, b, _serving, address) = joined();
     a.ok(&["db", "put", "notes", "t", "x", r#"{"v":1}"#]);
+    check(&a, &["db", "index", "add", "notes", "t", "v"]);
+    check(&a, &["db", "index", "ls", "notes"]);
+    check(&a, &["db", "find", "notes", "t", "v", "1"]);
+    check(&a, &["db", "index", "rm", "notes", "t", "v"]);
     check(&a, &["db", "counter", "add", "notes", "c", "n", "3"]);
     check(&a, &["db", "counter", "get", "notes", "c", "n"]);
     check(&a, &["db", "counter", "ls", "notes", "c"]);

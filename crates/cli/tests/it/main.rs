@@ -11,7 +11,11 @@ mod folders;
 mod full;
 mod help;
 mod import;
+mod indexes;
 mod kill;
+mod logging;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod sharing;
 mod sim;
 mod ssh;

@@ -14,6 +14,7 @@ mod convergence;
 mod cost;
 mod heads;
 mod histories;
+mod indexes;
 mod membership;
 
 use proptest::test_runner::{Config, RngSeed};

@@ -74,7 +74,9 @@ impl Node {
     /// # Errors
     /// [`NodeError::Listen`].
     pub async fn listen(&self, address: ListenAddr) -> Result<HttpListener, NodeError> {
-        Ok(self.transport.listen(address).await?)
+        let listener = self.transport.listen(address).await?;
+        tracing::info!(address = %listener.local_addr(), "listening");
+        Ok(listener)
     }
 
     /// Serves `replicas` to whoever comes to `listener`, until stopped. A peer's fault ends its own session only (I5).
@@ -112,7 +114,12 @@ impl Node {
         loop {
             self.note_turned_away(listener.take_turned_away());
             tokio::select! {
-                link = listener.accept() => return link,
+                link = listener.accept() => {
+                    if let Some(link) = &link {
+                        tracing::debug!(address = link.peer(), "a peer connected");
+                    }
+                    return link;
+                }
                 Ok(()) = turns_away.changed() => {}
             }
         }

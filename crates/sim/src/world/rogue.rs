@@ -68,13 +68,15 @@ impl World<'_> {
     /// mean the same to everybody.
     fn name_the_unseen(&mut self, node: usize, random: &mut Rng) -> Result<(), Violation> {
         let Some(replica) = self.nodes[node].replica.clone() else { return Ok(()) };
-        // What others hold and this node perhaps does not.
+        // What others hold and this node perhaps does not, and what nobody does.
         let other = random.usize(..self.nodes.len());
         let mut names = Vec::new();
         let path = Path::text(["0", "0"]).unwrap_or_default();
         let store = StoreId::table("t0");
-        if let Ok(cell) = self.nodes[other].look(|view| view.cell(&store, &path)) {
-            names.extend(cell.iter().map(|value| value.name));
+        for holder in &self.nodes {
+            if let Ok(cell) = holder.look(|view| view.cell(&store, &path)) {
+                names.extend(cell.iter().map(|value| value.name));
+            }
         }
         let mut id16 = [0; 16];
         random.fill(&mut id16);

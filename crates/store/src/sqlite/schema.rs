@@ -85,7 +85,8 @@ pub(super) fn tables() -> BTreeMap<&'static str, String> {
     Table::ALL.iter().map(|&table| (sql_name(table), create(table))).collect()
 }
 
-/// Brings a file of format 1, in which each table had one of its own, up to date. To be run in one transaction.
+/// Brings a file of format 1, in which each table had one of its own and there were no indexes, up to date. To be run in one
+/// transaction.
 pub(super) fn from_1() -> String {
     let shared = || Table::ALL.into_iter().filter_map(|table| Some((table, prefix(table)?)));
     let mut sql = create(Table::Meta);
@@ -97,6 +98,8 @@ pub(super) fn from_1() -> String {
             "; INSERT INTO small SELECT CAST(X'{prefix:02X}' || k AS BLOB), v FROM {name}; DROP TABLE {name}"
         );
     }
+    sql.push_str("; ");
+    sql.push_str(&create(Table::Index));
     sql
 }
 

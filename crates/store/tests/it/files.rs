@@ -263,7 +263,7 @@ fn a_file_of_format_1_is_brought_up_to_date() {
              INSERT INTO {name} SELECT substr(k, 2), v FROM small WHERE substr(k, 1, 1) = X'{number:02X}';"
         ));
     }
-    sql.push_str("DROP TABLE small; PRAGMA user_version = 1");
+    sql.push_str("DROP TABLE small; DROP TABLE index_; PRAGMA user_version = 1");
     Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
     assert_eq!(rows(), before);
     assert_eq!(open(&path).unwrap().check().unwrap(), [""; 0]);

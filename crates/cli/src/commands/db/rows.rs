@@ -4,7 +4,7 @@ use crate::args::{RowArgs, RowsArgs, TableArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::plain;
-use anabranch::{Node, Table};
+use anabranch::{Error, Node, Table};
 use anabranch_api::json::{Json, parse};
 use serde_json::json;
 use std::io::Read;
@@ -70,10 +70,23 @@ pub(super) async fn rm(context: &Context, args: &RowArgs) -> Result<(), Failure>
 pub(super) fn list(context: &Context, args: &RowsArgs) -> Result<(), Failure> {
     let node = context.node()?;
     let table = open(context, &node, &args.table)?;
-    let limit = args.limit.unwrap_or(usize::MAX);
+    print(context, args.limit, |visit| table.each(&args.prefix, None, visit))
+}
+
+/// Prints the rows that `each` visits, with their keys, at most `limit`.
+pub(super) fn print(
+    context: &Context,
+    limit: Option<usize>,
+    each: impl FnOnce(&mut dyn FnMut(String, Json) -> ControlFlow<()>) -> Result<(), Error>,
+) -> Result<(), Failure> {
+    let limit = limit.unwrap_or(usize::MAX);
     let mut lines = context.output.lines();
     let (mut count, mut result) = (0, Ok(()));
     let mut visit = |key: String, row: Json| {
+        // With a limit of 0 the command line is checked all the same.
+        if count == limit {
+            return ControlFlow::Break(());
+        }
         result = if context.output.json {
             lines.object(&json!({ "key": key, "row": row.0 }))
         } else {
@@ -86,9 +99,7 @@ pub(super) fn list(context: &Context, args: &RowsArgs) -> Result<(), Failure> {
             ControlFlow::Break(())
         }
     };
-    if limit > 0 {
-        table.each(&args.prefix, None, &mut visit)?;
-    }
+    each(&mut visit)?;
     result?;
     lines.end()
 }

@@ -90,7 +90,7 @@ fn check(storage: &SqliteStorage, scratch: &Path, done: &AtomicU64) -> Result<Ve
     let tx = storage.read()?;
     verify(&*tx, &scratch, &mut |entries| done.store(entries, Ordering::Relaxed)).map_err(|e| {
         match e {
-            Error::Storage(_) => e.into(),
+            Error::Storage(_) | Error::WrongIndex(_) => e.into(),
             e => damaged(storage.path()).because(&e),
         }
     })
