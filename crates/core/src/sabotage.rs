@@ -74,11 +74,15 @@ pub enum Bug {
     ResetByNone,
     /// The elements that an entry makes are named by their numbers alone.
     ElementUnnamed,
+    /// What one peer was to bring is never taken from another.
+    ClaimKept,
+    /// What a peer offers counts as held because another one is to bring it.
+    ClaimHeld,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -114,6 +118,8 @@ impl Bug {
         Self::SumSaturates,
         Self::ResetByNone,
         Self::ElementUnnamed,
+        Self::ClaimKept,
+        Self::ClaimHeld,
     ];
 }
 

@@ -1,6 +1,7 @@
 //! A running node: it opens replicas, runs sessions on links, remembers databases and peers in its home directory, and
 //! tells everybody who watches what changed. Applications use the `anabranch` crate, which wraps this one.
 
+mod claims;
 mod committer;
 pub mod config;
 mod device;

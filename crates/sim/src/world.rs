@@ -28,6 +28,7 @@ use fastrand::Rng;
 use sessions::{Conn, ConnId, Side};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// How long it may take, in virtual time, until all is quiet once everything has healed.
 const HEALING: Time = 300 * SECOND;
@@ -168,6 +169,7 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
             durability: setup.durability,
             pending_bytes: setup.pending,
             sum_from: if setup.bulk == 0 { 100 } else { setup.bulk as usize },
+            claim_timeout: Duration::from_secs(3),
             bulk: match setup.bulk {
                 0 => Bulk::default(),
                 from => Bulk { from, entries: 2 * from, bytes: 4_000 },

@@ -225,6 +225,10 @@ impl Environment for Skewed {
         Timestamp(System.now().0.saturating_add_signed(self.0))
     }
 
+    fn steady(&self) -> Duration {
+        System.steady()
+    }
+
     fn fill(&self, bytes: &mut [u8]) -> Result<(), NodeError> {
         System.fill(bytes)
     }

@@ -8,4 +8,5 @@ mod commits;
 mod drives;
 mod engine;
 mod homes;
+mod sources;
 mod watched;
