@@ -16,6 +16,9 @@ use std::str::FromStr;
 /// The most nodes of one simulation, clones not counted.
 pub const MOST_NODES: usize = 50;
 
+/// After the last step, when all that others hold is everywhere.
+const REST: Time = 60 * SECOND;
+
 /// A kind of fault that can be allowed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FaultKind {
@@ -430,6 +433,9 @@ pub struct Plan {
     pub loss: u32,
     /// What happens, in order of time.
     pub steps: Vec<Step>,
+    /// Who joins when nothing is written any more, and from several at once.
+    #[serde(default)]
+    pub newcomer: Option<usize>,
 }
 
 /// What plans may contain.
@@ -462,8 +468,9 @@ impl Plan {
         let mut steps = writes(&mut random, count, span);
         steps.extend(faults(&mut random, count, edges.len(), span, &options.faults));
         steps.sort_by_key(|step| step.at);
-        let mut plan = Self { seed, nodes, edges, latency, loss, steps };
+        let mut plan = Self { seed, nodes, edges, latency, loss, steps, newcomer: None };
         folders::add(&mut plan, span, &options.faults);
+        several_sources(&mut random, &mut plan, options);
         plan
     }
 
@@ -561,6 +568,31 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
         }
     }
     edges
+}
+
+/// Somebody who holds nothing comes and connects with several at once: to a network at rest, or while things break.
+fn several_sources(random: &mut Rng, plan: &mut Plan, options: &Options) {
+    let number = plan.nodes.len();
+    if number < 3 || number >= options.nodes || random.u32(..4) > 0 {
+        return;
+    }
+    let last = plan.steps.last().map_or(0, |step| step.at);
+    let mut newcomer = setup(random, 0, last, options);
+    newcomer.entrance = Entrance::Granted(Role::Write);
+    if random.bool() {
+        plan.steps.retain(|step| !matches!(step.act, Act::Fault(_)));
+        newcomer.arrives = last + REST;
+    } else {
+        newcomer.arrives = random.u64(last / 2..=last + 8 * SECOND);
+    }
+    plan.nodes.push(newcomer);
+    let known = |n: &usize| plan.nodes[*n].entrance != Entrance::Stranger;
+    let mut others: Vec<usize> = (0..number).filter(known).collect();
+    random.shuffle(&mut others);
+    others.truncate(random.usize(2..5));
+    let edge = |to: usize| Edge { from: number, to, every: None, one_way: false };
+    plan.edges.extend(others.into_iter().map(edge));
+    plan.newcomer = Some(number);
 }
 
 fn writes(random: &mut Rng, count: usize, span: Time) -> Vec<Step> {

@@ -56,6 +56,7 @@ enum Event {
     Ended { conn: ConnId, to: Side },
     HangUp(ConnId),
     Work { conn: ConnId, side: Side, node: usize, job: Box<Job> },
+    Look { conn: ConnId, side: Side, at: Time },
     Redeem { conn: ConnId, side: Side },
     Sign { node: usize, generation: u64 },
     Return { node: usize, how: Return },
@@ -77,6 +78,8 @@ pub struct Stats {
     pub entries: u64,
     /// Frames delivered.
     pub frames: u64,
+    /// Entries that came to a node that held them already.
+    pub again: u64,
     /// Sessions begun.
     pub sessions: u64,
     /// What users did to their folders.
@@ -184,6 +187,7 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
         rotten: false,
         stranger: setup.entrance == Entrance::Stranger,
         looked: 0,
+        again: 0,
         signing: false,
         memory: Memory::default(),
     }
@@ -218,8 +222,9 @@ impl<'p> World<'p> {
         };
         for edge in 0..world.edges.len() {
             let after = world.random.u64(..SECOND);
-            let Edge { from, .. } = plan.edges[edge];
-            world.at(plan.nodes[from].arrives + after, Event::Dial(edge));
+            let Edge { from, to, .. } = plan.edges[edge];
+            let arrived = plan.nodes[from].arrives.max(plan.nodes[to].arrives);
+            world.at(arrived + after, Event::Dial(edge));
         }
         for (number, step) in plan.steps.iter().enumerate() {
             world.at(step.at, Event::Step(number));
@@ -267,6 +272,7 @@ impl<'p> World<'p> {
         }
         let digests = judge_all(&self.nodes, &self.forbidden)?;
         self.judge_trees()?;
+        self.judge_newcomer()?;
         let apart = [FaultKind::Clock, FaultKind::Rot];
         if self.plan.faults().all(|fault| !apart.contains(&fault.kind()))
             && self.plan.nodes.iter().all(|node| node.skew.unsigned_abs() < SECOND)
@@ -277,6 +283,19 @@ impl<'p> World<'p> {
         let totals = self.nodes[0].look(|view| view.totals()).map_err(setup_failed)?;
         self.stats.entries = totals.entries;
         Ok(())
+    }
+
+    /// Who joins a network at rest, and from several at once, gets each entry once.
+    fn judge_newcomer(&self) -> Result<(), Violation> {
+        let calm = self.plan.loss == 0 && self.plan.faults().next().is_none();
+        let Some(number) = self.plan.newcomer.filter(|_| calm) else { return Ok(()) };
+        let Some(node) = self.nodes.get(number) else { return Ok(()) };
+        let entries = node.look(|view| view.totals()).map_err(setup_failed)?.entries;
+        if node.again <= entries / 10 {
+            return Ok(());
+        }
+        let text = format!("of {entries} entries node {number} got {} once more", node.again);
+        Err(Check::Once.failed(text))
     }
 
     fn take(&mut self, event: Event) -> Result<(), Violation> {
@@ -290,6 +309,7 @@ impl<'p> World<'p> {
             Event::Ended { conn, to } => self.link_ended(conn, to),
             Event::HangUp(conn) => self.cut(conn),
             Event::Work { conn, side, node, job } => self.work(conn, side, node, *job),
+            Event::Look { conn, side, at } => self.look(conn, side, at),
             Event::Redeem { conn, side } => self.redeem(conn, side),
             Event::Sign { node, generation } => self.sign(node, generation),
             Event::Return { node, how } => self.come_back(node, how),

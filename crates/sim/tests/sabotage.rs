@@ -78,4 +78,6 @@ bugs! {
     sum_saturates: SumSaturates,
     reset_by_none: ResetByNone,
     element_unnamed: ElementUnnamed,
+    claim_kept: ClaimKept,
+    claim_held: ClaimHeld,
 }

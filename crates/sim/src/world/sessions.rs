@@ -59,6 +59,8 @@ struct End {
     /// A ticket was shown and is to be redeemed here, for which the peer waits.
     redeems: Option<Hold>,
     redeeming: bool,
+    /// When it looks whether others failed to bring what they were to.
+    looks: Option<Time>,
 }
 
 impl End {
@@ -70,6 +72,7 @@ impl End {
             waiting: Vec::new(),
             redeems: None,
             redeeming: false,
+            looks: None,
         }
     }
 }
@@ -195,10 +198,38 @@ impl World<'_> {
             }
         }
         self.begin_redeeming(id, side);
+        self.plan_look(id, side);
         match self.drive(id, side).and_then(Drive::outcome) {
             Some(outcome) => self.over(id, side, outcome),
             None => Ok(()),
         }
+    }
+
+    /// Sees to it that a side looks again when it has to.
+    fn plan_look(&mut self, id: ConnId, side: Side) {
+        let now = self.clock.now();
+        let Some(end) = self.conns.get_mut(&id).map(|conn| &mut conn.ends[side]) else { return };
+        let Some(wait) = end.drive.as_ref().and_then(Drive::wakes_in) else { return };
+        let at = now + u64::try_from(wait.as_micros()).unwrap_or(Time::MAX);
+        if end.looks.is_none_or(|looks| looks > at) {
+            end.looks = Some(at);
+            self.at(at, Event::Look { conn: id, side, at });
+        }
+    }
+
+    pub(super) fn look(&mut self, id: ConnId, side: Side, at: Time) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        let end = &mut conn.ends[side];
+        let node = end.node;
+        if end.looks != Some(at) {
+            return Ok(());
+        }
+        end.looks = None;
+        if let Some(drive) = &mut end.drive {
+            drive.look();
+            self.pump(id, side)?;
+        }
+        self.wake(node)
     }
 
     fn send(&mut self, id: ConnId, side: Side, mut bytes: Vec<u8>) {
@@ -303,7 +334,11 @@ impl World<'_> {
         if !self.nodes[node].disk.is_dead()
             && let Some(drive) = self.drive(id, side)
         {
+            let before = drive.progress().entries_again;
             drive.answer(done);
+            let again = drive.progress().entries_again - before;
+            self.nodes[node].again += again;
+            self.stats.again += again;
             self.pump(id, side)?;
         }
         self.settle_node(node)
