@@ -78,11 +78,13 @@ pub enum Bug {
     ClaimKept,
     /// What a peer offers counts as held because another one is to bring it.
     ClaimHeld,
+    /// Nobody is told that what it has comes from somebody else.
+    Unclaimed,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -120,6 +122,7 @@ impl Bug {
         Self::ElementUnnamed,
         Self::ClaimKept,
         Self::ClaimHeld,
+        Self::Unclaimed,
     ];
 }
 

@@ -103,7 +103,7 @@ impl Claims {
     }
 
     fn order(&mut self, source: Source, order: Order) {
-        if let Some(peer) = self.peers.get_mut(&source) {
+        if let Some(peer) = self.peers.get_mut(&source).filter(|_| !sabotage::is(Bug::Unclaimed)) {
             peer.orders.push(order);
             self.ordered.insert(source);
         }
@@ -337,3 +337,6 @@ impl Claims {
         offers.into_iter().chain(turn).min()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,4 +80,5 @@ bugs! {
     element_unnamed: ElementUnnamed,
     claim_kept: ClaimKept,
     claim_held: ClaimHeld,
+    unclaimed: Unclaimed,
 }
