@@ -80,11 +80,15 @@ pub enum Bug {
     ClaimHeld,
     /// Nobody is told that what it has comes from somebody else.
     Unclaimed,
+    /// A peer that was not reached a few times is not tried any more.
+    GivesUp,
+    /// Of several addresses of a peer only the one that worked is kept.
+    AddressForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -123,6 +127,8 @@ impl Bug {
         Self::ClaimKept,
         Self::ClaimHeld,
         Self::Unclaimed,
+        Self::GivesUp,
+        Self::AddressForgotten,
     ];
 }
 

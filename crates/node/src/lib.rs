@@ -24,7 +24,8 @@ pub use committer::Committed;
 pub use device::{Device, Environment, System};
 pub use drive::{Act, Done, Drive, Job, Opening, Progress, Refusal, Report, Task, Until};
 pub use engine::{
-    Fate, Kept, Replicas, Standing, State, SyncHandle, Target, Tell, Trouble, Visitor, Why,
+    Attempts, Ending, Fate, Kept, Replicas, Standing, State, SyncHandle, Target, Tell, Trouble,
+    Visitor, Why,
 };
 pub use error::NodeError;
 pub use home::{Home, INTENTS, PeerRecord, Record, default_dir};

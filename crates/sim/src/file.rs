@@ -67,6 +67,11 @@ fn check(plan: &Plan) -> Result<(), String> {
             Act::Fault(Fault::Cut { edge }) if *edge >= plan.edges.len() => {
                 return Err(format!("link {edge} breaks, and there is none"));
             }
+            Act::Withdraw { edge } | Act::Declare { edge } if *edge >= plan.edges.len() => {
+                return Err(format!("link {edge} is declared or withdrawn, and there is none"));
+            }
+            Act::Withdraw { .. } | Act::Declare { .. } => {}
+            Act::Move { node, .. } => _ = named.insert(*node),
             Act::Fault(fault) => named.extend(fault.nodes()),
         }
     }

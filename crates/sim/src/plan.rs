@@ -2,6 +2,7 @@
 //! that steps can be taken out of it and what is left be played again.
 
 mod folders;
+mod intents;
 
 use crate::clock::{DAY, MS, SECOND, Time};
 use crate::files::Deed;
@@ -16,6 +17,8 @@ use std::str::FromStr;
 /// The most nodes of one simulation, clones not counted.
 pub const MOST_NODES: usize = 50;
 
+/// Addresses of a node, at one of which it is to be found.
+pub const PLACES: u8 = 3;
 /// After the last step, when all that others hold is everywhere.
 const REST: Time = 60 * SECOND;
 
@@ -326,6 +329,23 @@ pub enum Act {
         /// What.
         deed: Deed,
     },
+    /// A user withdraws what was declared to be kept in step.
+    Withdraw {
+        /// Which of [`Plan::edges`].
+        edge: usize,
+    },
+    /// A user declares it, again if it is declared already.
+    Declare {
+        /// Which of [`Plan::edges`].
+        edge: usize,
+    },
+    /// A node is to be found at another one of its addresses.
+    Move {
+        /// Who.
+        node: usize,
+        /// Which one, below [`PLACES`].
+        place: u8,
+    },
     /// Something goes wrong.
     Fault(Fault),
 }
@@ -348,6 +368,9 @@ impl fmt::Display for Step {
                 group.iter().try_for_each(|op| write!(f, " [{op}]"))
             }
             Act::User { node, deed } => write!(f, "the user of node {node} {deed}"),
+            Act::Withdraw { edge } => write!(f, "link {edge} is withdrawn"),
+            Act::Declare { edge } => write!(f, "link {edge} is declared"),
+            Act::Move { node, place } => write!(f, "node {node} moves to its address {place}"),
             Act::Fault(fault) => write!(f, "{fault}"),
         }
     }
@@ -405,7 +428,7 @@ pub struct Setup {
 }
 
 /// Who talks to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
     /// Who dials.
     pub from: usize,
@@ -416,6 +439,9 @@ pub struct Edge {
     /// Whether many syncs only push or only pull.
     #[serde(default)]
     pub one_way: bool,
+    /// At which of its addresses who answers is tried, in this order; none: at the first.
+    #[serde(default)]
+    pub places: Vec<u8>,
 }
 
 /// Everything a seed decides before anything runs.
@@ -471,6 +497,7 @@ impl Plan {
         let mut plan = Self { seed, nodes, edges, latency, loss, steps, newcomer: None };
         folders::add(&mut plan, span, &options.faults);
         several_sources(&mut random, &mut plan, options);
+        intents::add(&mut plan, span);
         plan
     }
 
@@ -480,7 +507,7 @@ impl Plan {
         let of = |step: &Step| match &step.act {
             Act::Write { group, .. } => group.len(),
             Act::User { .. } => 1,
-            Act::Fault(_) => 0,
+            Act::Withdraw { .. } | Act::Declare { .. } | Act::Move { .. } | Act::Fault(_) => 0,
         };
         self.steps.iter().map(of).sum()
     }
@@ -489,7 +516,7 @@ impl Plan {
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.steps.iter().filter_map(|step| match &step.act {
             Act::Fault(fault) => Some(fault),
-            Act::Write { .. } | Act::User { .. } => None,
+            _ => None,
         })
     }
 }
@@ -546,7 +573,7 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
         let every = (random.u32(..4) < live).then(|| random.u64(1..15) * SECOND);
         let one_way = every.is_some() && random.u32(..4) < one_way;
         let (from, to) = if joins || random.bool() { (a, b) } else { (b, a) };
-        edges.push(Edge { from, to, every, one_way });
+        edges.push(Edge { from, to, every, one_way, places: Vec::new() });
     };
     for node in 1..count {
         let mut other = match shape {
@@ -590,7 +617,8 @@ fn several_sources(random: &mut Rng, plan: &mut Plan, options: &Options) {
     let mut others: Vec<usize> = (0..number).filter(known).collect();
     random.shuffle(&mut others);
     others.truncate(random.usize(2..5));
-    let edge = |to: usize| Edge { from: number, to, every: None, one_way: false };
+    let edge =
+        |to: usize| Edge { from: number, to, every: None, one_way: false, places: Vec::new() };
     plan.edges.extend(others.into_iter().map(edge));
     plan.newcomer = Some(number);
 }

@@ -1,6 +1,7 @@
 //! Plays a plan: one queue of events in virtual time, one thread, no choice that the seed does not make.
 
 mod folders;
+mod intents;
 mod rogue;
 mod sessions;
 
@@ -25,6 +26,7 @@ use anabranch_core::storage::Storage;
 use anabranch_core::view::View;
 use anabranch_node::{Bulk, Committed, Device, Job, NodeError, Replica, ReplicaOptions};
 use fastrand::Rng;
+use intents::Line;
 use sessions::{Conn, ConnId, Side};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -50,7 +52,7 @@ enum Event {
     Step(usize),
     Relief(usize),
     Heal,
-    Dial(usize),
+    Dial { line: usize, turn: u64 },
     Frame { conn: ConnId, to: Side, bytes: Vec<u8> },
     Resend { conn: ConnId, to: Side, give_up: Time },
     Ended { conn: ConnId, to: Side },
@@ -140,7 +142,9 @@ struct World<'p> {
     tickets: BTreeMap<usize, DeviceKey>,
     conns: BTreeMap<ConnId, Conn>,
     /// The connection of each edge, and those of clones after the plan's.
-    edges: Vec<sessions::Line>,
+    edges: Vec<Line>,
+    /// At which of their addresses nodes are, if not at the first.
+    places: BTreeMap<usize, u8>,
     healed: bool,
     same: SameState,
     forbidden: Vec<Position>,
@@ -210,7 +214,8 @@ impl<'p> World<'p> {
             database,
             tickets,
             conns: BTreeMap::new(),
-            edges: plan.edges.iter().map(sessions::Line::new).collect(),
+            edges: plan.edges.iter().map(Line::new).collect(),
+            places: BTreeMap::new(),
             healed: false,
             same: SameState::default(),
             forbidden: Vec::new(),
@@ -222,9 +227,9 @@ impl<'p> World<'p> {
         };
         for edge in 0..world.edges.len() {
             let after = world.random.u64(..SECOND);
-            let Edge { from, to, .. } = plan.edges[edge];
-            let arrived = plan.nodes[from].arrives.max(plan.nodes[to].arrives);
-            world.at(arrived + after, Event::Dial(edge));
+            let Edge { from, to, .. } = &plan.edges[edge];
+            let arrived = plan.nodes[*from].arrives.max(plan.nodes[*to].arrives);
+            world.plan_dial(edge, arrived + after);
         }
         for (number, step) in plan.steps.iter().enumerate() {
             world.at(step.at, Event::Step(number));
@@ -273,6 +278,7 @@ impl<'p> World<'p> {
         let digests = judge_all(&self.nodes, &self.forbidden)?;
         self.judge_trees()?;
         self.judge_newcomer()?;
+        self.judge_intents()?;
         let apart = [FaultKind::Clock, FaultKind::Rot];
         if self.plan.faults().all(|fault| !apart.contains(&fault.kind()))
             && self.plan.nodes.iter().all(|node| node.skew.unsigned_abs() < SECOND)
@@ -303,7 +309,7 @@ impl<'p> World<'p> {
             Event::Step(number) => self.step(number),
             Event::Relief(number) => self.relieve(number),
             Event::Heal => self.heal(),
-            Event::Dial(edge) => self.dial(edge),
+            Event::Dial { line, turn } => self.dial(line, turn),
             Event::Frame { conn, to, bytes } => self.deliver(conn, to, bytes),
             Event::Resend { conn, to, give_up } => self.resend(conn, to, give_up),
             Event::Ended { conn, to } => self.link_ended(conn, to),
@@ -325,6 +331,9 @@ impl<'p> World<'p> {
                 self.stats.deeds += 1;
                 self.act(*node, deed)
             }
+            Act::Withdraw { edge } => self.withdraw(*edge),
+            Act::Declare { edge } => self.declare(*edge),
+            Act::Move { node, place } => self.change_place(*node, *place),
             Act::Fault(fault) => {
                 let line = fault.to_string();
                 self.note("fault", 0, line.as_bytes(), || line.clone());
@@ -590,7 +599,7 @@ impl<'p> World<'p> {
             }
         }
         for line in &mut self.edges {
-            (line.every, line.one_way) = (None, false);
+            line.stays_connected();
         }
         self.heal_folders();
         // What could not be read before is looked at again, even if nothing else happens any more.
@@ -751,16 +760,8 @@ impl<'p> World<'p> {
         let others: Vec<usize> = (0..number).filter(known).collect();
         for _ in 0..2.min(others.len()) {
             let to = others[self.random.usize(..others.len())];
-            self.edges.push(sessions::Line {
-                from: number,
-                to,
-                every: None,
-                one_way: false,
-                conn: None,
-                wait: SECOND,
-            });
             let after = self.random.u64(..5 * SECOND);
-            self.after(after, Event::Dial(self.edges.len() - 1));
+            self.add_line(number, to, after);
         }
         Ok(())
     }

@@ -81,4 +81,6 @@ bugs! {
     claim_kept: ClaimKept,
     claim_held: ClaimHeld,
     unclaimed: Unclaimed,
+    gives_up: GivesUp,
+    address_forgotten: AddressForgotten,
 }
