@@ -256,6 +256,8 @@ impl<'p> World<'p> {
         let mut limit = Time::MAX;
         loop {
             let Some(((time, _), event)) = self.queue.pop_first() else {
+                // Before the folders are looked at once more, which wakes the sessions.
+                self.judge_intents()?;
                 if self.look_again()? {
                     continue;
                 }
@@ -278,7 +280,6 @@ impl<'p> World<'p> {
         let digests = judge_all(&self.nodes, &self.forbidden)?;
         self.judge_trees()?;
         self.judge_newcomer()?;
-        self.judge_intents()?;
         let apart = [FaultKind::Clock, FaultKind::Rot];
         if self.plan.faults().all(|fault| !apart.contains(&fault.kind()))
             && self.plan.nodes.iter().all(|node| node.skew.unsigned_abs() < SECOND)

@@ -76,7 +76,7 @@ impl Line {
         let addresses = self.attempts.addresses().to_vec();
         let retry = (Duration::from_micros(RETRY.0), Duration::from_micros(RETRY.1));
         self.attempts = Attempts::new(addresses, None, retry);
-        self.failures = self.failures.min(1);
+        self.failures = 0;
     }
 }
 
@@ -151,6 +151,7 @@ impl World<'_> {
         self.note("withdrawn", from, &[], || format!("link {line} is withdrawn"));
         self.edges[line].declared = false;
         let Some(id) = self.edges[line].conn else { return Ok(()) };
+        self.stops_early(id);
         self.drive(id, 0).into_iter().for_each(Drive::stop);
         self.pump(id, 0)
     }

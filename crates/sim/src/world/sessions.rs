@@ -151,6 +151,11 @@ impl World<'_> {
         if member { held } else { 0 }
     }
 
+    /// It ends before all is done, in good order.
+    pub(super) fn stops_early(&mut self, id: ConnId) {
+        self.conns.get_mut(&id).into_iter().for_each(|conn| conn.until = Until::Closed);
+    }
+
     pub(super) fn line_of(&self, id: ConnId) -> Option<usize> {
         self.conns.get(&id).map(|conn| conn.line)
     }
