@@ -6,7 +6,7 @@ use anabranch_core::entry::Timestamp;
 use anabranch_core::error::Error;
 use anabranch_core::frontier::Frontier;
 use anabranch_core::ledger::Ledger;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::path::Path;
 use anabranch_core::storage::{Durability, Storage};
 use anabranch_core::verify::verify;
@@ -90,7 +90,7 @@ fn outgoing(view: View<'_>, peer: &Frontier) -> Result<(), Error> {
     let mut out = Outgoing::new(view, peer)?;
     let _ = out.count(view);
     let mut runs = 0;
-    while out.next(view)?.is_some() {
+    while out.next(view, Withhold::NOTHING)?.is_some() {
         runs += 1;
         assert!(runs < MANY, "runs without end");
     }

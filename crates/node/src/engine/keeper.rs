@@ -36,8 +36,8 @@ pub(super) struct Keeper {
 
 /// How a session ended.
 enum Ended {
-    /// By itself.
-    With(Result<Report, NodeError>),
+    /// By itself: well, or not.
+    With(Option<NodeError>),
     /// Because it is to stop.
     Stopped,
 }
@@ -50,8 +50,7 @@ impl Keeper {
             let was_in_step = matches!(self.standing.borrow().state, State::InStep);
             let error = match ended {
                 Ended::Stopped => break,
-                Ended::With(Ok(_)) => None,
-                Ended::With(Err(e)) => Some(e),
+                Ended::With(error) => error,
             };
             if let (None, Some(every)) = (&error, self.target.every) {
                 let again_in = self.attempts.ended(Ending::Synced, spread());
@@ -170,7 +169,7 @@ impl Keeper {
             // A session of one exchange ends before anybody sees that it was settled.
             self.in_step(report.peer);
         }
-        Ended::With(ended)
+        Ended::With(ended.err())
     }
 
     /// Takes in what moved. True when all is there.
