@@ -73,6 +73,8 @@ pub(crate) struct Claims {
     queue: VecDeque<Source>,
     /// Who brings what a device writes.
     claims: BTreeMap<NodeId, Claim>,
+    /// Peers that offer something that is lacking.
+    offering: BTreeSet<Source>,
     /// Peers that have orders.
     ordered: BTreeSet<Source>,
 }
@@ -85,6 +87,7 @@ impl Claims {
             peers: BTreeMap::new(),
             queue: VecDeque::new(),
             claims: BTreeMap::new(),
+            offering: BTreeSet::new(),
             ordered: BTreeSet::new(),
         }
     }
@@ -115,8 +118,9 @@ impl Claims {
         if before == Some(stand) {
             return;
         }
-        // Others first: whoever stalls keeps nobody waiting.
-        let busy = self.brings(now);
+        let comes = before.is_none_or(|before| !before.able) && stand.able && !stand.fed;
+        // Whoever stalls keeps nobody waiting.
+        let busy = if comes { self.brings(now) } else { None };
         let peer = self.peers.entry(source).or_insert_with(|| Peer {
             stand,
             waits: false,
@@ -134,8 +138,7 @@ impl Claims {
         if starts || before.is_some_and(|before| before.taking && !stand.taking) {
             peer.moved = now;
         }
-        let comes = before.is_none_or(|before| !before.able) && stand.able;
-        if comes && !stand.fed && busy.is_some_and(|busy| busy != source) {
+        if busy.is_some_and(|busy| busy != source) {
             self.wait(source);
         } else if before.is_none_or(|before| before.fed != stand.fed) {
             self.pass_turn(now);
@@ -186,6 +189,7 @@ impl Claims {
         (peer.moved, peer.turn) = (now, now);
         peer.held.clear();
         peer.lacking.clear();
+        self.offering.remove(&source);
         self.order(source, Order::Resume(Vec::new()));
     }
 
@@ -195,6 +199,7 @@ impl Claims {
             return;
         }
         self.ordered.remove(&source);
+        self.offering.remove(&source);
         self.queue.retain(|other| *other != source);
         if sabotage::is(Bug::ClaimKept) {
             return;
@@ -281,6 +286,11 @@ impl Claims {
             let since = before.get(device).copied().unwrap_or(now);
             peer.lacking.insert(*device, since);
         }
+        if peer.lacking.is_empty() {
+            self.offering.remove(&source);
+        } else {
+            self.offering.insert(source);
+        }
         self.check(now);
     }
 
@@ -303,7 +313,8 @@ impl Claims {
             return;
         }
         let mut late: Vec<(Source, NodeId)> = Vec::new();
-        for (source, peer) in &self.peers {
+        for source in &self.offering {
+            let Some(peer) = self.peers.get(source) else { continue };
             let is_late = |(device, since): &(&NodeId, &Duration)| {
                 self.due(*source, device, **since).is_none_or(|due| now >= due)
             };
