@@ -8,7 +8,7 @@ use anabranch_core::build;
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::frontier::Frontier;
 use anabranch_core::ledger::found;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::run::{Run, VerifiedRun};
 use anabranch_core::storage::{Durability, Storage};
 use anabranch_core::view::View;
@@ -35,7 +35,7 @@ pub(crate) fn run(dir: &Path, entries: u64, keys: Keys) -> Result<()> {
         let tx = replica.storage().read()?;
         let view = View::new(&*tx);
         let mut out = Outgoing::new(view, &Frontier::default())?;
-        while let Some(run) = out.next(view)? {
+        while let Some(run) = out.next(view, Withhold::NOTHING)? {
             let mut w = Writer::new();
             run.encode(&mut w);
             encoded.push(w.finish());

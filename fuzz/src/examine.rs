@@ -7,7 +7,7 @@ use anabranch_core::error::Error;
 use anabranch_core::frontier::Frontier;
 use anabranch_core::index::{self, Range};
 use anabranch_core::ledger::Ledger;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::path::Path;
 use anabranch_core::storage::{Durability, Order, Storage};
 use anabranch_core::verify::verify;
@@ -112,7 +112,7 @@ fn outgoing(view: View<'_>, peer: &Frontier) -> Result<(), Error> {
     let mut out = Outgoing::new(view, peer)?;
     let _ = out.count(view);
     let mut runs = 0;
-    while out.next(view)?.is_some() {
+    while out.next(view, Withhold::NOTHING)?.is_some() {
         runs += 1;
         assert!(runs < MANY, "runs without end");
     }

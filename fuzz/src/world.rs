@@ -10,7 +10,7 @@ use anabranch_core::index;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::path::Path;
 use anabranch_core::run::Run;
 use anabranch_core::storage::{Durability, Order, Storage, Table};
@@ -194,7 +194,7 @@ pub fn runs(storage: &dyn Storage, held: &Frontier) -> Result<Vec<Run>, Error> {
     let view = View::new(&*tx);
     let mut out = Outgoing::new(view, held)?;
     let mut runs = Vec::new();
-    while let Some(run) = out.next(view)? {
+    while let Some(run) = out.next(view, Withhold::NOTHING)? {
         runs.push(run);
     }
     Ok(runs)

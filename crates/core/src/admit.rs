@@ -264,17 +264,17 @@ pub fn admit_all<'r>(
     if load == Load::Bulk {
         ledger.load_in_bulk();
     }
-    let mut waiting = Vec::new();
+    let (mut waiting, mut held) = (Vec::new(), Vec::new());
     let mut entries = 0;
     for run in runs {
         match ledger.admit(run) {
             Ok(Admitted::New(n)) => entries += n,
-            Ok(Admitted::Held) => {}
+            Ok(Admitted::Held) => held.push(run),
             Err(Error::Refused(Refusal::Gap(log, seq))) => waiting.push((run, log, seq)),
             Err(e) => return Err(e),
         }
     }
-    Ok(Batch { changes: ledger.finish()?, entries, waiting })
+    Ok(Batch { changes: ledger.finish()?, entries, held, waiting })
 }
 
 /// What [`admit_all`] did.
@@ -284,6 +284,8 @@ pub struct Batch<'r> {
     pub changes: crate::ledger::Changes,
     /// Entries that were new.
     pub entries: u64,
+    /// Runs of which everything was held already.
+    pub held: Vec<&'r VerifiedRun>,
     /// Runs whose ground has not arrived, with the first place they miss.
     pub waiting: Vec<(&'r VerifiedRun, LogId, Seq)>,
 }

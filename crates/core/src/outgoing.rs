@@ -4,7 +4,7 @@
 use crate::entry::Entry;
 use crate::error::corrupt;
 use crate::frontier::Frontier;
-use crate::id::{LogId, Position, Seq};
+use crate::id::{LogId, NodeId, Position, Seq};
 use crate::key::Signature;
 use crate::limits;
 use crate::names::Names;
@@ -14,6 +14,24 @@ use crate::storage::StorageError;
 use crate::view::View;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+/// Whose entries a peer does not want for now, since they come to it from somebody else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Withhold {
+    /// Everybody's.
+    pub all: bool,
+    /// Those that these devices wrote.
+    pub devices: BTreeSet<NodeId>,
+}
+
+impl Withhold {
+    /// Nobody's: whatever is due goes out.
+    pub const NOTHING: &Self = &Self { all: false, devices: BTreeSet::new() };
+
+    fn covers(&self, log: &LogId) -> bool {
+        self.all || self.devices.contains(&log.device)
+    }
+}
 
 /// What one peer is known to hold of this replica's branches: what it told us, and what was sent since.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +48,10 @@ pub struct Outgoing {
     /// Tips of the peer that are not held here. It is ahead in those logs or has another branch of them; nothing of them
     /// is sent before that is known.
     unknown: BTreeMap<LogId, Vec<Position>>,
+    /// Branches of which something is due that is withheld.
+    withheld: BTreeSet<BranchNo>,
+    /// Those among them of whose tips the peer was not told yet.
+    untold: BTreeSet<BranchNo>,
 }
 
 impl Outgoing {
@@ -110,6 +132,10 @@ impl Outgoing {
                 return Ok(true);
             }
             *held = seq;
+            if self.withheld.contains(&number) && view.next_head(number, seq)?.is_none() {
+                self.withheld.remove(&number);
+                self.untold.remove(&number);
+            }
             match view.branch(number)?.base {
                 Some(base) => (number, seq) = base,
                 None => return Ok(true),
@@ -199,19 +225,30 @@ impl Outgoing {
         self.due.is_empty()
     }
 
-    /// The next run that the peer lacks; `None` when it has everything. What is returned counts as sent.
+    /// The next run that the peer lacks; `None` when it has everything that is not withheld. What is returned counts as
+    /// sent. What is withheld stays so until the peer holds it or tells its frontier anew.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub fn next(&mut self, view: View<'_>) -> Result<Option<Run>, StorageError> {
+    pub fn next(
+        &mut self,
+        view: View<'_>,
+        withhold: &Withhold,
+    ) -> Result<Option<Run>, StorageError> {
         while let Some(Reverse((arrival, number))) = self.due.pop() {
             self.queued.remove(&number);
-            let base = view.branch(number)?.base_seq();
-            let held = self.held.get(&number).copied().unwrap_or(0).max(base);
+            let branch = view.branch(number)?;
+            let held = self.held.get(&number).copied().unwrap_or(0).max(branch.base_seq());
             // Heads come and go between two looks (never a pinned one), so look again.
             let Some((seq, head)) = view.next_head(number, held)? else {
                 continue;
             };
+            // Nor does what follows something withheld go out before it.
+            if self.withheld.contains(&number) || withhold.covers(&branch.log) {
+                self.withheld.insert(number);
+                self.untold.insert(number);
+                continue;
+            }
             if head.arrival > arrival {
                 // The run became longer and may build on what comes before its new end.
                 self.queue(view, number, held)?;
@@ -223,6 +260,37 @@ impl Outgoing {
             return Ok(Some(run));
         }
         Ok(None)
+    }
+
+    /// Whether something is withheld that the peer lacks, as far as is known.
+    #[must_use]
+    pub fn withholds(&self) -> bool {
+        !self.withheld.is_empty()
+    }
+
+    /// Tips of what is withheld, for the peer to be told of: at most `limit`, each once. Cost: one look-up each.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn offers(&mut self, view: View<'_>, limit: usize) -> Result<Vec<Position>, StorageError> {
+        let mut offers = Vec::new();
+        while offers.len() < limit
+            && let Some(number) = self.untold.pop_first()
+        {
+            let branch = view.branch(number)?;
+            offers.extend(branch.head.map(|head| Position {
+                log: branch.log,
+                seq: head.seq,
+                id: head.id,
+            }));
+        }
+        Ok(offers)
+    }
+
+    /// Whether the peer is still to be told of something that is withheld.
+    #[must_use]
+    pub fn has_offers(&self) -> bool {
+        !self.untold.is_empty()
     }
 
     /// How many entries are due, by the tips. Cost: one look-up a branch.

@@ -80,11 +80,21 @@ pub enum Bug {
     IndexKept,
     /// What a bulk load brings is left out of the indexes.
     IndexForgotten,
+    /// What one peer was to bring is never taken from another.
+    ClaimKept,
+    /// What a peer offers counts as held because another one is to bring it.
+    ClaimHeld,
+    /// Nobody is told that what it has comes from somebody else.
+    Unclaimed,
+    /// A peer that was not reached a few times is not tried any more.
+    GivesUp,
+    /// Of several addresses of a peer only the one that worked is kept.
+    AddressForgotten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 43] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -97,6 +107,7 @@ impl Bug {
         Self::ForkIgnored,
         Self::HalfRun,
         Self::SequenceReused,
+        Self::StaleMemory,
         Self::NeverSigned,
         Self::ToldUnsynced,
         Self::TimestampAlone,
@@ -122,6 +133,11 @@ impl Bug {
         Self::ElementUnnamed,
         Self::IndexKept,
         Self::IndexForgotten,
+        Self::ClaimKept,
+        Self::ClaimHeld,
+        Self::Unclaimed,
+        Self::GivesUp,
+        Self::AddressForgotten,
     ];
 }
 

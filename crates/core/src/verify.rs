@@ -6,7 +6,7 @@ use crate::blob::ChunkHash;
 use crate::error::{Error, corrupt};
 use crate::frontier::Frontier;
 use crate::ledger::found;
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Withhold};
 use crate::storage::{Durability, Order, ReadTx, Storage, StorageError, Table};
 use crate::view::View;
 use std::ops::ControlFlow;
@@ -45,7 +45,7 @@ pub fn verify(
     loop {
         let mut runs = Vec::with_capacity(BATCH);
         while runs.len() < BATCH {
-            match out.next(view)? {
+            match out.next(view, Withhold::NOTHING)? {
                 Some(run) => runs.push(run.verify()?),
                 None => break,
             }

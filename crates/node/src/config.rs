@@ -71,6 +71,12 @@ pub const SETTINGS: &[Setting] = &[
         about: "when a commit counts as done: 'full' survives power loss, 'normal' the death of the process",
     },
     Setting {
+        key: "net.claim_timeout",
+        kind: Kind::Duration(MS, WEEK),
+        default: "10s",
+        about: "how long a peer may bring nothing of what it is to bring before it is taken from another one",
+    },
+    Setting {
         key: "net.close_timeout",
         kind: Kind::Duration(MS, WEEK),
         default: "5s",
@@ -399,6 +405,7 @@ impl Settings {
                 durability,
                 pending_bytes: values.bytes("sync.pending_bytes")? as usize,
                 sum_from: values.count("sync.sum_from")?,
+                claim_timeout: values.duration("net.claim_timeout")?,
                 bulk: Bulk {
                     from: values.count("bulk.from")? as u64,
                     entries: values.count("bulk.entries")? as u64,

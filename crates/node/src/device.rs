@@ -8,12 +8,16 @@ use anabranch_core::id::NodeId;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::Storage;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 /// The clock and the random source of a device.
 pub trait Environment: Send + Sync {
     /// The wall clock in microseconds since 1970. It may jump either way.
     fn now(&self) -> Timestamp;
+
+    /// A clock that never goes back, from any beginning.
+    fn steady(&self) -> Duration;
 
     /// Fills `bytes` with random ones.
     ///
@@ -31,6 +35,11 @@ impl Environment for System {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let micros = since.map_or(0, |d| d.as_micros());
         Timestamp(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    fn steady(&self) -> Duration {
+        static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGINNING.elapsed()
     }
 
     fn fill(&self, bytes: &mut [u8]) -> Result<(), NodeError> {
@@ -80,6 +89,11 @@ impl Device {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         if sabotage::is(Bug::ClockRead) { System.now() } else { self.environment.now() }
+    }
+
+    /// A clock of its that never goes back.
+    pub(crate) fn steady(&self) -> Duration {
+        self.environment.steady()
     }
 
     /// `N` random bytes.

@@ -2,6 +2,7 @@
 //! want and have, and finds out when it is done. It waits for nothing and owns no link: whoever drives it hands in frames
 //! and answers and does what [`Drive::poll`] says, on an async runtime ([`crate::run`]) or in a simulator (I8).
 
+use crate::claims::{Order, Stand};
 use crate::device::Device;
 use crate::error::NodeError;
 use crate::replica::{Building, Replica};
@@ -18,6 +19,7 @@ use anabranch_sync::work::{Access, Answer, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Greetings whose clocks are further apart than this are worth a warning.
@@ -54,6 +56,8 @@ pub struct Progress {
     pub entries_sent: u64,
     /// New entries received.
     pub entries_received: u64,
+    /// Entries received that were here already: somebody else had brought them.
+    pub entries_again: u64,
     /// Bytes of entries and blobs sent, as sent.
     pub bytes_sent: u64,
     /// Bytes of entries and blobs received, as received.
@@ -347,6 +351,7 @@ impl Drive {
     pub fn look(&mut self) {
         let databases = self.signal.take();
         self.changed(&databases);
+        self.go_on();
     }
 
     /// What rings when a database changes.
@@ -364,7 +369,49 @@ impl Drive {
 
     fn go_on(&mut self) {
         self.drain();
+        if self.claim() {
+            self.drain();
+        }
         self.check_settled();
+    }
+
+    /// Says how the channels stand on which entries come, and tells peers what to withhold. Whether it told any.
+    fn claim(&mut self) -> bool {
+        let Some(peer) = self.session.peer() else { return false };
+        let mut told = false;
+        let joined: Vec<(ChannelNo, DatabaseId)> =
+            self.joined.iter().map(|(number, database)| (*number, *database)).collect();
+        for (number, database) in joined {
+            let Some(channel) = self.session.channel(number).filter(|channel| channel.takes())
+            else {
+                continue;
+            };
+            let Some(replica) = self.replicas.get(&database) else { continue };
+            let stand = Stand {
+                peer,
+                able: channel.can_hold(),
+                reads: channel.peer_may_read(),
+                fed: channel.is_fed(),
+                taking: channel.is_taking(),
+            };
+            for order in replica.source_stands((self.id, number), stand) {
+                told = true;
+                match order {
+                    Order::Hold(devices) => self.session.hold(number, &devices),
+                    Order::Resume(devices) => self.session.resume(number, &devices),
+                }
+            }
+        }
+        told
+    }
+
+    /// How long it may take until [`Self::look`] is called, even if nothing rings.
+    #[must_use]
+    pub fn wakes_in(&self) -> Option<Duration> {
+        let wakes = |(number, database): (&ChannelNo, &DatabaseId)| {
+            self.replicas.get(database)?.source_wakes((self.id, *number))
+        };
+        self.joined.iter().filter_map(wakes).min()
     }
 
     /// The peer closed the link without a word.
@@ -465,7 +512,9 @@ impl Drive {
                 self.progress.entries_sent += entries;
                 self.progress.bytes_sent += bytes;
             }
-            Event::Applied { entries, bytes, .. } => {
+            Event::Applied { entries, bytes, authors, .. } => {
+                replica.source_brought((self.id, channel), &authors);
+                self.progress.entries_again += authors.doubles;
                 self.progress.entries_received += entries;
                 self.progress.bytes_received += bytes;
                 self.attend(channel, &replica);
@@ -492,6 +541,9 @@ impl Drive {
                 replica.blob_sent(self.id, &hash);
                 self.progress.bytes_sent += bytes;
             }
+            Event::Withheld { devices, more } => {
+                replica.source_offers((self.id, channel), &devices, more);
+            }
             Event::Progress | Event::Closed { .. } => {}
         }
     }
@@ -500,6 +552,7 @@ impl Drive {
         if let Some(database) = self.joined.remove(&channel)
             && let Some(replica) = self.replicas.get(&database)
         {
+            replica.source_left((self.id, channel));
             replica.session_left(self.id);
         }
         let awaited = self.until == Until::Settled && self.mine.is_empty();
@@ -584,8 +637,9 @@ impl Drive {
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        for (_, database) in std::mem::take(&mut self.joined) {
+        for (channel, database) in std::mem::take(&mut self.joined) {
             if let Some(replica) = self.replicas.get(&database) {
+                replica.source_left((self.id, channel));
                 replica.session_left(self.id);
             }
         }

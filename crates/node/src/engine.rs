@@ -3,6 +3,7 @@
 //! Each replica and peer has a keeper of its own, with a link of its own: a fault, a slow peer or a huge database keeps
 //! nobody else waiting (I5). What is shared is counted: how many catch up at once, and how fast bytes pass.
 
+mod attempts;
 mod declared;
 mod fate;
 mod keeper;
@@ -11,6 +12,7 @@ mod standing;
 mod visitors;
 mod why;
 
+pub use attempts::{Attempts, Ending};
 pub use declared::Replicas;
 pub use fate::Fate;
 pub use standing::{Standing, State};
@@ -181,7 +183,7 @@ impl Drop for SyncHandle {
 impl Node {
     /// Keeps `target` in step in the background until the result is dropped or stopped. An error is told and never ends it.
     #[must_use]
-    pub fn keep(self: &Arc<Self>, target: Target) -> SyncHandle {
+    pub fn keep(self: &Arc<Self>, mut target: Target) -> SyncHandle {
         let database = target.replica.database();
         let known = |address: &String| {
             self.home().and_then(|home| home.fate(database, address).ok().flatten())
@@ -208,6 +210,11 @@ impl Node {
         let (stop, stopped) = watch::channel(false);
         let nudge = Arc::new(Notify::new());
         let keeper = Keeper {
+            attempts: Attempts::new(
+                std::mem::take(&mut target.addresses),
+                target.every,
+                self.settings().retry,
+            ),
             node: Arc::clone(self),
             target,
             standing: sender,

@@ -1,6 +1,7 @@
 //! A running node: it opens replicas, runs sessions on links, remembers databases and peers in its home directory, and
 //! tells everybody who watches what changed. Applications use the `anabranch` crate, which wraps this one.
 
+mod claims;
 mod committer;
 pub mod config;
 mod device;
@@ -24,7 +25,8 @@ pub use committer::Committed;
 pub use device::{Device, Environment, System};
 pub use drive::{Act, Done, Drive, Job, Opening, Progress, Refusal, Report, Task, Until};
 pub use engine::{
-    Fate, Kept, Replicas, Standing, State, SyncHandle, Target, Tell, Trouble, Visitor, Why,
+    Attempts, Ending, Fate, Kept, Replicas, Standing, State, SyncHandle, Target, Tell, Trouble,
+    Visitor, Why,
 };
 pub use error::NodeError;
 pub use home::{Home, INTENTS, PeerRecord, Record, default_dir};

@@ -1,6 +1,7 @@
 //! An open replica of one database: its storage, the thread that commits for it, and everybody who wants to hear of a
 //! change. Reads go straight to storage; writes are gathered into groups (see [`crate::writer`]).
 
+use crate::claims::{Claims, Order, Source, Stand};
 use crate::committer::{Committed, Committer, LastKnown};
 use crate::device::Device;
 use crate::error::NodeError;
@@ -11,14 +12,14 @@ use anabranch_core::author::{Draft, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build;
 use anabranch_core::entry::Entry;
-use anabranch_core::id::DatabaseId;
+use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_sync::pending::Pending;
-use anabranch_sync::work::Blobs;
+use anabranch_sync::work::{Authors, Blobs};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -66,6 +67,7 @@ pub struct Replica {
     blob_bell: Condvar,
     signals: Mutex<Vec<Weak<Signal>>>,
     wants: Mutex<Wants>,
+    claims: Mutex<Claims>,
     /// Whether something in this process works on what arrives, and up to which version it has.
     worker: AtomicBool,
     worked: AtomicU64,
@@ -91,6 +93,8 @@ pub struct ReplicaOptions {
     pub bulk: Bulk,
     /// From how many tips on a frontier is summed up for peers instead of told.
     pub sum_from: usize,
+    /// How long a peer may bring nothing of what it is to bring before that is taken from another one.
+    pub claim_timeout: Duration,
 }
 
 /// When and how entries are loaded in bulk: stored first, and what they do to cells carried out later, in sorted stretches.
@@ -117,6 +121,7 @@ impl Default for ReplicaOptions {
             pending_bytes: anabranch_sync::pending::PENDING_BYTES,
             bulk: Bulk::default(),
             sum_from: 100,
+            claim_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -192,6 +197,7 @@ impl Replica {
             blob_bell: Condvar::new(),
             signals: Mutex::default(),
             wants: Mutex::default(),
+            claims: Mutex::new(Claims::new(options.claim_timeout)),
             worker: AtomicBool::new(false),
             worked: AtomicU64::new(0),
             holds: AtomicUsize::new(0),
@@ -553,6 +559,49 @@ impl Replica {
         self.set_settled(session, true);
         self.blob_moved();
         self.ring();
+    }
+
+    /// Does something to the claims, and lets the sessions know that are to tell their peers something.
+    fn claims<T>(&self, act: impl FnOnce(&mut Claims, Duration) -> T) -> T {
+        let now = self.device().steady();
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let had = claims.has_orders();
+        let result = act(&mut claims, now);
+        let rings = claims.has_orders() && !had;
+        drop(claims);
+        if rings {
+            self.ring();
+        }
+        result
+    }
+
+    /// A channel on which entries come stands like this; returns what its peer is to be told.
+    pub(crate) fn source_stands(&self, source: Source, stand: Stand) -> Vec<Order> {
+        self.claims(|claims, now| {
+            claims.stands(source, stand, now);
+            claims.check(now);
+            claims.orders(source)
+        })
+    }
+
+    /// When it is to be looked at again, if nothing else happens.
+    pub(crate) fn source_wakes(&self, source: Source) -> Option<Duration> {
+        self.claims(|claims, now| Some(claims.wakes(source, now)?.saturating_sub(now)))
+    }
+
+    pub(crate) fn source_brought(&self, source: Source, authors: &Authors) {
+        self.claims(|claims, now| claims.brought(source, authors, now));
+    }
+
+    pub(crate) fn source_offers(&self, source: Source, devices: &BTreeSet<NodeId>, more: bool) {
+        self.claims(|claims, now| match more {
+            true => claims.overflowed(source, now),
+            false => claims.offered(source, devices, now),
+        });
+    }
+
+    pub(crate) fn source_left(&self, source: Source) {
+        self.claims(|claims, now| claims.leave(source, now));
     }
 
     pub(crate) fn wants_of(&self, session: SessionId) -> Vec<ChunkHash> {

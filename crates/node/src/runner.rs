@@ -235,6 +235,7 @@ impl Runner<'_> {
             if idle && (!was_idle || received != was_received) {
                 deadline.as_mut().reset(Instant::now() + self.bounds.opening);
             }
+            let wakes = self.drive.wakes_in();
             tokio::select! {
                 frame = receiver.recv(), if !full || self.outbox.initiator => match frame? {
                     Some(frame) => {
@@ -247,6 +248,7 @@ impl Runner<'_> {
                 () = waiting.fewer.notified(), if full => {}
                 Some(answer) = answers.recv() => self.drive.answer(answer),
                 databases = signal.wait() => self.drive.changed(&databases),
+                () = sleep(wakes.unwrap_or_default()), if wakes.is_some() => self.drive.look(),
                 () = &mut deadline, if idle => self.too_late(),
                 () = stopped(&mut stop) => self.drive.stop(),
             }

@@ -35,6 +35,8 @@ pub struct Summary {
     pub most_nodes: usize,
     /// Entries.
     pub entries: u64,
+    /// Entries that came to nodes that held them already.
+    pub again: u64,
     /// Sessions.
     pub sessions: u64,
     /// What users did to their folders.
@@ -59,6 +61,7 @@ impl Summary {
         }
         self.most_nodes = self.most_nodes.max(stats.nodes);
         self.entries += stats.entries;
+        self.again += stats.again;
         self.sessions += stats.sessions;
         self.deeds += stats.deeds;
         self.updates += stats.updates;

@@ -66,6 +66,10 @@ pub enum Check {
     Blamed,
     /// A session said that both sides are equal, and they were not.
     Settled,
+    /// What several peers had came from several.
+    Once,
+    /// What is declared to be kept in step is not, or is tried more often than may be.
+    Intents,
     /// A device that was copied noticeably or not at all signed two entries at one place (I6).
     Forked,
     /// A timestamp is before one that its author had seen.
@@ -103,6 +107,8 @@ impl Check {
             Self::Livelock => "comes to rest",
             Self::Blamed => "no honest node blamed (I5)",
             Self::Settled => "settled means equal",
+            Self::Once => "each entry comes once",
+            Self::Intents => "declared syncs are carried out, with patience",
             Self::Forked => "one entry a place (I6)",
             Self::Timestamps => "timestamps follow what was seen",
             Self::Secret => "nothing for strangers",

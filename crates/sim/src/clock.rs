@@ -5,6 +5,7 @@ use anabranch_node::{Environment, NodeError};
 use fastrand::Rng;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Microseconds since the simulation began.
 pub type Time = u64;
@@ -60,6 +61,10 @@ impl Environment for Surroundings {
     fn now(&self) -> Timestamp {
         let skew = self.skew.load(Ordering::Relaxed);
         Timestamp((BEGINNING + self.clock.now()).saturating_add_signed(skew))
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::from_micros(self.clock.now())
     }
 
     fn fill(&self, bytes: &mut [u8]) -> Result<(), NodeError> {

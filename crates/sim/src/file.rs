@@ -19,8 +19,12 @@ pub enum PlanError {
 /// # Errors
 /// None that a plan in memory can cause.
 pub fn write(plan: &Plan) -> Result<String, PlanError> {
-    let Plan { seed, nodes, edges, latency, loss, steps } = plan;
-    let mut text = format!("{{\"seed\": {seed}, \"latency\": {latency}, \"loss\": {loss},\n");
+    let Plan { seed, nodes, edges, latency, loss, steps, newcomer } = plan;
+    let mut text = format!("{{\"seed\": {seed}, \"latency\": {latency}, \"loss\": {loss},");
+    if let Some(newcomer) = newcomer {
+        text.push_str(&format!(" \"newcomer\": {newcomer},"));
+    }
+    text.push('\n');
     text.push_str(&format!("\"nodes\": {},\n", lines(nodes)?));
     text.push_str(&format!("\"edges\": {},\n", lines(edges)?));
     text.push_str(&format!("\"steps\": {}}}\n", lines(steps)?));
@@ -50,7 +54,7 @@ fn check(plan: &Plan) -> Result<(), String> {
     if plan.steps.windows(2).any(|pair| pair[0].at > pair[1].at) {
         return Err("its steps are not in the order of time".into());
     }
-    let mut named: BTreeSet<usize> = BTreeSet::new();
+    let mut named: BTreeSet<usize> = plan.newcomer.into_iter().collect();
     for edge in &plan.edges {
         if edge.from == edge.to {
             return Err(format!("node {} has a link to itself", edge.from));
@@ -65,6 +69,11 @@ fn check(plan: &Plan) -> Result<(), String> {
             Act::Fault(Fault::Cut { edge }) if *edge >= plan.edges.len() => {
                 return Err(format!("link {edge} breaks, and there is none"));
             }
+            Act::Withdraw { edge } | Act::Declare { edge } if *edge >= plan.edges.len() => {
+                return Err(format!("link {edge} is declared or withdrawn, and there is none"));
+            }
+            Act::Withdraw { .. } | Act::Declare { .. } => {}
+            Act::Move { node, .. } => _ = named.insert(*node),
             Act::Fault(fault) => named.extend(fault.nodes()),
         }
     }

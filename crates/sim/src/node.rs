@@ -52,6 +52,8 @@ pub struct Node {
     pub stranger: bool,
     /// How many entries it held when it last looked for blobs it lacks.
     pub looked: u64,
+    /// Entries that came and were held already.
+    pub again: u64,
     /// A signature is due.
     pub signing: bool,
     /// What its users read.

@@ -3,6 +3,7 @@
 
 mod folders;
 mod indexes;
+mod intents;
 
 pub use indexes::Tending;
 
@@ -18,6 +19,11 @@ use std::str::FromStr;
 
 /// The most nodes of one simulation, clones not counted.
 pub const MOST_NODES: usize = 50;
+
+/// Addresses of a node, at one of which it is to be found.
+pub const PLACES: u8 = 3;
+/// After the last step, when all that others hold is everywhere.
+const REST: Time = 60 * SECOND;
 
 /// A kind of fault that can be allowed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -333,6 +339,23 @@ pub enum Act {
         /// What.
         what: Tending,
     },
+    /// A user withdraws what was declared to be kept in step.
+    Withdraw {
+        /// Which of [`Plan::edges`].
+        edge: usize,
+    },
+    /// A user declares it, again if it is declared already.
+    Declare {
+        /// Which of [`Plan::edges`].
+        edge: usize,
+    },
+    /// A node is to be found at another one of its addresses.
+    Move {
+        /// Who.
+        node: usize,
+        /// Which one, below [`PLACES`].
+        place: u8,
+    },
     /// Something goes wrong.
     Fault(Fault),
 }
@@ -356,6 +379,9 @@ impl fmt::Display for Step {
             }
             Act::User { node, deed } => write!(f, "the user of node {node} {deed}"),
             Act::Index { node, what } => write!(f, "node {node} {what}"),
+            Act::Withdraw { edge } => write!(f, "link {edge} is withdrawn"),
+            Act::Declare { edge } => write!(f, "link {edge} is declared"),
+            Act::Move { node, place } => write!(f, "node {node} moves to its address {place}"),
             Act::Fault(fault) => write!(f, "{fault}"),
         }
     }
@@ -413,7 +439,7 @@ pub struct Setup {
 }
 
 /// Who talks to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
     /// Who dials.
     pub from: usize,
@@ -424,6 +450,9 @@ pub struct Edge {
     /// Whether many syncs only push or only pull.
     #[serde(default)]
     pub one_way: bool,
+    /// At which of its addresses who answers is tried, in this order; none: at the first.
+    #[serde(default)]
+    pub places: Vec<u8>,
 }
 
 /// Everything a seed decides before anything runs.
@@ -441,6 +470,9 @@ pub struct Plan {
     pub loss: u32,
     /// What happens, in order of time.
     pub steps: Vec<Step>,
+    /// Who joins when nothing is written any more, and from several at once.
+    #[serde(default)]
+    pub newcomer: Option<usize>,
 }
 
 /// What plans may contain.
@@ -473,9 +505,11 @@ impl Plan {
         let mut steps = writes(&mut random, count, span);
         steps.extend(faults(&mut random, count, edges.len(), span, &options.faults));
         steps.sort_by_key(|step| step.at);
-        let mut plan = Self { seed, nodes, edges, latency, loss, steps };
+        let mut plan = Self { seed, nodes, edges, latency, loss, steps, newcomer: None };
         folders::add(&mut plan, span, &options.faults);
         indexes::add(&mut plan, span);
+        several_sources(&mut random, &mut plan, options);
+        intents::add(&mut plan, span);
         plan
     }
 
@@ -485,7 +519,7 @@ impl Plan {
         let of = |step: &Step| match &step.act {
             Act::Write { group, .. } => group.len(),
             Act::User { .. } => 1,
-            Act::Index { .. } | Act::Fault(_) => 0,
+            _ => 0,
         };
         self.steps.iter().map(of).sum()
     }
@@ -494,7 +528,7 @@ impl Plan {
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.steps.iter().filter_map(|step| match &step.act {
             Act::Fault(fault) => Some(fault),
-            Act::Write { .. } | Act::User { .. } | Act::Index { .. } => None,
+            _ => None,
         })
     }
 }
@@ -551,7 +585,7 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
         let every = (random.u32(..4) < live).then(|| random.u64(1..15) * SECOND);
         let one_way = every.is_some() && random.u32(..4) < one_way;
         let (from, to) = if joins || random.bool() { (a, b) } else { (b, a) };
-        edges.push(Edge { from, to, every, one_way });
+        edges.push(Edge { from, to, every, one_way, places: Vec::new() });
     };
     for node in 1..count {
         let mut other = match shape {
@@ -573,6 +607,32 @@ fn edges(random: &mut Rng, nodes: &[Setup]) -> Vec<Edge> {
         }
     }
     edges
+}
+
+/// Somebody who holds nothing comes and connects with several at once: to a network at rest, or while things break.
+fn several_sources(random: &mut Rng, plan: &mut Plan, options: &Options) {
+    let number = plan.nodes.len();
+    if number < 3 || number >= options.nodes || random.u32(..4) > 0 {
+        return;
+    }
+    let last = plan.steps.last().map_or(0, |step| step.at);
+    let mut newcomer = setup(random, 0, last, options);
+    newcomer.entrance = Entrance::Granted(Role::Write);
+    if random.bool() {
+        plan.steps.retain(|step| !matches!(step.act, Act::Fault(_)));
+        newcomer.arrives = last + REST;
+    } else {
+        newcomer.arrives = random.u64(last / 2..=last + 8 * SECOND);
+    }
+    plan.nodes.push(newcomer);
+    let known = |n: &usize| plan.nodes[*n].entrance != Entrance::Stranger;
+    let mut others: Vec<usize> = (0..number).filter(known).collect();
+    random.shuffle(&mut others);
+    others.truncate(random.usize(2..5));
+    let edge =
+        |to: usize| Edge { from: number, to, every: None, one_way: false, places: Vec::new() };
+    plan.edges.extend(others.into_iter().map(edge));
+    plan.newcomer = Some(number);
 }
 
 fn writes(random: &mut Rng, count: usize, span: Time) -> Vec<Step> {

@@ -2,6 +2,7 @@
 
 mod folders;
 mod indexes;
+mod intents;
 mod rogue;
 mod sessions;
 
@@ -26,9 +27,11 @@ use anabranch_core::storage::Storage;
 use anabranch_core::view::View;
 use anabranch_node::{Bulk, Committed, Device, Job, NodeError, Replica, ReplicaOptions};
 use fastrand::Rng;
+use intents::Line;
 use sessions::{Conn, ConnId, Side};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// How long it may take, in virtual time, until all is quiet once everything has healed.
 const HEALING: Time = 300 * SECOND;
@@ -50,12 +53,13 @@ enum Event {
     Step(usize),
     Relief(usize),
     Heal,
-    Dial(usize),
+    Dial { line: usize, turn: u64 },
     Frame { conn: ConnId, to: Side, bytes: Vec<u8> },
     Resend { conn: ConnId, to: Side, give_up: Time },
     Ended { conn: ConnId, to: Side },
     HangUp(ConnId),
     Work { conn: ConnId, side: Side, node: usize, job: Box<Job> },
+    Look { conn: ConnId, side: Side, at: Time },
     Redeem { conn: ConnId, side: Side },
     Sign { node: usize, generation: u64 },
     Return { node: usize, how: Return },
@@ -77,6 +81,8 @@ pub struct Stats {
     pub entries: u64,
     /// Frames delivered.
     pub frames: u64,
+    /// Entries that came to a node that held them already.
+    pub again: u64,
     /// Sessions begun.
     pub sessions: u64,
     /// What users did to their folders.
@@ -137,7 +143,9 @@ struct World<'p> {
     tickets: BTreeMap<usize, DeviceKey>,
     conns: BTreeMap<ConnId, Conn>,
     /// The connection of each edge, and those of clones after the plan's.
-    edges: Vec<sessions::Line>,
+    edges: Vec<Line>,
+    /// At which of their addresses nodes are, if not at the first.
+    places: BTreeMap<usize, u8>,
     healed: bool,
     same: SameState,
     forbidden: Vec<Position>,
@@ -169,6 +177,7 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
             durability: setup.durability,
             pending_bytes: setup.pending,
             sum_from: if setup.bulk == 0 { 100 } else { setup.bulk as usize },
+            claim_timeout: Duration::from_secs(3),
             bulk: match setup.bulk {
                 0 => Bulk::default(),
                 from => Bulk { from, entries: 2 * from, bytes: 4_000 },
@@ -183,6 +192,7 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
         rotten: false,
         stranger: setup.entrance == Entrance::Stranger,
         looked: 0,
+        again: 0,
         signing: false,
         memory: Memory::default(),
     }
@@ -205,7 +215,8 @@ impl<'p> World<'p> {
             database,
             tickets,
             conns: BTreeMap::new(),
-            edges: plan.edges.iter().map(sessions::Line::new).collect(),
+            edges: plan.edges.iter().map(Line::new).collect(),
+            places: BTreeMap::new(),
             healed: false,
             same: SameState::default(),
             forbidden: Vec::new(),
@@ -217,8 +228,9 @@ impl<'p> World<'p> {
         };
         for edge in 0..world.edges.len() {
             let after = world.random.u64(..SECOND);
-            let Edge { from, .. } = plan.edges[edge];
-            world.at(plan.nodes[from].arrives + after, Event::Dial(edge));
+            let Edge { from, to, .. } = &plan.edges[edge];
+            let arrived = plan.nodes[*from].arrives.max(plan.nodes[*to].arrives);
+            world.plan_dial(edge, arrived + after);
         }
         for (number, step) in plan.steps.iter().enumerate() {
             world.at(step.at, Event::Step(number));
@@ -245,6 +257,8 @@ impl<'p> World<'p> {
         let mut limit = Time::MAX;
         loop {
             let Some(((time, _), event)) = self.queue.pop_first() else {
+                // Before the folders are looked at once more, which wakes the sessions.
+                self.judge_intents()?;
                 if self.look_again()? {
                     continue;
                 }
@@ -266,6 +280,7 @@ impl<'p> World<'p> {
         }
         let digests = judge_all(&self.nodes, &self.forbidden)?;
         self.judge_trees()?;
+        self.judge_newcomer()?;
         let apart = [FaultKind::Clock, FaultKind::Rot];
         if self.plan.faults().all(|fault| !apart.contains(&fault.kind()))
             && self.plan.nodes.iter().all(|node| node.skew.unsigned_abs() < SECOND)
@@ -278,17 +293,31 @@ impl<'p> World<'p> {
         Ok(())
     }
 
+    /// Who joins a network at rest, and from several at once, gets each entry once.
+    fn judge_newcomer(&self) -> Result<(), Violation> {
+        let calm = self.plan.loss == 0 && self.plan.faults().next().is_none();
+        let Some(number) = self.plan.newcomer.filter(|_| calm) else { return Ok(()) };
+        let Some(node) = self.nodes.get(number) else { return Ok(()) };
+        let entries = node.look(|view| view.totals()).map_err(setup_failed)?.entries;
+        if node.again <= entries / 10 {
+            return Ok(());
+        }
+        let text = format!("of {entries} entries node {number} got {} once more", node.again);
+        Err(Check::Once.failed(text))
+    }
+
     fn take(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Step(number) => self.step(number),
             Event::Relief(number) => self.relieve(number),
             Event::Heal => self.heal(),
-            Event::Dial(edge) => self.dial(edge),
+            Event::Dial { line, turn } => self.dial(line, turn),
             Event::Frame { conn, to, bytes } => self.deliver(conn, to, bytes),
             Event::Resend { conn, to, give_up } => self.resend(conn, to, give_up),
             Event::Ended { conn, to } => self.link_ended(conn, to),
             Event::HangUp(conn) => self.cut(conn),
             Event::Work { conn, side, node, job } => self.work(conn, side, node, *job),
+            Event::Look { conn, side, at } => self.look(conn, side, at),
             Event::Redeem { conn, side } => self.redeem(conn, side),
             Event::Sign { node, generation } => self.sign(node, generation),
             Event::Return { node, how } => self.come_back(node, how),
@@ -305,6 +334,9 @@ impl<'p> World<'p> {
                 self.act(*node, deed)
             }
             Act::Index { node, what } => self.tend(*node, what),
+            Act::Withdraw { edge } => self.withdraw(*edge),
+            Act::Declare { edge } => self.declare(*edge),
+            Act::Move { node, place } => self.change_place(*node, *place),
             Act::Fault(fault) => {
                 let line = fault.to_string();
                 self.note("fault", 0, line.as_bytes(), || line.clone());
@@ -570,7 +602,7 @@ impl<'p> World<'p> {
             }
         }
         for line in &mut self.edges {
-            (line.every, line.one_way) = (None, false);
+            line.stays_connected();
         }
         self.heal_folders();
         // What could not be read before is looked at again, even if nothing else happens any more.
@@ -731,16 +763,8 @@ impl<'p> World<'p> {
         let others: Vec<usize> = (0..number).filter(known).collect();
         for _ in 0..2.min(others.len()) {
             let to = others[self.random.usize(..others.len())];
-            self.edges.push(sessions::Line {
-                from: number,
-                to,
-                every: None,
-                one_way: false,
-                conn: None,
-                wait: SECOND,
-            });
             let after = self.random.u64(..5 * SECOND);
-            self.after(after, Event::Dial(self.edges.len() - 1));
+            self.add_line(number, to, after);
         }
         Ok(())
     }

@@ -81,4 +81,9 @@ bugs! {
     element_unnamed: ElementUnnamed,
     index_kept: IndexKept,
     index_forgotten: IndexForgotten,
+    claim_kept: ClaimKept,
+    claim_held: ClaimHeld,
+    unclaimed: Unclaimed,
+    gives_up: GivesUp,
+    address_forgotten: AddressForgotten,
 }

@@ -1,14 +1,17 @@
 //! One database on a session: compare, plan, stream, apply, stay level. Both sides run the same machine; only who opened
 //! it differs. A sender never exceeds the credit it was given, so a slow receiver bounds it (I7).
 
+mod claims;
 mod compare;
 mod event;
 mod level;
 mod opening;
 
+pub use claims::HOLDS;
 pub(crate) use event::Emit;
 pub use event::{Direction, Event};
 
+use self::claims::Claims;
 use self::compare::Compare;
 use crate::forks::Forks;
 use crate::frame::{ChannelNo, Code, DATA_BYTES, Frame, TIPS_PER_FRAME, Terms, TicketProof};
@@ -97,6 +100,7 @@ pub struct Channel {
     held: Vec<Position>,
     parted: Vec<(LogId, Option<Position>)>,
     forks: Forks,
+    claims: Claims,
     dirty: bool,
     /// Bytes that may be sent; a last blob may overdraw it.
     credit: i64,
@@ -165,6 +169,7 @@ impl Channel {
             held: Vec::new(),
             parted: Vec::new(),
             forks: Forks::default(),
+            claims: Claims::default(),
             dirty: false,
             credit: i64::from(CREDIT),
             unacknowledged: 0,
@@ -186,6 +191,11 @@ impl Channel {
             closed: false,
             out: vec![Emit::Work(Work::Open)],
         }
+    }
+
+    /// Whether the peer can be told to withhold entries.
+    pub(crate) fn set_able(&mut self, able: bool) {
+        self.claims.able = able;
     }
 
     pub(crate) fn is_opener(&self) -> bool {
@@ -314,6 +324,7 @@ impl Channel {
                 }
                 self.their_digest = digest;
                 self.their_level = true;
+                self.claims.lacks = Some(false);
                 self.their_busy = busy;
                 self.event(Event::Progress);
             }
@@ -330,6 +341,10 @@ impl Channel {
                 self.event(Event::NoBlobs(hashes));
             }
             Frame::Have { hashes, .. } => self.event(Event::Offered(hashes)),
+            Frame::Hold { devices, .. } => self.on_hold(devices),
+            Frame::Resume { devices, .. } => self.on_resume(devices),
+            Frame::Offer { places, .. } => self.on_offer(places),
+            Frame::Held { places, .. } => self.on_held(places),
             _ => self.refuse(Code::Protocol, "a frame came that does not belong to a channel"),
         }
         self.go_on();
@@ -345,6 +360,7 @@ impl Channel {
         self.level_told = None;
         self.released = false;
         self.their_level = false;
+        self.claims.lacks = Some(true);
         !self.closed
     }
 
@@ -386,6 +402,7 @@ impl Channel {
     /// The peer's frontier is known.
     fn on_frontier(&mut self, frontier: Frontier) {
         self.compare.end();
+        self.claims.compared();
         if self.takes_only() && !matches!(self.goal, Goal::Away) {
             self.goal = Goal::Of(frontier.clone());
         }
@@ -452,30 +469,34 @@ impl Channel {
             }
             Answer::Plan { out, due, lacking, forks, load } => {
                 self.plan = Plan::Here(out);
+                self.claims.withholds = false;
+                self.claims.lacks = Some(lacking > 0);
                 self.load = load;
                 self.dirty = true;
                 self.event(Event::Planned { due, lacking });
                 self.forks.plan(forks);
             }
             Answer::Lacking { peer, lacking } => self.on_lacking(peer, lacking),
-            Answer::Next { out, batch, digest, readable } => {
-                self.on_next(out, batch, digest, readable);
+            Answer::Next { out, batch, offers, digest, readable } => {
+                self.on_next(out, batch, offers, digest, readable);
             }
+            Answer::Judged { held, lacking } => self.on_judged(held, lacking),
             Answer::Fork { log, held, ours } => {
                 self.forks.answer(&log, ours);
                 self.frame(Frame::ForkPoint { channel: self.number, log, held });
             }
             Answer::Checked { number, batch } => self.incoming.checked(number, batch),
-            Answer::Applied { entries, changes, heads, digest, readable, waiting } => {
+            Answer::Applied { entries, changes, authors, heads, digest, readable, waiting } => {
                 self.note_held(heads);
                 self.digest = digest;
                 self.on_readable(readable);
                 let bytes = self.acknowledge();
-                self.event(Event::Applied { entries, bytes, changes });
+                self.event(Event::Applied { entries, bytes, changes, authors });
                 if entries > 0 {
                     self.recompares = 0;
                 }
-                let lost = waiting && self.incoming.is_empty();
+                // What it waits for may be what the peer was told to withhold.
+                let lost = waiting && self.incoming.is_empty() && !self.claims.is_told();
                 if lost && self.recompares < RECOMPARES {
                     self.recompares += 1;
                     self.ask_frontier(self.shown.clone());
@@ -495,14 +516,22 @@ impl Channel {
         &mut self,
         out: Box<Outgoing>,
         batch: Option<(u32, Vec<u8>, u64)>,
+        offers: Vec<Position>,
         digest: [u8; 32],
         readable: bool,
     ) {
+        self.claims.withholds = out.withholds();
+        let more = out.has_offers() && !self.claims.withhold.all;
         self.plan = Plan::Here(out);
         self.sending = false;
+        self.dirty |= more;
         self.digest = digest;
         if !readable {
             return self.refuse(Code::NotServed, "this device may no longer read the database");
+        }
+        if !offers.is_empty() {
+            self.level_told = None;
+            self.frame(Frame::Offer { channel: self.number, places: offers });
         }
         let Some((raw, bytes, entries)) = batch else { return };
         self.dirty = true;
@@ -593,6 +622,7 @@ impl Channel {
     pub(crate) fn committed(&mut self) {
         self.dirty = true;
         self.rights_stale = !self.peer_may_read;
+        self.claims.changed();
         self.go_on();
     }
 
@@ -629,6 +659,7 @@ impl Channel {
         self.look_again();
         self.plan_next();
         self.ask_next();
+        self.judge_next();
         self.check_next();
         // By turns, so that neither direction waits for the other to end.
         if self.applied_last {
@@ -712,7 +743,9 @@ impl Channel {
             self.sending = true;
             self.applied_last = false;
             let (held, forks) = (std::mem::take(&mut self.held), std::mem::take(&mut self.parted));
-            self.work(Work::Next { out, held, forks, budget: self.credit.max(0) as usize });
+            let withhold = std::sync::Arc::clone(&self.claims.withhold);
+            let budget = self.credit.max(0) as usize;
+            self.work(Work::Next { out, held, forks, budget, withhold });
         }
     }
 }

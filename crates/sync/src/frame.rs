@@ -10,6 +10,8 @@ use anabranch_core::riblt::{SYMBOL_BYTES, SYMBOLS, Symbol};
 
 /// The version of the protocol.
 pub const PROTOCOL_VERSION: u64 = 1;
+/// Feature: this side can be told to withhold entries, and then offers them.
+pub const WITHHOLDS: u64 = 1;
 const HELLO: u64 = 0;
 /// Tips in one frame; a larger frontier takes several.
 pub const TIPS_PER_FRAME: usize = 2_000;
@@ -17,6 +19,8 @@ pub const TIPS_PER_FRAME: usize = 2_000;
 pub const SAMPLES: usize = 70;
 /// Hashes in one frame.
 pub const HASHES: usize = 1_024;
+/// Devices named by one [`Frame::Hold`] or [`Frame::Resume`], and places by one [`Frame::Offer`] or [`Frame::Held`].
+pub const OFFERS: usize = 256;
 /// Bytes of a batch or blob as sent.
 pub const DATA_BYTES: usize = 400 * 1024;
 /// Bytes of a batch of runs before compression: one run of the largest size always fits.
@@ -101,7 +105,7 @@ pub enum Frame {
         node: NodeId,
         /// The wall clock, in microseconds; compared, never followed.
         clock: u64,
-        /// A bit for each thing that a version leaves open and the speaker can do. None yet.
+        /// A bit for each thing that a version leaves open and the speaker can do: [`WITHHOLDS`].
         features: u64,
     },
     /// A signature over the channel binding, the role and both devices.
@@ -247,6 +251,34 @@ pub enum Frame {
         /// Those tips that the frontier has.
         tips: Vec<FrontierTip>,
     },
+    /// Asks the other side to send no entries that these devices wrote, but to offer them: they come from somebody else.
+    Hold {
+        /// The channel.
+        channel: ChannelNo,
+        /// They; none stands for everybody, and then nothing is offered either.
+        devices: Vec<NodeId>,
+    },
+    /// With the sender's next frontier, what [`Frame::Hold`] said of these is over.
+    Resume {
+        /// The channel.
+        channel: ChannelNo,
+        /// They; none stands for all that was ever said.
+        devices: Vec<NodeId>,
+    },
+    /// The sender has entries up to these places that it withholds.
+    Offer {
+        /// The channel.
+        channel: ChannelNo,
+        /// Tips of logs.
+        places: Vec<Position>,
+    },
+    /// The answer to [`Frame::Offer`], now or later: the sender holds everything up to these.
+    Held {
+        /// The channel.
+        channel: ChannelNo,
+        /// Some of those that were offered.
+        places: Vec<Position>,
+    },
     /// Ends the session.
     Bye {
         /// Why.
@@ -298,10 +330,7 @@ impl Frame {
                 Frontier::encode_tips(tips, &mut w);
                 w.bool(*last);
             }
-            Self::Fork { channel, samples } => {
-                w.array(3).u64(6).u64(u64::from(*channel)).array(samples.len());
-                samples.iter().for_each(|p| put_position(&mut w, p));
-            }
+            Self::Fork { channel, samples } => put_positions(&mut w, 6, *channel, samples),
             Self::ForkPoint { channel, log, held } => {
                 w.array(4).u64(7).u64(u64::from(*channel));
                 w.array(2).bytes(&log.device.0).u64(log.epoch);
@@ -345,6 +374,10 @@ impl Frame {
                 w.array(3).u64(18).u64(u64::from(*channel));
                 Frontier::encode_tips(tips, &mut w);
             }
+            Self::Hold { channel, devices } => put_devices(&mut w, 19, *channel, devices),
+            Self::Resume { channel, devices } => put_devices(&mut w, 20, *channel, devices),
+            Self::Offer { channel, places } => put_positions(&mut w, 21, *channel, places),
+            Self::Held { channel, places } => put_positions(&mut w, 22, *channel, places),
             Self::Bye { code, text } => {
                 w.array(3).u64(14).u64(*code as u64).text(clip(text));
             }
@@ -365,7 +398,7 @@ impl Frame {
         }
         let expected = match kind {
             1 => 2,
-            6 | 9 | 11 | 13..=15 | 18 => 3,
+            6 | 9 | 11 | 13..=15 | 18..=22 => 3,
             4 | 5 | 7 | 8 | 10 | 12 | 17 => 4,
             3 => 5,
             2 | 16 => 6,
@@ -452,6 +485,10 @@ impl Frame {
             },
             17 => Self::Ask { channel, what: take_ask(r)? },
             18 => Self::Named { channel, tips: Frontier::decode_tips(r, SYMBOLS)? },
+            19 => Self::Hold { channel, devices: take_list(r, OFFERS, take_device)? },
+            20 => Self::Resume { channel, devices: take_list(r, OFFERS, take_device)? },
+            21 => Self::Offer { channel, places: take_list(r, OFFERS, take_position)? },
+            22 => Self::Held { channel, places: take_list(r, OFFERS, take_position)? },
             _ => return Err(DecodeError::Malformed { what: "frame kind", at: 1 }),
         })
     }
@@ -515,6 +552,20 @@ fn code(r: &mut Reader<'_>) -> Result<Code, DecodeError> {
 
 fn put_position(w: &mut Writer, p: &Position) {
     w.array(4).bytes(&p.log.device.0).u64(p.log.epoch).u64(p.seq).bytes(&p.id.0);
+}
+
+fn put_positions(w: &mut Writer, kind: u64, channel: ChannelNo, places: &[Position]) {
+    w.array(3).u64(kind).u64(u64::from(channel)).array(places.len());
+    places.iter().for_each(|place| put_position(w, place));
+}
+
+fn put_devices(w: &mut Writer, kind: u64, channel: ChannelNo, devices: &[NodeId]) {
+    w.array(3).u64(kind).u64(u64::from(channel)).array(devices.len());
+    devices.iter().for_each(|device| _ = w.bytes(&device.0));
+}
+
+fn take_device(r: &mut Reader<'_>) -> Result<NodeId, DecodeError> {
+    Ok(NodeId(r.array_of("device")?))
 }
 
 fn take_position(r: &mut Reader<'_>) -> Result<Position, DecodeError> {
@@ -605,6 +656,10 @@ mod tests {
             Frame::Ask { channel, what: Ask::Whole },
             Frame::Ask { channel, what: Ask::Named(vec![1, u64::MAX]) },
             Frame::Named { channel, tips: vec![tip] },
+            Frame::Hold { channel, devices: vec![NodeId([2; 32])] },
+            Frame::Resume { channel, devices: Vec::new() },
+            Frame::Offer { channel, places: vec![position(1), position(2)] },
+            Frame::Held { channel, places: vec![position(3)] },
             Frame::Bye { code: Code::Done, text: String::new() },
         ]
     }

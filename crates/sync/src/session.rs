@@ -2,7 +2,7 @@
 //! database is [`crate::channel`]. A peer's fault ends its session or channel and nothing else (I5).
 
 use crate::channel::{Channel, Direction, Emit, Event, NOT_SERVED, blinded_name};
-use crate::frame::{ChannelNo, Code, Frame, PROTOCOL_VERSION, TicketProof};
+use crate::frame::{ChannelNo, Code, Frame, PROTOCOL_VERSION, TicketProof, WITHHOLDS};
 use crate::work::{Answer, Work};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::Writer;
@@ -70,6 +70,8 @@ pub struct Session {
     stage: Stage,
     peer: Option<NodeId>,
     clock_ahead: i64,
+    /// What the peer can do.
+    features: u64,
     channels: BTreeMap<ChannelNo, Channel>,
     next_channel: ChannelNo,
     out: VecDeque<Output>,
@@ -83,7 +85,7 @@ impl Session {
             versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
             node: config.key.node_id(),
             clock: config.clock,
-            features: 0,
+            features: WITHHOLDS,
         };
         // Each side picks numbers of its own, so that both may open at once.
         let next_channel = if config.initiator { 0 } else { 1 };
@@ -91,6 +93,7 @@ impl Session {
             stage: Stage::AwaitHello,
             peer: None,
             clock_ahead: 0,
+            features: 0,
             channels: BTreeMap::new(),
             next_channel,
             out: VecDeque::from([Output::Send(hello.encode())]),
@@ -168,7 +171,8 @@ impl Session {
         w.finish()
     }
 
-    fn add(&mut self, channel: Channel, number: ChannelNo) {
+    fn add(&mut self, mut channel: Channel, number: ChannelNo) {
+        channel.set_able(self.features & WITHHOLDS != 0);
         self.channels.insert(number, channel);
         self.flush(number);
     }
@@ -187,7 +191,8 @@ impl Session {
     fn on_frame(&mut self, frame: Frame) {
         match (&self.stage, frame) {
             (_, Frame::Bye { code, text }) => self.end(code, text, true),
-            (Stage::AwaitHello, Frame::Hello { versions, node, clock, .. }) => {
+            (Stage::AwaitHello, Frame::Hello { versions, node, clock, features }) => {
+                self.features = features;
                 self.on_hello(versions, node, clock);
             }
             (Stage::AwaitAuth, Frame::Auth(signature)) => self.on_auth(&signature),
@@ -263,7 +268,11 @@ impl Session {
             | Frame::Have { channel, .. }
             | Frame::Symbols { channel, .. }
             | Frame::Ask { channel, .. }
-            | Frame::Named { channel, .. } => {
+            | Frame::Named { channel, .. }
+            | Frame::Hold { channel, .. }
+            | Frame::Resume { channel, .. }
+            | Frame::Offer { channel, .. }
+            | Frame::Held { channel, .. } => {
                 // A channel that was just closed here may still get what was under way.
                 if let Some(open) = self.channels.get_mut(&channel) {
                     open.receive(frame);
@@ -347,6 +356,17 @@ impl Session {
     /// Tells the peer that blobs have come for which it asked in vain.
     pub fn have(&mut self, channel: ChannelNo, hashes: &[ChunkHash]) {
         self.on_channel(channel, |c| c.have(hashes));
+    }
+
+    /// Tells the peer to withhold what these devices wrote, or everything if none is named: it comes from somebody else.
+    /// Nothing happens if the peer cannot ([`Channel::can_hold`]).
+    pub fn hold(&mut self, channel: ChannelNo, devices: &[NodeId]) {
+        self.on_channel(channel, |c| c.hold(devices));
+    }
+
+    /// Takes [`Self::hold`] back for these devices, or for everything if none is named, and compares anew.
+    pub fn resume(&mut self, channel: ChannelNo, devices: &[NodeId]) {
+        self.on_channel(channel, |c| c.resume(devices));
     }
 
     /// Asks the peer for blobs.

@@ -1,7 +1,7 @@
 //! What a session needs done on storage, and the doing of it. The session itself touches no storage: it asks for work and
 //! is given the answer later, so the same code serves a thread pool, a simulator and a browser (I8).
 
-use crate::frame::{BATCH_BYTES, Code, DATA_BYTES};
+use crate::frame::{BATCH_BYTES, Code, DATA_BYTES, OFFERS};
 use crate::pending::Pending;
 use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::blob::ChunkHash;
@@ -13,12 +13,13 @@ use anabranch_core::id::{DatabaseId, LogId, NodeId, Position, Seq};
 use anabranch_core::ledger::Changes;
 use anabranch_core::limits;
 use anabranch_core::membership::TicketState;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::riblt::{Difference, Row, Symbol};
 use anabranch_core::run::{Run, RunError, VerifiedRun};
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the blobs of a database are kept.
@@ -62,6 +63,17 @@ pub struct Access<'a> {
 /// A batch whose runs were verified.
 #[derive(Debug)]
 pub struct Batch(Vec<VerifiedRun>);
+
+/// Who wrote what came in a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authors {
+    /// Devices of runs that brought something new.
+    pub new: BTreeSet<NodeId>,
+    /// Devices of runs that brought nothing, and of none that did.
+    pub again: BTreeSet<NodeId>,
+    /// Entries that were held already.
+    pub doubles: u64,
+}
 
 /// Something to be done on storage.
 #[derive(Debug)]
@@ -123,6 +135,13 @@ pub enum Work {
         forks: Vec<(LogId, Option<Position>)>,
         /// Bytes that may be sent.
         budget: usize,
+        /// Whose entries the peer does not want for now.
+        withhold: Arc<Withhold>,
+    },
+    /// Find out which of these places are held.
+    Judge {
+        /// What the peer offered.
+        places: Vec<Position>,
     },
     /// Find the highest of these places that is held.
     Fork {
@@ -177,6 +196,7 @@ impl Work {
             Self::Plan { .. } => "plan",
             Self::Lacking { .. } => "count what is lacking",
             Self::Next { .. } => "put a batch together",
+            Self::Judge { .. } => "look what is held",
             Self::Fork { .. } => "find a fork",
             Self::Check { .. } => "check a batch",
             Self::Apply { .. } => "apply a batch",
@@ -263,12 +283,21 @@ pub enum Answer {
     Next {
         /// What the peer holds after this batch.
         out: Box<Outgoing>,
-        /// Bytes before compression, compressed bytes, entries; `None` when it lacks nothing.
+        /// Bytes before compression, compressed bytes, entries; `None` when nothing is to be sent.
         batch: Option<(u32, Vec<u8>, u64)>,
+        /// Tips of what is withheld, for the peer to be told of.
+        offers: Vec<Position>,
         /// Own frontier digest.
         digest: [u8; 32],
         /// Whether the peer may still read; if not, there is no batch.
         readable: bool,
+    },
+    /// To [`Work::Judge`].
+    Judged {
+        /// Those that are held.
+        held: Vec<Position>,
+        /// Those that are not.
+        lacking: Vec<Position>,
     },
     /// To [`Work::Fork`].
     Fork {
@@ -292,6 +321,8 @@ pub enum Answer {
         entries: u64,
         /// What changed.
         changes: Changes,
+        /// Whose runs brought something new and whose did not, of the batch itself.
+        authors: Authors,
         /// Heads of the runs in it: the peer holds these.
         heads: Vec<Position>,
         /// Own frontier digest.
@@ -357,7 +388,10 @@ impl Access<'_> {
                 let lacking = View::new(&*tx).lacking(&peer)?;
                 Ok(Answer::Lacking { peer, lacking })
             }
-            Work::Next { out, held, forks, budget } => self.next(out, &held, &forks, budget),
+            Work::Next { out, held, forks, budget, withhold } => {
+                self.next(out, &held, &forks, budget, &withhold)
+            }
+            Work::Judge { places } => self.judge(places),
             Work::Fork { samples, show } => self.fork(&samples, show),
             Work::Check { number, database, raw, bytes } => {
                 let batch = check(database, raw, &bytes).map_err(|e| e.to_string());
@@ -466,6 +500,7 @@ impl Access<'_> {
         held: &[Position],
         forks: &[(LogId, Option<Position>)],
         budget: usize,
+        withhold: &Withhold,
     ) -> Result<Answer, Error> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
@@ -478,16 +513,19 @@ impl Access<'_> {
         out.refresh(view)?;
         let digest = view.frontier_digest()?;
         if !self.readable(view)? {
-            return Ok(Answer::Next { out, batch: None, digest, readable: false });
+            let offers = Vec::new();
+            return Ok(Answer::Next { out, batch: None, offers, digest, readable: false });
         }
         let (mut body, mut runs, mut entries) = (Writer::new(), 0, 0);
         // A run is at most this long, so the batch always fits.
         while body.len() + limits::RUN_BYTES < BATCH_BYTES.min(budget + limits::RUN_BYTES) {
-            let Some(run) = out.next(view)? else { break };
+            let Some(run) = out.next(view, withhold)? else { break };
             run.encode(&mut body);
             entries += run.entries().len() as u64;
             runs += 1;
         }
+        // Who wants nothing at all for now compares anew when it does.
+        let offers = if withhold.all { Vec::new() } else { out.offers(view, OFFERS)? };
         drop(tx);
         let batch = if runs == 0 {
             None
@@ -497,7 +535,19 @@ impl Access<'_> {
             let raw = w.finish();
             Some((raw.len() as u32, compress(&raw)?, entries))
         };
-        Ok(Answer::Next { out, batch, digest, readable: true })
+        Ok(Answer::Next { out, batch, offers, digest, readable: true })
+    }
+
+    fn judge(&self, places: Vec<Position>) -> Result<Answer, Error> {
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        let (mut held, mut lacking) = (Vec::new(), Vec::new());
+        for place in places {
+            let here = view.holds(&place)? || sabotage::is(Bug::ClaimHeld);
+            let side = if here { &mut held } else { &mut lacking };
+            side.push(place);
+        }
+        Ok(Answer::Judged { held, lacking })
     }
 
     fn fork(&self, samples: &[Position], show: bool) -> Result<Answer, Error> {
@@ -521,6 +571,7 @@ impl Access<'_> {
         let heads: Vec<Position> = runs.iter().map(|run| run.head().position).collect();
         let mut tx = self.storage.write(self.durability)?;
         let batch = admit_all(&mut *tx, runs, load)?;
+        let authors = authors(runs, &batch);
         let (mut entries, mut changes) = (batch.entries, batch.changes);
         let early = batch.waiting.into_iter().map(|(run, log, seq)| (run.clone(), log, seq));
         let early: Vec<_> = early.collect();
@@ -538,6 +589,7 @@ impl Access<'_> {
         Ok(Answer::Applied {
             entries,
             changes,
+            authors,
             heads,
             digest: view.frontier_digest()?,
             readable: self.readable(view)?,
@@ -653,6 +705,18 @@ impl Access<'_> {
         self.blobs.put(&[(hash, bytes)])?;
         Ok(Answer::Stored { hash })
     }
+}
+
+fn authors(runs: &[VerifiedRun], batch: &anabranch_core::admit::Batch<'_>) -> Authors {
+    let waiting = batch.waiting.iter().map(|(run, ..)| *run);
+    let others: BTreeSet<*const VerifiedRun> =
+        batch.held.iter().copied().chain(waiting).map(std::ptr::from_ref).collect();
+    let came = runs.iter().filter(|run| !others.contains(&std::ptr::from_ref(*run)));
+    let new: BTreeSet<NodeId> = came.map(|run| run.log().device).collect();
+    let again =
+        batch.held.iter().map(|run| run.log().device).filter(|device| !new.contains(device));
+    let doubles = batch.held.iter().map(|run| run.entries().len() as u64).sum();
+    Authors { again: again.collect(), new, doubles }
 }
 
 fn check(database: DatabaseId, raw: u32, bytes: &[u8]) -> Result<Batch, Error> {

@@ -17,7 +17,7 @@ use anabranch_core::verify::verify;
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::{Direction, Event};
-use anabranch_sync::frame::{Code, Frame, PROTOCOL_VERSION, Terms, TicketProof};
+use anabranch_sync::frame::{Code, Frame, PROTOCOL_VERSION, Terms, TicketProof, WITHHOLDS};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::work::{Access, Blobs};
@@ -109,7 +109,7 @@ impl Attack {
     fn greet(&mut self, initiator: bool) {
         let versions = (PROTOCOL_VERSION, PROTOCOL_VERSION);
         let node = self.peer.node_id();
-        self.receive(&Frame::Hello { versions, node, clock: NOW, features: 0 }.encode());
+        self.receive(&Frame::Hello { versions, node, clock: NOW, features: WITHHOLDS }.encode());
         let mut w = Writer::new();
         w.array(4).bytes(&BINDING).bool(initiator);
         w.bytes(&node.0).bytes(&keys().host.node_id().0);
@@ -145,6 +145,15 @@ impl Attack {
                 self.session.want(channel, &[ChunkHash::of(bytes)]);
                 self.session.have(channel, &[ChunkHash::of(b"a chunk")]);
                 self.session.set_busy(channel, bytes.first().is_some_and(|byte| byte & 1 != 0));
+                // Whoever brings entries is told to withhold some, and that it is over.
+                let devices = [self.peer.node_id()];
+                match bytes.get(1) {
+                    Some(0) => self.session.hold(channel, &[]),
+                    Some(1) => self.session.resume(channel, &[]),
+                    Some(2) => self.session.hold(channel, &devices),
+                    Some(3) => self.session.resume(channel, &devices),
+                    _ => {}
+                }
                 self.session.committed(world().database);
                 self.pump();
             }

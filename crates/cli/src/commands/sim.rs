@@ -155,7 +155,8 @@ fn told(first: u64, summary: &Summary, failures: &[Failed]) -> String {
     for (kind, count) in &summary.kinds {
         rows.push(vec![format!("  {}", kind.name()), count.to_string()]);
     }
-    rows.push(vec!["entries".into(), summary.entries.to_string()]);
+    let again = format!("{}, {} came to nodes that had them", summary.entries, summary.again);
+    rows.push(vec!["entries".into(), again]);
     rows.push(vec!["sessions".into(), format!("{}, {} frames", summary.sessions, summary.frames)]);
     let folders = format!("{} changes by users, {} updates", summary.deeds, summary.updates);
     rows.push(vec!["folders".into(), folders]);
@@ -187,6 +188,7 @@ fn object(first: u64, summary: &Summary, failures: &[Failed]) -> Value {
         "median_faults": median(&summary.faults),
         "faults": kinds,
         "entries": summary.entries,
+        "entries_again": summary.again,
         "sessions": summary.sessions,
         "frames": summary.frames,
         "folder_changes": summary.deeds,

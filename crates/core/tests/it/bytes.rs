@@ -10,7 +10,7 @@ use anabranch_core::entry::{Header, Payload, StoreId, StoreKind};
 use anabranch_core::error::Error;
 use anabranch_core::frontier::Frontier;
 use anabranch_core::ops::{Role, Subject, TicketTerms};
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::path::Path;
 use anabranch_core::run::Run;
 use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
@@ -257,7 +257,7 @@ fn use_all(device: &mut Device) {
             let sent = |run: Result<Option<Run>, StorageError>| matches!(run, Ok(Some(_)));
             if let Ok(mut out) = Outgoing::new(v, &peer) {
                 let _ = out.count(v);
-                while sent(out.next(v)) {}
+                while sent(out.next(v, Withhold::NOTHING)) {}
                 let _ = out.refresh(v);
             }
         }
@@ -320,7 +320,7 @@ fn numbers_that_cannot_be_are_damage() {
                 v.totals()?;
                 v.entries(1, &mut |_, _| Ok(ControlFlow::Continue(())))?;
                 let mut out = Outgoing::new(v, &Frontier::default())?;
-                while out.next(v)?.is_some() {}
+                while out.next(v, Withhold::NOTHING)?.is_some() {}
                 Ok::<_, Error>(())
             };
             read()

@@ -137,7 +137,7 @@ fn follow(device: &Device, out: &mut Outgoing, follower: &Replica, runs: usize) 
     for _ in 0..runs {
         let run: Option<VerifiedRun> = device.replica.view(|v| {
             out.refresh(v).unwrap();
-            out.next(v).unwrap().map(sound)
+            out.next(v, anabranch_core::outgoing::Withhold::NOTHING).unwrap().map(sound)
         });
         let Some(run) = run else { break };
         let (new, waiting) = follower.admit(std::slice::from_ref(&run)).unwrap();

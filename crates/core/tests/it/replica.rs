@@ -146,7 +146,9 @@ impl Replica {
                 }
                 out.forked(v, &log, None).unwrap();
             }
-            std::iter::from_fn(|| out.next(v).unwrap()).map(sound).collect()
+            std::iter::from_fn(|| out.next(v, anabranch_core::outgoing::Withhold::NOTHING).unwrap())
+                .map(sound)
+                .collect()
         })
     }
 

@@ -1,6 +1,7 @@
 //! Keeping a replica in step with one peer for ever: connect, exchange, follow live or rest, and when the peer is lost,
 //! wait and connect again. Nothing is queued for a peer that is away: what it lacks is what its frontier does not cover.
 
+use super::attempts::{Attempts, Ending};
 use super::standing::{Standing, State};
 use super::why::Why;
 use super::{Engine, Fate, Kept, Target};
@@ -23,7 +24,9 @@ const SAID: Duration = Duration::from_secs(60);
 /// Works on one target.
 pub(super) struct Keeper {
     pub(super) node: Arc<Node>,
+    /// Without addresses: these are in the attempts.
     pub(super) target: Target,
+    pub(super) attempts: Attempts,
     pub(super) standing: Arc<watch::Sender<Standing>>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) nudge: Arc<Notify>,
@@ -33,48 +36,44 @@ pub(super) struct Keeper {
 
 /// How a session ended.
 enum Ended {
-    /// By itself.
-    With(Result<Report, NodeError>),
+    /// By itself: well, or not.
+    With(Option<NodeError>),
     /// Because it is to stop.
     Stopped,
 }
 
 impl Keeper {
     pub(super) async fn run(mut self) {
-        let (first, longest) = self.node.settings().retry;
-        let mut wait = first;
         let mut stop = self.stop.clone();
         loop {
             let ended = self.session().await;
             let was_in_step = matches!(self.standing.borrow().state, State::InStep);
             let error = match ended {
                 Ended::Stopped => break,
-                Ended::With(Ok(_)) => None,
-                Ended::With(Err(e)) => Some(e),
+                Ended::With(error) => error,
             };
             if let (None, Some(every)) = (&error, self.target.every) {
-                wait = first;
+                let again_in = self.attempts.ended(Ending::Synced, spread());
                 self.enter(State::Resting { every });
-                if !self.rest(spread(every), &mut stop).await {
+                if !self.rest(again_in, &mut stop).await {
                     break;
                 }
                 continue;
             }
             if was_in_step {
-                // Whoever was there a moment ago is probably back soon.
-                wait = first;
                 let now = self.node.device().now().0;
                 self.standing.send_modify(|standing| standing.last_success = Some(now));
             }
-            let again_in = spread(wait);
-            wait = (wait * 2).min(longest);
+            let answered = matches!(error, Some(NodeError::Session { .. }));
+            let lost = Ending::Lost { in_step: was_in_step, answered };
+            let again_in = self.attempts.ended(lost, spread());
             self.failed(error, again_in);
             let nudged = Instant::now();
             if !self.rest(again_in, &mut stop).await {
                 break;
             }
             if nudged.elapsed() < again_in {
-                wait = first;
+                self.attempts.nudged();
             }
         }
         self.enter(State::Stopped);
@@ -135,14 +134,15 @@ impl Keeper {
         let mut progress = control.progress.subscribe();
         let node = Arc::clone(&self.node);
         let standing = Arc::clone(&self.standing);
-        let work = follow(&node, self.target.clone(), &standing, &control);
+        let mine = (self.target.clone(), self.attempts.clone());
+        let work = follow(&node, mine, &standing, &control);
         tokio::pin!(work);
         let deadline = tokio::time::sleep(SLOT);
         tokio::pin!(deadline);
         let ended = loop {
             tokio::select! {
-                (target, result) = &mut work => {
-                    self.target = target;
+                (mine, result) = &mut work => {
+                    (self.target, self.attempts) = mine;
                     break result;
                 }
                 () = &mut deadline, if slot.is_some() => slot = None,
@@ -169,7 +169,7 @@ impl Keeper {
             // A session of one exchange ends before anybody sees that it was settled.
             self.in_step(report.peer);
         }
-        Ended::With(ended)
+        Ended::With(ended.err())
     }
 
     /// Takes in what moved. True when all is there.
@@ -226,11 +226,7 @@ impl Keeper {
         let why = error.as_ref().map(|error| Why::of(error, reached));
         let why = why.unwrap_or_else(|| Why::Offline("it left".into()));
         let now = self.node.device().now().0;
-        // The next address first: this one may lead to somebody else.
-        if matches!(error, Some(NodeError::Session { .. })) && self.target.addresses.len() > 1 {
-            self.target.addresses.rotate_left(1);
-        }
-        let addresses = self.target.addresses.clone();
+        let addresses = self.attempts.addresses().to_vec();
         self.standing.send_modify(|standing| {
             standing.last_error = Some((now, why.clone()));
             standing.addresses = addresses;
@@ -263,26 +259,28 @@ impl Keeper {
 /// One session, and what is to be done after it.
 async fn follow(
     node: &Node,
-    mut target: Target,
+    (mut target, mut attempts): (Target, Attempts),
     standing: &watch::Sender<Standing>,
     control: &Control,
-) -> (Target, Result<Report, NodeError>) {
-    let result = exchange(node, &mut target, standing, control).await;
-    (target, result)
+) -> ((Target, Attempts), Result<Report, NodeError>) {
+    let result = exchange(node, &mut target, &mut attempts, standing, control).await;
+    ((target, attempts), result)
 }
 
 /// Joins first if that is still to be done.
 async fn exchange(
     node: &Node,
     target: &mut Target,
+    attempts: &mut Attempts,
     standing: &watch::Sender<Standing>,
     control: &Control,
 ) -> Result<Report, NodeError> {
-    let (mut wire, mut address) = node.reach(&target.replica, &target.addresses).await?;
-    worked(target, standing, &address);
+    let (mut wire, mut address) = node.reach(&target.replica, attempts.addresses()).await?;
+    attempts.answered(&address);
+    standing.send_modify(|standing| standing.addresses = attempts.addresses().to_vec());
     if let Some(seed) = &target.ticket {
         let ticket = Ticket {
-            addresses: target.addresses.clone(),
+            addresses: attempts.addresses().to_vec(),
             database: target.replica.database(),
             key: DeviceKey::from_seed(seed),
             folder: false,
@@ -291,7 +289,7 @@ async fn exchange(
         let report = node.join_on(wire, &target.replica, &ticket, control).await?;
         node.remember(&report, &address);
         target.ticket = None;
-        (wire, address) = node.reach(&target.replica, &target.addresses).await?;
+        (wire, address) = node.reach(&target.replica, attempts.addresses()).await?;
     }
     let replica = Arc::clone(&target.replica);
     let opening = Opening { replica, direction: target.direction, ticket: None };
@@ -301,29 +299,7 @@ async fn exchange(
     Ok(report)
 }
 
-/// What worked is tried first from now on.
-fn worked(target: &mut Target, standing: &watch::Sender<Standing>, address: &str) {
-    if let Some(place) = target.addresses.iter().position(|a| a == address) {
-        target.addresses[..=place].rotate_right(1);
-        standing.send_modify(|standing| standing.addresses.clone_from(&target.addresses));
-    }
-}
-
-/// Between half of `wait` and all of it, so that many who lost one peer do not all come back at once.
-fn spread(wait: Duration) -> Duration {
-    let part = random::<1>().map_or(255, |[byte]| u32::from(byte));
-    wait / 2 + wait / 2 * part / 255
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_spread_and_never_longer() {
-        let wait = Duration::from_secs(8);
-        let spreads: Vec<Duration> = (0..64).map(|_| spread(wait)).collect();
-        assert!(spreads.iter().all(|s| *s >= wait / 2 && *s <= wait));
-        assert!(spreads.iter().any(|s| *s != spreads[0]));
-    }
+/// A random byte of the system's.
+fn spread() -> u8 {
+    random::<1>().map_or(255, |[byte]| byte)
 }

@@ -6,7 +6,7 @@ use anabranch_core::codec::{Writer, keyed_hash};
 use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::{Context, DeviceKey, Signature};
 use anabranch_core::ops::Role;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::run::Run;
 use anabranch_core::ticket::Ticket;
 use anabranch_node::config::Settings;
@@ -446,7 +446,7 @@ impl Member {
         let runs = self.replica.look(|view| {
             let mut out = Outgoing::new(view, &held)?;
             let mut runs = Vec::new();
-            while let Some(run) = out.next(view)? {
+            while let Some(run) = out.next(view, Withhold::NOTHING)? {
                 runs.push(run);
             }
             Ok::<_, anabranch_core::storage::StorageError>(runs)

@@ -31,20 +31,20 @@ fn settings(own: &[(&str, &str)]) -> Settings {
     .unwrap()
 }
 
-fn node(seed: u8, own: &[(&str, &str)]) -> Arc<Node> {
+pub(crate) fn node(seed: u8, own: &[(&str, &str)]) -> Arc<Node> {
     let device = Device::new(DeviceKey::from_seed(&[seed; 32]));
     Node::in_memory_as(device, settings(own)).unwrap()
 }
 
 /// Serves replicas until dropped.
-struct Served {
-    address: String,
+pub(crate) struct Served {
+    pub(crate) address: String,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Served {
-    async fn start(node: &Arc<Node>, replicas: &[&Arc<Replica>], listen: &str) -> Self {
+    pub(crate) async fn start(node: &Arc<Node>, replicas: &[&Arc<Replica>], listen: &str) -> Self {
         let listener = node.listen(listen.parse().unwrap()).await.unwrap();
         let address = Address::of_listener(listener.local_addr()).to_string();
         let (stop, stopped) = watch::channel(false);
@@ -54,13 +54,18 @@ impl Served {
         Self { address, stop, task }
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.send_replace(true);
         self.task.await.unwrap();
     }
 }
 
-async fn ticket(node: &Node, replica: &Replica, address: &str, expires: Duration) -> Ticket {
+pub(crate) async fn ticket(
+    node: &Node,
+    replica: &Replica,
+    address: &str,
+    expires: Duration,
+) -> Ticket {
     let offer = Offer {
         role: Role::Write,
         addresses: vec![address.to_owned()],
@@ -75,7 +80,7 @@ async fn ticket(node: &Node, replica: &Replica, address: &str, expires: Duration
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A node that founded a database and serves it, and another one that joined it.
-async fn pair(other: &Arc<Node>) -> (Arc<Node>, Arc<Replica>, Served, Arc<Replica>) {
+pub(crate) async fn pair(other: &Arc<Node>) -> (Arc<Node>, Arc<Replica>, Served, Arc<Replica>) {
     let one = node(1, &[]);
     let replica = one.create("notes").unwrap();
     let served = Served::start(&one, &[&replica], "0").await;
@@ -85,7 +90,7 @@ async fn pair(other: &Arc<Node>) -> (Arc<Node>, Arc<Replica>, Served, Arc<Replic
     (one, replica, served, copy)
 }
 
-fn target(replica: &Arc<Replica>, address: &str) -> Target {
+pub(crate) fn target(replica: &Arc<Replica>, address: &str) -> Target {
     Target::new(Arc::clone(replica), "notes", &Intent::new(address))
 }
 
@@ -106,7 +111,7 @@ async fn reason(handle: &mut SyncHandle, code: &str) -> String {
     }
 }
 
-async fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let came = async {
         while !is() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -115,7 +120,7 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
     assert!(tokio::time::timeout(Duration::from_secs(20), came).await.is_ok(), "{what}");
 }
 
-fn rows(replica: &Replica) -> u64 {
+pub(crate) fn rows(replica: &Replica) -> u64 {
     replica.look(|view| view.totals()).unwrap().entries
 }
 
@@ -223,6 +228,10 @@ struct Skewed(i64);
 impl Environment for Skewed {
     fn now(&self) -> Timestamp {
         Timestamp(System.now().0.saturating_add_signed(self.0))
+    }
+
+    fn steady(&self) -> Duration {
+        System.steady()
     }
 
     fn fill(&self, bytes: &mut [u8]) -> Result<(), NodeError> {

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod at_once;
 mod attacker;
 mod attacks;
 mod commits;
 mod drives;
 mod engine;
 mod homes;
+mod sources;
 mod watched;

@@ -1,7 +1,7 @@
 //! Folders of nodes: their users, and updates as the product has them: when something arrived and no more is under way,
 //! with peers waiting meanwhile, and once more when content has come.
 
-use super::sessions::Line;
+use super::intents::Line;
 use super::{Event, World};
 use crate::check::{Check, Violation};
 use crate::clock::{MS, Time};

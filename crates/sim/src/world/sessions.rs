@@ -1,14 +1,14 @@
 //! Sessions over virtual links: dialling, frames under way, storage work that takes its time, links that end for one side
 //! sooner than for the other.
 
+use super::intents::Line;
 use super::{Event, World};
 use crate::check::{Check, Violation};
 use crate::clock::{MS, SECOND, Time};
 use crate::network::{Mishap, Network};
-use crate::plan::Edge;
 use anabranch_core::id::Position;
 use anabranch_core::storage::Durability;
-use anabranch_node::{Act, Drive, Hold, Job, NodeError, Opening, Report, Task, Until};
+use anabranch_node::{Act, Drive, Ending, Hold, Job, NodeError, Opening, Report, Task, Until};
 use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::{Code, Frame};
 use std::ops::ControlFlow;
@@ -24,30 +24,6 @@ const PATIENCE: Time = 20 * SECOND;
 /// How long a link lasts that does not get through.
 const GIVES_UP: Time = 30 * SECOND;
 
-/// Who dials whom.
-#[derive(Debug)]
-pub(super) struct Line {
-    pub(super) from: usize,
-    pub(super) to: usize,
-    pub(super) every: Option<Time>,
-    pub(super) one_way: bool,
-    pub(super) conn: Option<ConnId>,
-    /// Before the next attempt.
-    pub(super) wait: Time,
-}
-
-impl Line {
-    pub(super) fn new(edge: &Edge) -> Self {
-        let Edge { from, to, every, one_way } = *edge;
-        Self { from, to, every, one_way, conn: None, wait: SECOND }
-    }
-
-    /// Whom it links.
-    pub(super) fn ends(&self) -> [usize; 2] {
-        [self.from, self.to]
-    }
-}
-
 #[derive(Debug)]
 struct End {
     node: usize,
@@ -59,6 +35,8 @@ struct End {
     /// A ticket was shown and is to be redeemed here, for which the peer waits.
     redeems: Option<Hold>,
     redeeming: bool,
+    /// When it looks whether others failed to bring what they were to.
+    looks: Option<Time>,
 }
 
 impl End {
@@ -70,6 +48,7 @@ impl End {
             waiting: Vec::new(),
             redeems: None,
             redeeming: false,
+            looks: None,
         }
     }
 }
@@ -99,16 +78,18 @@ impl Conn {
 }
 
 impl World<'_> {
-    pub(super) fn dial(&mut self, number: usize) -> Result<(), Violation> {
-        let Line { from, to, every, one_way, conn, wait } = self.edges[number];
+    pub(super) fn dial(&mut self, number: usize, turn: u64) -> Result<(), Violation> {
+        let Line { from, to, every, one_way, .. } = self.edges[number];
         // Strangers try for ever, and nobody waits for them.
-        if conn.is_some() || (self.healed && self.nodes[from].stranger) {
+        if !self.is_due(number, turn) || (self.healed && self.nodes[from].stranger) {
             return Ok(());
         }
-        let reached = self.network.hears(from, to) && self.network.hears(to, from);
+        self.judge_patience(number)?;
+        let heard = self.network.hears(from, to) && self.network.hears(to, from);
+        let reached = heard && self.finds(number);
         let (here, there) = (self.nodes[from].replica.clone(), self.nodes[to].replica.clone());
         let (Some(here), Some(there), true) = (here, there, reached) else {
-            self.redial(number, wait);
+            self.redial(number, Ending::Lost { in_step: false, answered: false });
             return Ok(());
         };
         let binding = self.random_bytes();
@@ -151,7 +132,7 @@ impl World<'_> {
         let id = self.stats.sessions;
         self.note("dial", from, &(to as u64).to_le_bytes(), || format!("dials node {to}"));
         self.conns.insert(id, conn);
-        self.edges[number].conn = Some(id);
+        (self.edges[number].conn, self.edges[number].in_step) = (Some(id), false);
         self.pump(id, 0)?;
         self.pump(id, 1)
     }
@@ -170,18 +151,21 @@ impl World<'_> {
         if member { held } else { 0 }
     }
 
-    fn redial(&mut self, line: usize, wait: Time) {
-        let delay = wait / 2 + self.random.u64(..=wait / 2);
-        self.edges[line].wait = (wait * 2).min(8 * SECOND);
-        self.after(delay, Event::Dial(line));
+    /// It ends before all is done, in good order.
+    pub(super) fn stops_early(&mut self, id: ConnId) {
+        self.conns.get_mut(&id).into_iter().for_each(|conn| conn.until = Until::Closed);
     }
 
-    fn drive(&mut self, id: ConnId, side: Side) -> Option<&mut Drive> {
+    pub(super) fn line_of(&self, id: ConnId) -> Option<usize> {
+        self.conns.get(&id).map(|conn| conn.line)
+    }
+
+    pub(super) fn drive(&mut self, id: ConnId, side: Side) -> Option<&mut Drive> {
         self.conns.get_mut(&id)?.ends[side].drive.as_mut()
     }
 
     /// Does what a side has to do, and ends it when it is done.
-    fn pump(&mut self, id: ConnId, side: Side) -> Result<(), Violation> {
+    pub(super) fn pump(&mut self, id: ConnId, side: Side) -> Result<(), Violation> {
         while let Some(act) = self.drive(id, side).and_then(Drive::poll) {
             match act {
                 Act::Send(frame) => self.send(id, side, frame),
@@ -195,10 +179,39 @@ impl World<'_> {
             }
         }
         self.begin_redeeming(id, side);
+        self.note_step(id, side);
+        self.plan_look(id, side);
         match self.drive(id, side).and_then(Drive::outcome) {
             Some(outcome) => self.over(id, side, outcome),
             None => Ok(()),
         }
+    }
+
+    /// Sees to it that a side looks again when it has to.
+    fn plan_look(&mut self, id: ConnId, side: Side) {
+        let now = self.clock.now();
+        let Some(end) = self.conns.get_mut(&id).map(|conn| &mut conn.ends[side]) else { return };
+        let Some(wait) = end.drive.as_ref().and_then(Drive::wakes_in) else { return };
+        let at = now + u64::try_from(wait.as_micros()).unwrap_or(Time::MAX);
+        if end.looks.is_none_or(|looks| looks > at) {
+            end.looks = Some(at);
+            self.at(at, Event::Look { conn: id, side, at });
+        }
+    }
+
+    pub(super) fn look(&mut self, id: ConnId, side: Side, at: Time) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        let end = &mut conn.ends[side];
+        let node = end.node;
+        if end.looks != Some(at) {
+            return Ok(());
+        }
+        end.looks = None;
+        if let Some(drive) = &mut end.drive {
+            drive.look();
+            self.pump(id, side)?;
+        }
+        self.wake(node)
     }
 
     fn send(&mut self, id: ConnId, side: Side, mut bytes: Vec<u8>) {
@@ -303,7 +316,11 @@ impl World<'_> {
         if !self.nodes[node].disk.is_dead()
             && let Some(drive) = self.drive(id, side)
         {
+            let before = drive.progress().entries_again;
             drive.answer(done);
+            let again = drive.progress().entries_again - before;
+            self.nodes[node].again += again;
+            self.stats.again += again;
             self.pump(id, side)?;
         }
         self.settle_node(node)
@@ -350,7 +367,7 @@ impl World<'_> {
         for line in 0..self.edges.len() {
             if self.edges[line].from == node && self.edges[line].conn.is_none() {
                 let after = self.random.u64(..=4 * self.network.latency);
-                self.after(after, Event::Dial(line));
+                self.try_soon(line, after);
             }
         }
     }
@@ -395,12 +412,17 @@ impl World<'_> {
             Ok(_) => {
                 self.note("synced", node, &[], || format!("is done with node {other}"));
                 if side == 0 && until == Until::Settled {
-                    self.edges[line].wait = SECOND;
+                    self.edges[line].ending = Some(Ending::Synced);
                     return self.judge_settled(id);
                 }
                 Ok(())
             }
             Err(e) => {
+                if side == 0 {
+                    let answered = matches!(e, NodeError::Session { .. });
+                    let in_step = self.edges[line].in_step;
+                    self.edges[line].ending = Some(Ending::Lost { in_step, answered });
+                }
                 self.note("failed", node, &[], || format!("with node {other}: {e}"));
                 if side == 0 && matches!(e, NodeError::Session { code: Code::Strangers, .. }) {
                     self.follow_advice(node);
@@ -418,10 +440,7 @@ impl World<'_> {
         if !self.healed || node == 0 || self.nodes[node].stranger || self.edges.iter().any(known) {
             return;
         }
-        let line =
-            Line { from: node, to: 0, every: None, one_way: false, conn: None, wait: SECOND };
-        self.edges.push(line);
-        self.after(SECOND, Event::Dial(self.edges.len() - 1));
+        self.add_line(node, 0, SECOND);
     }
 
     /// What either side held when it began is on the side now to which it was to go.
@@ -478,10 +497,8 @@ impl World<'_> {
         if conn.ends.iter().all(|end| end.drive.is_none())
             && let Some(conn) = self.conns.remove(&id)
         {
-            let line = &mut self.edges[conn.line];
-            line.conn = None;
-            let wait = line.every.unwrap_or(line.wait);
-            self.redial(conn.line, wait);
+            self.edges[conn.line].conn = None;
+            self.lost(conn.line);
         }
         Ok(())
     }
@@ -493,8 +510,7 @@ impl World<'_> {
         self.note("cut", a, &[], || format!("loses the link to node {b}"));
         drop(conn);
         self.edges[line].conn = None;
-        let wait = self.edges[line].wait;
-        self.redial(line, wait);
+        self.lost(line);
         self.wake(a)?;
         self.wake(b)
     }

@@ -1,9 +1,11 @@
 //! What a channel is told to do, and what it says to whoever runs the session.
 
 use crate::frame::{Code, Frame};
-use crate::work::Work;
+use crate::work::{Authors, Work};
 use anabranch_core::blob::ChunkHash;
+use anabranch_core::id::NodeId;
 use anabranch_core::ledger::Changes;
+use std::collections::BTreeSet;
 
 /// Which ways entries may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +57,15 @@ pub enum Event {
         bytes: u64,
         /// What changed.
         changes: Changes,
+        /// Who wrote it.
+        authors: Authors,
+    },
+    /// What the peer was told to withhold, has, and is not held here: all of it.
+    Withheld {
+        /// Who wrote it.
+        devices: BTreeSet<NodeId>,
+        /// There is more than is remembered.
+        more: bool,
     },
     /// A blob was stored.
     Blob {

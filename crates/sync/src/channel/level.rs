@@ -10,7 +10,7 @@ impl Channel {
     /// Whether nothing more is to be sent or applied, as far as is known here.
     pub(super) fn is_level(&self) -> bool {
         let compared = match self.plan {
-            Plan::Here(_) => !self.dirty || !self.sends(),
+            Plan::Here(_) => !(self.dirty || self.claims.withholds) || !self.sends(),
             Plan::None | Plan::Away => false,
         };
         let asked = self.peer_may_read && !self.forks.is_settled();

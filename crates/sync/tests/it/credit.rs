@@ -6,7 +6,7 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::frontier::Frontier;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ops::Role;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::run::Run;
 use anabranch_core::storage::{Durability, Storage, Table};
 use anabranch_sync::channel::{CREDIT, Direction};
@@ -45,7 +45,7 @@ fn blobs(node: &Node, count: u64, len: usize) -> Vec<ChunkHash> {
 fn runs(node: &Node) -> Vec<Run> {
     node.view(|v| {
         let mut out = Outgoing::new(v, &Frontier::default()).unwrap();
-        std::iter::from_fn(|| out.next(v).unwrap()).collect()
+        std::iter::from_fn(|| out.next(v, Withhold::NOTHING).unwrap()).collect()
     })
 }
 

@@ -9,7 +9,7 @@ use anabranch_core::frontier::Frontier;
 use anabranch_core::id::{DatabaseId, EntryId, LogId, Position};
 use anabranch_core::key::Signature;
 use anabranch_core::ops::Role;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::riblt::Symbol;
 use anabranch_core::run::Run;
 use anabranch_sync::frame::{Ask, BATCH_BYTES, Code, DATA_BYTES, Frame};
@@ -43,7 +43,7 @@ impl Case {
         let held = self.host.view(|v| v.frontier().unwrap());
         self.member.view(|v| {
             let mut out = Outgoing::new(v, &held).unwrap();
-            std::iter::from_fn(|| out.next(v).unwrap()).last().unwrap()
+            std::iter::from_fn(|| out.next(v, Withhold::NOTHING).unwrap()).last().unwrap()
         })
     }
 

@@ -8,7 +8,7 @@ use crate::rogue::{OPEN, Rogue};
 use anabranch_core::frontier::Frontier;
 use anabranch_core::id::{DatabaseId, LogId};
 use anabranch_core::ops::Role;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::run::{Run as Entries, VerifiedRun};
 use anabranch_sync::channel::{Channel, Direction};
 use anabranch_sync::pending::Pending;
@@ -145,7 +145,7 @@ fn a_commit_that_is_signed_later_is_pushed_then() {
 fn runs(node: &Node) -> Vec<Entries> {
     node.view(|v| {
         let mut out = Outgoing::new(v, &Frontier::default()).unwrap();
-        std::iter::from_fn(|| out.next(v).unwrap()).collect()
+        std::iter::from_fn(|| out.next(v, Withhold::NOTHING).unwrap()).collect()
     })
 }
 

@@ -18,6 +18,7 @@ mod rights;
 mod sessions;
 mod summed;
 mod tickets;
+mod withhold;
 
 use proptest::test_runner::{Config, RngSeed};
 

@@ -4,7 +4,7 @@
 use crate::harness::{Node, TableBlobs};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::Timestamp;
-use anabranch_core::id::DatabaseId;
+use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::storage::Durability;
 use anabranch_sync::channel::{CREDIT, Channel, Direction, Event};
@@ -118,6 +118,18 @@ impl Net {
     /// One end of a link asks for blobs.
     pub(crate) fn want(&mut self, line: usize, side: usize, hashes: &[ChunkHash]) {
         self.lines[line].ends[side].session.want(0, hashes);
+        self.drain(line);
+    }
+
+    /// One end of a link wants entries of these devices withheld, or of all.
+    pub(crate) fn hold(&mut self, line: usize, side: usize, devices: &[NodeId]) {
+        self.lines[line].ends[side].session.hold(0, devices);
+        self.drain(line);
+    }
+
+    /// One end of a link wants them after all.
+    pub(crate) fn resume(&mut self, line: usize, side: usize, devices: &[NodeId]) {
+        self.lines[line].ends[side].session.resume(0, devices);
         self.drain(line);
     }
 

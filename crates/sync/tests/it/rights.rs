@@ -367,7 +367,7 @@ fn pushing_and_pulling_go_one_way() {
     let frontier = Frontier::default();
     let run = other.view(|v| {
         let mut out = anabranch_core::outgoing::Outgoing::new(v, &frontier).unwrap();
-        out.next(v).unwrap().unwrap()
+        out.next(v, anabranch_core::outgoing::Withhold::NOTHING).unwrap().unwrap()
     });
     let mut rogue = Rogue::greet(&host, other.key.clone(), database);
     rogue.session.serve(database, Direction::PUSH);

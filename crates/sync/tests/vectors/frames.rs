@@ -9,8 +9,8 @@ use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
 use anabranch_core::riblt::{SYMBOL_BYTES, Symbol};
 use anabranch_sync::frame::{
-    Ask, BATCH_BYTES, Code, DATA_BYTES, Frame, HASHES, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME, Terms,
-    TicketProof,
+    Ask, BATCH_BYTES, Code, DATA_BYTES, Frame, HASHES, OFFERS, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME,
+    Terms, TicketProof, WITHHOLDS,
 };
 use serde_json::{Value, json};
 
@@ -106,8 +106,26 @@ pub(crate) fn described(frame: &Frame) -> Value {
             let tips: Vec<Value> = tips.iter().map(described_tip).collect();
             json!({ "named": { "channel": channel, "tips": tips } })
         }
+        Frame::Hold { channel, devices } => {
+            json!({ "hold": { "channel": channel, "devices": described_devices(devices) } })
+        }
+        Frame::Resume { channel, devices } => {
+            json!({ "resume": { "channel": channel, "devices": described_devices(devices) } })
+        }
+        Frame::Offer { channel, places } => {
+            let places: Vec<Value> = places.iter().map(described_position).collect();
+            json!({ "offer": { "channel": channel, "places": places } })
+        }
+        Frame::Held { channel, places } => {
+            let places: Vec<Value> = places.iter().map(described_position).collect();
+            json!({ "held": { "channel": channel, "places": places } })
+        }
         Frame::Bye { code, text } => json!({ "bye": { "code": *code as u64, "text": text } }),
     }
+}
+
+fn described_devices(devices: &[NodeId]) -> Vec<String> {
+    devices.iter().map(|device| hex(device.0)).collect()
 }
 
 fn described_tip(tip: &FrontierTip) -> Value {
@@ -126,7 +144,12 @@ fn all() -> Vec<(&'static str, Frame)> {
     vec![
         (
             "hello",
-            Frame::Hello { versions: (1, 1), node: NodeId([2; 32]), clock: 1 << 50, features: 0 },
+            Frame::Hello {
+                versions: (1, 1),
+                node: NodeId([2; 32]),
+                clock: 1 << 50,
+                features: WITHHOLDS,
+            },
         ),
         ("auth", Frame::Auth(Signature([1; 64]))),
         (
@@ -157,6 +180,12 @@ fn all() -> Vec<(&'static str, Frame)> {
         ("ask for the whole frontier", Frame::Ask { channel, what: Ask::Whole }),
         ("ask for tips", Frame::Ask { channel, what: Ask::Named(vec![1, u64::MAX]) }),
         ("named tips", Frame::Named { channel, tips: vec![tip(1)] }),
+        ("hold", Frame::Hold { channel, devices: vec![NodeId([2; 32]), NodeId([3; 32])] }),
+        ("hold everything", Frame::Hold { channel, devices: vec![] }),
+        ("resume", Frame::Resume { channel, devices: vec![NodeId([2; 32])] }),
+        ("resume everything", Frame::Resume { channel, devices: vec![] }),
+        ("offer", Frame::Offer { channel, places: vec![position(1), position(2)] }),
+        ("held", Frame::Held { channel, places: vec![position(1)] }),
         ("bye", Frame::Bye { code: Code::Done, text: String::new() }),
     ]
 }
@@ -190,10 +219,14 @@ type Make = fn(usize) -> Frame;
 
 #[test]
 fn limits() {
-    let lists: [(usize, Make); 4] = [
+    let lists: [(usize, Make); 8] = [
         (TIPS_PER_FRAME, |n| Frame::Tips { channel: 0, tips: vec![tip(1); n], last: true }),
         (SAMPLES, |n| Frame::Fork { channel: 0, samples: vec![position(1); n] }),
         (HASHES, |n| Frame::Want { channel: 0, hashes: vec![ChunkHash([1; 32]); n] }),
+        (OFFERS, |n| Frame::Hold { channel: 0, devices: vec![NodeId([1; 32]); n] }),
+        (OFFERS, |n| Frame::Resume { channel: 0, devices: vec![NodeId([1; 32]); n] }),
+        (OFFERS, |n| Frame::Offer { channel: 0, places: vec![position(1); n] }),
+        (OFFERS, |n| Frame::Held { channel: 0, places: vec![position(1); n] }),
         (DATA_BYTES, |n| Frame::Batch { channel: 0, raw: 1, bytes: vec![0; n] }),
     ];
     for (limit, frame) in lists {
