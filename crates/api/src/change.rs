@@ -112,6 +112,7 @@ pub fn kind_name(kind: StoreKind) -> String {
         StoreKind::DOC => "doc".into(),
         StoreKind::COUNTER => "counter".into(),
         StoreKind::SET => "set".into(),
+        StoreKind::BLOBS => "blobs".into(),
         StoreKind(number) => format!("kind {number}"),
     }
 }

@@ -74,11 +74,19 @@ pub enum Bug {
     ResetByNone,
     /// The elements that an entry makes are named by their numbers alone.
     ElementUnnamed,
+    /// The entry of a blob is committed without the last of its content.
+    ContentUnflushed,
+    /// Content that only a value which is not shown names is taken away.
+    ConflictCollected,
+    /// What a put is about to name is taken away.
+    PinIgnored,
+    /// A blob asked of a session that ended is asked of nobody else.
+    WantStuck,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 39] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -114,6 +122,10 @@ impl Bug {
         Self::SumSaturates,
         Self::ResetByNone,
         Self::ElementUnnamed,
+        Self::ContentUnflushed,
+        Self::ConflictCollected,
+        Self::PinIgnored,
+        Self::WantStuck,
     ];
 }
 

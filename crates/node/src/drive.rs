@@ -2,6 +2,7 @@
 //! want and have, and finds out when it is done. It waits for nothing and owns no link: whoever drives it hands in frames
 //! and answers and does what [`Drive::poll`] says, on an async runtime ([`crate::run`]) or in a simulator (I8).
 
+use crate::contents::Gathering;
 use crate::device::Device;
 use crate::error::NodeError;
 use crate::replica::{Building, Replica};
@@ -125,6 +126,8 @@ enum Doing {
     Session(Asked),
     /// Cells of entries that were loaded in bulk.
     Build(Building),
+    /// Finding out what content is lacking.
+    Gather(Gathering),
 }
 
 #[derive(Debug)]
@@ -145,6 +148,10 @@ impl Job {
             Doing::Session(asked) => asked.perform(),
             Doing::Build(building) => {
                 building.perform();
+                Done(None)
+            }
+            Doing::Gather(gathering) => {
+                gathering.perform();
                 Done(None)
             }
         }
@@ -269,6 +276,13 @@ impl Drive {
     /// Work was done.
     pub fn answer(&mut self, done: Done) {
         if let Some((channel, answer)) = done.0 {
+            // Whether there is content to be fetched for it is to be known before the peer hears that it was applied.
+            if let Answer::Applied { .. } = answer
+                && let Some(replica) =
+                    self.joined.get(&channel).and_then(|database| self.replicas.get(database))
+            {
+                self.session.set_busy(channel, replica.is_busy());
+            }
             self.session.answer(channel, answer);
         }
         self.go_on();
@@ -535,6 +549,9 @@ impl Drive {
                 replica.set_settled(self.id, settled);
                 if let Some(building) = replica.start_building() {
                     self.acts.push_back(Act::Work(Job(Doing::Build(building))));
+                }
+                if let Some(gathering) = replica.start_gathering() {
+                    self.acts.push_back(Act::Work(Job(Doing::Gather(gathering))));
                 }
             }
         }

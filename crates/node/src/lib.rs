@@ -3,6 +3,7 @@
 
 mod committer;
 pub mod config;
+mod contents;
 mod device;
 mod drive;
 mod engine;
@@ -20,6 +21,7 @@ mod wants;
 mod writer;
 
 pub use committer::Committed;
+pub use contents::{BlobReader, Collected, Collection, Keep, MARKS, Put, READ_WAIT};
 pub use device::{Device, Environment, System};
 pub use drive::{Act, Done, Drive, Job, Opening, Progress, Refusal, Report, Task, Until};
 pub use engine::{
