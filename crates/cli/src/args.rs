@@ -1,5 +1,6 @@
 //! The command line: every command and option, with an example for each. What they do is in [`crate::commands`].
 
+mod blob;
 mod db;
 mod folder;
 
@@ -12,6 +13,7 @@ use clap_complete::Shell;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use blob::*;
 pub(crate) use db::*;
 pub(crate) use folder::*;
 
