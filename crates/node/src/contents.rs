@@ -117,9 +117,14 @@ fn lives(now: u64, heard: &[u8]) -> bool {
     <[u8; 8]>::try_from(heard).is_ok_and(|t| now.abs_diff(u64::from_be_bytes(t)) < DEAD)
 }
 
-fn collects(tx: &dyn ReadTx, now: u64) -> Result<bool, StorageError> {
-    let row = tx.get(Table::Local, COLLECT)?;
-    Ok(row.is_some_and(|row| row.get(16..).is_some_and(|heard| lives(now, heard))))
+/// Whether a collection is under way. One that is taken for dead is forgotten, so that it ends if it is not.
+fn collects(tx: &mut dyn WriteTx, now: u64) -> Result<bool, StorageError> {
+    let Some(row) = tx.get(Table::Local, COLLECT)? else { return Ok(false) };
+    if row.get(16..).is_some_and(|heard| lives(now, heard)) {
+        return Ok(true);
+    }
+    tx.delete(Table::Local, COLLECT)?;
+    Ok(false)
 }
 
 impl Replica {

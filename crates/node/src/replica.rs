@@ -58,6 +58,7 @@ pub struct Replica {
     pub(crate) pending: Mutex<Pending>,
     pub(crate) bulk: Bulk,
     pub(crate) sum_from: usize,
+    pub(crate) put_bytes: usize,
     /// Entries whose cells are still to be built, as far as this process knows.
     unbuilt: AtomicU64,
     /// Whether a session has a stretch of them built.
@@ -91,6 +92,8 @@ pub struct ReplicaOptions {
     pub bulk: Bulk,
     /// From how many tips on a frontier is summed up for peers instead of told.
     pub sum_from: usize,
+    /// Bytes of content that are put in with one transaction.
+    pub put_bytes: usize,
 }
 
 /// When and how entries are loaded in bulk: stored first, and what they do to cells carried out later, in sorted stretches.
@@ -117,6 +120,7 @@ impl Default for ReplicaOptions {
             pending_bytes: anabranch_sync::pending::PENDING_BYTES,
             bulk: Bulk::default(),
             sum_from: 100,
+            put_bytes: 1024 * 1024,
         }
     }
 }
@@ -186,6 +190,7 @@ impl Replica {
             pending: Mutex::new(Pending::new(options.pending_bytes)),
             bulk,
             sum_from: options.sum_from,
+            put_bytes: options.put_bytes,
             unbuilt: AtomicU64::new(unbuilt),
             building: AtomicBool::new(false),
             writer: OnceLock::new(),

@@ -1,8 +1,10 @@
 //! What a seed stands for: who there is, who talks to whom, what is written and what breaks, and when. A plan is data, so
 //! that steps can be taken out of it and what is left be played again.
 
+mod blobs;
 mod folders;
 
+use crate::blobs::BlobDeed;
 use crate::clock::{DAY, MS, SECOND, Time};
 use crate::files::Deed;
 use crate::workload::{Op, Workload};
@@ -323,6 +325,13 @@ pub enum Act {
         /// What.
         deed: Deed,
     },
+    /// A user does something with blobs.
+    Blob {
+        /// Where.
+        node: usize,
+        /// What.
+        deed: BlobDeed,
+    },
     /// Something goes wrong.
     Fault(Fault),
 }
@@ -345,6 +354,7 @@ impl fmt::Display for Step {
                 group.iter().try_for_each(|op| write!(f, " [{op}]"))
             }
             Act::User { node, deed } => write!(f, "the user of node {node} {deed}"),
+            Act::Blob { node, deed } => write!(f, "the user of node {node} {deed}"),
             Act::Fault(fault) => write!(f, "{fault}"),
         }
     }
@@ -399,6 +409,9 @@ pub struct Setup {
     /// Whether it holds a folder, too.
     #[serde(default)]
     pub folder: bool,
+    /// Whether content of blobs comes to it when it is read.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 /// Who talks to whom.
@@ -464,6 +477,7 @@ impl Plan {
         steps.sort_by_key(|step| step.at);
         let mut plan = Self { seed, nodes, edges, latency, loss, steps };
         folders::add(&mut plan, span, &options.faults);
+        blobs::add(&mut plan, span);
         plan
     }
 
@@ -472,7 +486,7 @@ impl Plan {
     pub fn operations(&self) -> usize {
         let of = |step: &Step| match &step.act {
             Act::Write { group, .. } => group.len(),
-            Act::User { .. } => 1,
+            Act::User { .. } | Act::Blob { .. } => 1,
             Act::Fault(_) => 0,
         };
         self.steps.iter().map(of).sum()
@@ -482,7 +496,7 @@ impl Plan {
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.steps.iter().filter_map(|step| match &step.act {
             Act::Fault(fault) => Some(fault),
-            Act::Write { .. } | Act::User { .. } => None,
+            Act::Write { .. } | Act::User { .. } | Act::Blob { .. } => None,
         })
     }
 }
@@ -525,6 +539,7 @@ fn setup(random: &mut Rng, node: usize, span: Time, options: &Options) -> Setup 
         bulk: *choose(random, &[0, 2, 10, 30]),
         arrives: if late { random.u64(..span) } else { 0 },
         folder: false,
+        lazy: false,
     }
 }
 

@@ -78,4 +78,8 @@ bugs! {
     sum_saturates: SumSaturates,
     reset_by_none: ResetByNone,
     element_unnamed: ElementUnnamed,
+    content_unflushed: ContentUnflushed,
+    conflict_collected: ConflictCollected,
+    pin_ignored: PinIgnored,
+    want_stuck: WantStuck,
 }

@@ -109,7 +109,7 @@ impl Replica {
         id.copy_from_slice(&random[..16]);
         let now = self.device().now().0;
         let mut tx = self.storage().write(Durability::Normal)?;
-        if super::collects(as_read(&mut *tx), now)? {
+        if super::collects(&mut *tx, now)? {
             return Err(NodeError::Setting(
                 "another collection is under way in this database; try again when it is done (one that was killed counts as dead after a day)".into(),
             ));
@@ -155,7 +155,7 @@ impl Collection {
         self.spare_awaited(as_read(&mut *tx), &mut taken)?;
         let mut done = Collected::default();
         for hash in taken {
-            let pinned = is_pinned(as_read(&mut *tx), &ChunkHash(hash), now)?;
+            let pinned = is_pinned(&mut *tx, &ChunkHash(hash), now)?;
             if pinned && !sabotage::is(Bug::PinIgnored) {
                 continue;
             }
@@ -181,8 +181,22 @@ impl Collection {
                 progress(self.done);
             }
         }
+        self.end()
+    }
+
+    /// Takes away what puts left that were killed or given up, and is done.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn end(self) -> Result<Collected, NodeError> {
         self.forget_dead()?;
         Ok(self.done)
+    }
+
+    /// Whether nothing is left to be found or taken away.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.from.is_none() && self.unnamed.is_empty()
     }
 
     /// What was taken away so far.
@@ -311,38 +325,13 @@ impl Collection {
         }
     }
 
-    /// Takes away what puts left that were killed or given up.
     fn forget_dead(&self) -> Result<(), NodeError> {
         let now = self.replica.device().now().0;
         let storage = self.replica.storage();
-        let mut at = PIN.to_vec();
-        loop {
-            let mut rows = Vec::new();
-            {
-                let tx = storage.read()?;
-                tx.keys(Table::Local, &at, None, &mut |key| {
-                    if !key.starts_with(PIN) || rows.len() >= ROWS {
-                        return ControlFlow::Break(());
-                    }
-                    rows.push(key.to_vec());
-                    ControlFlow::Continue(())
-                })?;
-            }
-            let Some(last) = rows.last() else { break };
-            at = [&last[..], &[0]].concat();
-            let mut tx = storage.write(Durability::Normal)?;
-            for row in &rows {
-                let put = [PUT, &row[row.len().saturating_sub(16)..]].concat();
-                if !tx.get(Table::Local, &put)?.is_some_and(|heard| lives(now, &heard)) {
-                    tx.delete(Table::Local, row)?;
-                }
-            }
-            tx.commit()?;
-        }
         let mut tx = storage.write(Durability::Normal)?;
         let mut dead = Vec::new();
         tx.scan(Table::Local, PUT, None, Order::Ascending, &mut |key, heard| {
-            if !key.starts_with(PUT) {
+            if !key.starts_with(PUT) || dead.len() >= ROWS {
                 return ControlFlow::Break(());
             }
             if !lives(now, heard) {
@@ -353,8 +342,35 @@ impl Collection {
         for key in dead {
             tx.delete(Table::Local, &key)?;
         }
-        Ok(tx.commit()?)
+        tx.commit()?;
+        let mut at = PIN.to_vec();
+        loop {
+            let rows = pins(&*storage.read()?, &at)?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            at = [&last[..], &[0]].concat();
+            let mut tx = storage.write(Durability::Normal)?;
+            for row in &rows {
+                let put = [PUT, &row[row.len().saturating_sub(16)..]].concat();
+                if !tx.has(Table::Local, &put)? {
+                    tx.delete(Table::Local, row)?;
+                }
+            }
+            tx.commit()?;
+        }
     }
+}
+
+/// The next rows that pin something.
+fn pins(tx: &dyn ReadTx, from: &[u8]) -> Result<Vec<Vec<u8>>, StorageError> {
+    let mut rows = Vec::new();
+    tx.keys(Table::Local, from, None, &mut |key| {
+        if !key.starts_with(PIN) || rows.len() >= ROWS {
+            return ControlFlow::Break(());
+        }
+        rows.push(key.to_vec());
+        ControlFlow::Continue(())
+    })?;
+    Ok(rows)
 }
 
 impl Drop for Collection {

@@ -196,7 +196,7 @@ impl Replica {
         if !found.whole.is_empty() {
             let mut tx = self.storage().write(Durability::Normal)?;
             // Until a collection is done, this is how it knows what it may not take away.
-            if !super::collects(super::as_read(&mut *tx), self.device().now().0)? {
+            if !super::collects(&mut *tx, self.device().now().0)? {
                 found.whole.iter().try_for_each(|key| settle(&mut *tx, key))?;
                 tx.commit()?;
             }

@@ -16,8 +16,6 @@ use anabranch_core::storage::{Durability, StorageError, Table, WriteTx};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-/// Bytes that wait to be stored together.
-const WAITING: usize = 1024 * 1024;
 /// Pins taken away in one transaction.
 const PINS: usize = 4096;
 
@@ -62,7 +60,7 @@ fn lost() -> StorageError {
 }
 
 impl Replica {
-    /// Begins to put content in. Memory: about 2 MiB.
+    /// Begins to put content in. Memory: twice [`crate::ReplicaOptions::put_bytes`] and a chunk.
     ///
     /// # Errors
     /// [`NodeError::Random`], [`NodeError::Setting`] in a replica whose blobs are elsewhere.
@@ -89,11 +87,12 @@ impl Put {
     /// [`NodeError::Core`] when they cannot be stored; the put is then of no further use.
     pub fn write(&mut self, data: &[u8]) -> Result<(), NodeError> {
         // In parts, so that what waits stays bounded however much comes at once.
-        for part in data.chunks(WAITING) {
+        let most = self.replica.put_bytes.max(1);
+        for part in data.chunks(most) {
             let waiting = &mut self.waiting;
             self.builder.push(part, |piece| waiting.add(piece)).unwrap_or_else(|e| match e {});
             self.size += part.len() as u64;
-            if self.waiting.bytes >= WAITING {
+            if self.waiting.bytes >= most {
                 self.flush()?;
             }
         }
@@ -179,7 +178,7 @@ impl Put {
         write: &Write,
     ) -> Result<(), StorageError> {
         // A collection that began before this knows what it may not take away by this row alone.
-        if collects(super::as_read(tx), self.replica.device().now().0)? {
+        if collects(tx, self.replica.device().now().0)? {
             return Ok(());
         }
         let name = ValueName::of(&entry.position(), 0);
@@ -237,9 +236,10 @@ impl Drop for Put {
     }
 }
 
-/// Whether a put that is under way is about to name this blob.
+/// Whether a put that is under way is about to name this blob. One that is taken for dead is forgotten, so that it fails if
+/// it is not.
 pub(super) fn is_pinned(
-    tx: &dyn anabranch_core::storage::ReadTx,
+    tx: &mut dyn WriteTx,
     hash: &ChunkHash,
     now: u64,
 ) -> Result<bool, StorageError> {
@@ -252,8 +252,10 @@ pub(super) fn is_pinned(
         ControlFlow::Continue(())
     })?;
     for put in puts {
-        if tx.get(Table::Local, &put)?.is_some_and(|heard| lives(now, &heard)) {
-            return Ok(true);
+        match tx.get(Table::Local, &put)? {
+            Some(heard) if lives(now, &heard) => return Ok(true),
+            Some(_) => _ = tx.delete(Table::Local, &put)?,
+            None => {}
         }
     }
     Ok(false)

@@ -81,6 +81,23 @@ impl BlobReader {
         Ok(())
     }
 
+    /// Asks connected peers for what of `range` comes first and is not here. Whether that is nothing.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn ask(&self, range: Range<u64>) -> Result<bool, NodeError> {
+        let (mut at, end) = (range.start, range.end.min(self.content.size()));
+        while at < end {
+            let stretch = self.stretch(at..end)?;
+            at += stretch.bytes.len() as u64;
+            if !stretch.lacking.is_empty() {
+                self.replica.want_as(self.claim, stretch.lacking);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// What lies at the beginning of `range`, up to the first piece that is not here, and what follows is lacking.
     fn stretch(&self, range: Range<u64>) -> Result<Stretch, NodeError> {
         let blobs = self.replica.blobs();

@@ -25,7 +25,7 @@ pub(super) fn add(plan: &mut Plan, span: Time, allowed: &[FaultKind]) {
         Act::Write { .. } => random.u32(..4) < less,
         // A folder with a database that is damaged is not looked at.
         Act::Fault(fault) => fault.kind() != FaultKind::Rot,
-        Act::User { .. } => true,
+        Act::User { .. } | Act::Blob { .. } => true,
     });
     // Who may only read keeps changes to themselves.
     let may_write = |(number, entrance): (usize, Entrance)| match entrance {
