@@ -5,6 +5,7 @@
 mod attacker;
 mod attacks;
 mod commits;
+mod contents;
 mod drives;
 mod engine;
 mod homes;
