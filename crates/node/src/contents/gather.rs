@@ -58,12 +58,15 @@ struct State {
     more: bool,
     /// How many blobs the last stretch lacked.
     lacked: usize,
+    /// Everybody connected was asked for all of them in vain, and there was nothing more to look at.
+    through: bool,
 }
 
 impl State {
-    /// Nothing is under way: if the walk is to begin anew, it does.
+    /// If nothing is under way and the walk is to begin anew, it does.
     fn end(&mut self) {
-        if !self.due && !self.running && self.lacked == 0 && std::mem::take(&mut self.again) {
+        let idle = !self.due && !self.running && (self.lacked == 0 || self.through);
+        if idle && std::mem::take(&mut self.again) {
             self.from.clear();
             self.due = true;
         }
@@ -90,12 +93,8 @@ impl Gather {
     /// Somebody may have what was asked for in vain.
     pub(crate) fn look_again(&self) {
         let mut state = self.state();
-        if state.due || state.running || state.lacked > 0 {
-            state.again = true;
-        } else {
-            state.from.clear();
-            state.due = true;
-        }
+        state.again = true;
+        state.end();
     }
 
     /// What is wanted came, or was refused.
@@ -105,13 +104,15 @@ impl Gather {
             return;
         }
         let came = lacking < state.lacked;
-        if lacking == in_vain && !came {
-            state.lacked = 0;
-            state.from = std::mem::take(&mut state.reached);
-            state.due = state.more;
-            state.end();
-        } else if came && (lacking == in_vain || (state.more && lacking - in_vain <= WANTS / 2)) {
+        if came && (lacking == in_vain || (state.more && lacking - in_vain <= WANTS / 2)) {
             state.due = true;
+        } else if lacking == in_vain && state.more {
+            state.from = std::mem::take(&mut state.reached);
+            state.due = true;
+        } else if lacking == in_vain {
+            // What is in vain now may come yet, and then the walk goes on there.
+            state.through = true;
+            state.end();
         }
     }
 }
@@ -204,7 +205,7 @@ impl Replica {
         let mut state = self.gather.state();
         state.from.extend(found.from);
         state.lacked = found.lacking.len();
-        state.more = found.more;
+        (state.more, state.through) = (found.more, false);
         if state.lacked == 0 {
             state.due |= found.more;
         } else {

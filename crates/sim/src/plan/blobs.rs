@@ -4,6 +4,7 @@
 use super::{Act, Entrance, Plan, Step};
 use crate::blobs::BlobDeed;
 use crate::clock::{SECOND, Time};
+use crate::workload::Op;
 use anabranch_core::ops::Role;
 use fastrand::Rng;
 
@@ -21,9 +22,13 @@ pub(super) fn add(plan: &mut Plan, span: Time) {
     for node in &mut plan.nodes {
         node.lazy = random.u32(..6) < lazy;
     }
-    // What is done to blobs takes the place of some of the rest.
+    // What is done to blobs takes the place of some of the rest. What rows alone name, a collection would take away.
     let less = random.u32(1..4);
-    plan.steps.retain(|step| !matches!(step.act, Act::Write { .. }) || random.u32(..4) < less);
+    plan.steps.retain_mut(|step| {
+        let Act::Write { group, .. } = &mut step.act else { return true };
+        group.retain(|op| !matches!(op, Op::Blob { .. }));
+        !group.is_empty() && random.u32(..4) < less
+    });
     let may_write = |(number, entrance): (usize, Entrance)| match entrance {
         Entrance::Granted(role) | Entrance::Ticket(role) => (role >= Role::Write).then_some(number),
         Entrance::Stranger => None,
