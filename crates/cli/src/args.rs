@@ -312,6 +312,9 @@ pub(crate) struct JoinArgs {
     /// For a database: what to call it here [default: what the ticket suggests]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// For a database: content of blobs comes to this device when it is read (see 'db blob keep')
+    #[arg(long, conflicts_with = "path")]
+    pub(crate) lazy: bool,
 }
 
 #[derive(Debug, Args)]

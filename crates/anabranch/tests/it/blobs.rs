@@ -49,7 +49,7 @@ async fn content_of_any_size_is_put_read_and_removed() {
         let content = noise(len as u64, len);
         put(&blobs, name, &content).await;
         assert_eq!(all(&blobs, name).await, Some(content.clone()), "{name}");
-        for range in [0..1, 5..len as u64 + 9, 100_000..100_001, 70_000..900_000, 7..7, 9..2] {
+        for range in [0..1, 5..len as u64 + 9, 100_000..100_001, 70_000..900_000, 7..7] {
             let at = |n: u64| (n as usize).min(len);
             let expected = content.get(at(range.start)..at(range.end)).unwrap_or_default();
             let read = blobs.read(name, range.clone()).await.unwrap().unwrap();

@@ -28,6 +28,12 @@ const TAKEN: usize = 4096;
 /// Rows of dead puts taken away in one transaction.
 const ROWS: usize = 4096;
 
+/// The name of a blob.
+type Name = [u8; 32];
+
+/// Names, and where those begin that were not looked at; `None`: all were.
+type Stretch<T> = (T, Option<Name>);
+
 /// What a collection took away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collected {
@@ -59,8 +65,8 @@ pub struct Collection {
     evicted: Option<Evicted>,
     marks: usize,
     /// Where the next stretch begins; `None`: there is none.
-    from: Option<[u8; 32]>,
-    unnamed: Vec<[u8; 32]>,
+    from: Option<Name>,
+    unnamed: Vec<Name>,
     done: Collected,
 }
 
@@ -88,7 +94,7 @@ impl Replica {
     ) -> Result<Collection, NodeError> {
         if self.keep(Some(name))? == Keep::Eager {
             return Err(NodeError::Setting(format!(
-                "this device keeps all content of '{name}' and would fetch it again; make the store lazy first"
+                "this device keeps all content of '{name}' and would fetch it again; make the store lazy first ('anabranch db blob keep DB {name} lazy')"
             )));
         }
         let store = StoreId::blobs(name);
@@ -148,7 +154,7 @@ impl Collection {
             return Ok(false);
         }
         let rest = self.unnamed.len().saturating_sub(TAKEN);
-        let mut taken: BTreeSet<[u8; 32]> = self.unnamed.drain(rest..).collect();
+        let mut taken: BTreeSet<Name> = self.unnamed.drain(rest..).collect();
         let now = self.replica.device().now().0;
         let mut tx = self.replica.storage().write(Durability::Normal)?;
         self.still_collects(&mut *tx, now)?;
@@ -217,11 +223,7 @@ impl Collection {
     }
 
     /// The least names from `from` on that are named by live values, and before which all of them are known.
-    fn marked(
-        &self,
-        tx: &dyn ReadTx,
-        from: [u8; 32],
-    ) -> Result<(BTreeSet<[u8; 32]>, Option<[u8; 32]>), StorageError> {
+    fn marked(&self, tx: &dyn ReadTx, from: Name) -> Result<Stretch<BTreeSet<Name>>, StorageError> {
         let (view, kept) = (View::new(tx), Kept::read(tx)?);
         let marks = RefCell::new(Marks { set: BTreeSet::new(), from, to: None, most: self.marks });
         let seen = Seen::default();
@@ -281,7 +283,7 @@ impl Collection {
     fn spare_awaited(
         &self,
         tx: &dyn ReadTx,
-        taken: &mut BTreeSet<[u8; 32]>,
+        taken: &mut BTreeSet<Name>,
     ) -> Result<(), StorageError> {
         let (view, kept, seen) = (View::new(tx), Kept::read(tx)?, Seen::default());
         let mut at = AwaitKey::default();
@@ -394,10 +396,10 @@ impl Drop for Collection {
 
 /// The least names that are marked, as many as there is room for.
 struct Marks {
-    set: BTreeSet<[u8; 32]>,
-    from: [u8; 32],
+    set: BTreeSet<Name>,
+    from: Name,
     /// Names from here on are not known.
-    to: Option<[u8; 32]>,
+    to: Option<Name>,
     most: usize,
 }
 
@@ -450,18 +452,17 @@ fn mark(
 }
 
 /// Blobs from `from` to `to` that are not `marked`, at most `most`, and where to go on.
-#[allow(clippy::type_complexity)]
 fn unnamed(
     tx: &dyn ReadTx,
-    marked: &BTreeSet<[u8; 32]>,
-    from: [u8; 32],
-    to: Option<[u8; 32]>,
+    marked: &BTreeSet<Name>,
+    from: Name,
+    to: Option<Name>,
     most: usize,
-) -> Result<(Vec<[u8; 32]>, Option<[u8; 32]>), StorageError> {
+) -> Result<Stretch<Vec<Name>>, StorageError> {
     let (mut found, mut next) = (Vec::new(), to);
     let mut strange = false;
     tx.keys(Table::Blob, &from, to.as_ref().map(|to| &to[..]), &mut |key| {
-        let Ok(hash) = <[u8; 32]>::try_from(key) else {
+        let Ok(hash) = <Name>::try_from(key) else {
             strange = true;
             return ControlFlow::Break(());
         };

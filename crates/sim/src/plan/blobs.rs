@@ -42,6 +42,14 @@ pub(super) fn add(plan: &mut Plan, span: Time) {
             false => random.usize(..plan.nodes.len()),
         };
         let at = random.u64(SECOND..span);
+        // Many puts have a collection beside them.
+        if let BlobDeed::Put { takes, .. } = deed
+            && random.u32(..3) == 0
+        {
+            let deed = BlobDeed::Collect { takes: random.u64(..=takes / 2) };
+            let at = at + random.u64(..=takes / 2);
+            plan.steps.push(Step { at, act: Act::Blob { node, deed } });
+        }
         plan.steps.push(Step { at, act: Act::Blob { node, deed } });
     }
     plan.steps.sort_by_key(|step| step.at);
