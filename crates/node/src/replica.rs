@@ -289,6 +289,7 @@ impl Replica {
         if self.look(|view| view.building())?.is_some() {
             self.committer.build()?;
             self.unbuilt.store(0, Ordering::SeqCst);
+            self.look_for_content();
             self.ring();
         }
         Ok(())
@@ -385,7 +386,14 @@ impl Replica {
             }
         };
         self.unbuilt.store(left, Ordering::SeqCst);
-        self.loaded();
+        self.look_for_content();
+    }
+
+    /// Values that name content may have become live.
+    fn look_for_content(&self) {
+        if self.look(|view| view.awaits()).unwrap_or(false) {
+            self.gather.look();
+        }
     }
 
     fn writer(&self) -> &Writer {

@@ -56,9 +56,20 @@ impl Wants {
             false => self.claims.insert(claim, hashes),
         };
         for hash in old.unwrap_or_default() {
-            if !self.claims.values().any(|claimed| claimed.contains(&hash)) {
-                self.wants.remove(&hash);
+            // What a session was asked for is answered first: the word that it has come there may overtake the answer.
+            if self.wants.get(&hash).is_some_and(|want| want.asked.is_none()) {
+                self.forget_unclaimed(&hash);
             }
+        }
+    }
+
+    fn is_claimed(&self, hash: &ChunkHash) -> bool {
+        self.claims.values().any(|claimed| claimed.contains(hash))
+    }
+
+    fn forget_unclaimed(&mut self, hash: &ChunkHash) {
+        if !self.is_claimed(hash) {
+            self.wants.remove(hash);
         }
     }
 
@@ -76,6 +87,10 @@ impl Wants {
                 want.asked = None;
             }
         }
+        let claims = &self.claims;
+        self.wants.retain(|hash, want| {
+            want.asked.is_some() || claims.values().any(|claimed| claimed.contains(hash))
+        });
     }
 
     /// What `session` should be asked for next.
@@ -162,6 +177,7 @@ impl Wants {
             };
             want.refused.remove(&session);
             want.come |= want.asked == Some(session);
+            all &= self.claims.values().any(|claimed| claimed.contains(hash));
         }
         all
     }
@@ -174,6 +190,7 @@ impl Wants {
                     want.refused.insert(session);
                 }
             }
+            self.forget_unclaimed(hash);
         }
     }
 
@@ -236,6 +253,28 @@ mod tests {
         assert!(wants.offers(1).is_empty(), "told once");
         wants.arrived(&other);
         assert_eq!(wants.offers(1), [other]);
+    }
+
+    #[test]
+    fn what_is_given_up_and_wanted_again_before_the_answer_hears_that_it_came() {
+        let hash = ChunkHash([1; 32]);
+        let mut wants = Wants::default();
+        wants.join(1);
+        wants.set(READERS, [hash]);
+        assert_eq!(wants.ask(1), [hash]);
+        wants.set(READERS, []);
+        assert!(!wants.offered(1, &[hash]), "nobody here wants it");
+        wants.set(GATHER, [hash]);
+        wants.refused(1, &[hash]);
+        assert_eq!(wants.ask(1), [hash], "the word that it came overtook the refusal");
+        wants.set(GATHER, []);
+        wants.refused(1, &[hash]);
+        assert!(wants.wants.is_empty());
+        wants.set(GATHER, [hash]);
+        assert_eq!(wants.ask(1), [hash]);
+        wants.set(GATHER, []);
+        wants.leave(1);
+        assert!(wants.wants.is_empty());
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) fn add(plan: &mut Plan, span: Time) {
         if let BlobDeed::Put { takes, .. } = deed
             && random.u32(..3) == 0
         {
-            let deed = BlobDeed::Collect { takes: random.u64(..=takes / 2) };
+            let deed = BlobDeed::Collect { takes: random.u64(..=takes / 8) };
             let at = at + random.u64(..=takes / 2);
             plan.steps.push(Step { at, act: Act::Blob { node, deed } });
         }

@@ -15,8 +15,10 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Names that a collection marks at once: so few that it takes several passes.
-const MARKS: usize = 5;
+/// Names that a collection marks at once: mostly so few that it takes several passes.
+fn marks(takes: Time) -> usize {
+    if takes.is_multiple_of(3) { 1_000 } else { 5 }
+}
 
 fn path(name: u8) -> Result<Path, NodeError> {
     Path::text([name.to_string().as_str()])
@@ -94,12 +96,12 @@ impl World<'_> {
                 None
             }
             BlobDeed::Collect { takes } => {
-                let collection = replica.collect(MARKS)?;
+                let collection = replica.collect(marks(*takes))?;
                 Some((Doing::Collection { collection, marked: false, takes: *takes }, *takes))
             }
             BlobDeed::Evict { name: one, takes } => {
                 let path = one.map(path).transpose()?;
-                let collection = replica.evict(&name, path.as_ref(), MARKS)?;
+                let collection = replica.evict(&name, path.as_ref(), marks(*takes))?;
                 Some((Doing::Collection { collection, marked: false, takes: *takes }, *takes))
             }
             BlobDeed::Read { name, from } => {
@@ -131,15 +133,41 @@ impl World<'_> {
             return Ok(());
         }
         let Some(doing) = site.doing.remove(&deed) else { return Ok(()) };
+        let named = match &doing {
+            Doing::Put { name, .. } => Some(*name),
+            _ => None,
+        };
         match self.try_go_on(node, doing) {
             Ok(Some((doing, takes))) => {
                 self.nodes[node].doing.insert(deed, doing);
                 self.after(takes, Event::Blob { node, generation, deed });
             }
-            Ok(None) => {}
+            Ok(None) => named.map_or(Ok(()), |name| self.judge_put(node, name))?,
             Err(e) => self.refuse_blob(node, &e)?,
         }
         self.settle_node(node)
+    }
+
+    /// What was just put in is here, and all of it.
+    fn judge_put(&self, node: usize, name: u8) -> Result<(), Violation> {
+        let failed = |e: &dyn std::fmt::Display| Check::Sound.failed(e.to_string());
+        if self.nodes[node].rotten || self.nodes[node].disk.is_dead() {
+            return Ok(());
+        }
+        let content = self.nodes[node].content().map_err(|e| failed(&e))?;
+        let tx = content.read().map_err(|e| failed(&e))?;
+        let path = path(name).map_err(|e| failed(&e))?;
+        let values = View::new(&*tx).cell(&store(), &path).map_err(|e| failed(&e))?;
+        let own = values.iter().find(|v| v.name.log.device == self.nodes[node].device.id());
+        let put = own.and_then(|value| content_of(&value.value));
+        let lacking = lacking_of(&*tx, put).map_err(|e| failed(&e))?;
+        match lacking.first() {
+            None => Ok(()),
+            Some(hash) => {
+                let text = format!("node {node} put in what it has not: {hash:?}");
+                Err(Check::Contents.failed(text))
+            }
+        }
     }
 
     fn try_go_on(&mut self, node: usize, doing: Doing) -> Result<Option<(Doing, Time)>, NodeError> {
@@ -244,6 +272,14 @@ fn lacking(tx: &dyn ReadTx) -> Result<BTreeSet<ChunkHash>, StorageError> {
         contents.extend(cell.values.iter().filter_map(|value| content_of(&value.value)));
         ControlFlow::Continue(())
     })?;
+    lacking_of(tx, contents)
+}
+
+/// What of these contents is not here, as far as what is here tells.
+fn lacking_of(
+    tx: &dyn ReadTx,
+    contents: impl IntoIterator<Item = ContentRef>,
+) -> Result<BTreeSet<ChunkHash>, StorageError> {
     let mut lacking = BTreeSet::new();
     for content in contents {
         for step in Walker::new(&content, |hash| tx.get(Table::Blob, &hash.0)) {
