@@ -110,7 +110,8 @@ pub fn content(number: u8) -> Vec<u8> {
         0 => usize::from(number) * 40,
         1 => 30_000,
         2 => 120_000,
-        _ => 260_000,
+        // More than one chunk can have, or nothing is cut before the end.
+        _ => 420_000,
     };
     (0..len).map(|_| noise.u8(..)).collect()
 }
