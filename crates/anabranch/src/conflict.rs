@@ -72,11 +72,13 @@ fn row_raw(row: &RowCells) -> Raw {
     Raw::map(row.columns.iter().map(|(k, cell)| (k.as_str(), &cell.winner().value[..])))
 }
 
-/// Positions in lists, of which one counts and nothing is lost; and elements of an array that two devices took apart alike.
-fn is_quiet(cell: &Cell) -> bool {
+/// Positions in lists, of which one counts and nothing is lost; elements of an array that two devices took apart alike, and
+/// blobs that two put in alike.
+fn is_quiet(kind: StoreKind, cell: &Cell) -> bool {
     let element = || cell.path.segments().iter().any(|s| ElementId::of(s).is_some());
     let alike = cell.values.windows(2).all(|pair| pair[0].value == pair[1].value);
-    cell.values.len() > 1 && (is_position(&cell.path) || (alike && element()))
+    cell.values.len() > 1
+        && (is_position(&cell.path) || (alike && (kind == StoreKind::BLOBS || element())))
 }
 
 impl Database {
@@ -93,9 +95,11 @@ impl Database {
                         found.extend(of_row(&store.id, &key, &row)?);
                         Ok(ControlFlow::Continue(()))
                     })?,
-                    kind if kind == StoreKind::DOC || kind.user_number().is_some() => {
+                    kind if matches!(kind, StoreKind::DOC | StoreKind::BLOBS)
+                        || kind.user_number().is_some() =>
+                    {
                         view.scan_cells(&store.id, &Path::default(), None, &mut |cell| {
-                            if !is_quiet(&cell) {
+                            if !is_quiet(kind, &cell) {
                                 found.extend(of_cell(&store.id, &cell));
                             }
                             ControlFlow::Continue(())

@@ -1,7 +1,7 @@
 //! A database as an application holds it.
 
 use crate::watch::{Change, Watch, change};
-use crate::{Cells, Counter, Doc, Error, Set, Table, Transaction};
+use crate::{Blobs, Cells, Counter, Doc, Error, Set, Table, Transaction};
 use anabranch_core::author::Draft;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ops::Role;
@@ -62,6 +62,12 @@ impl Database {
     #[must_use]
     pub fn set<T: Serialize + DeserializeOwned>(&self, name: &str) -> Set<T> {
         Set::new(self.clone(), name)
+    }
+
+    /// The blobs called `name`: content of any size. They come into being with the first.
+    #[must_use]
+    pub fn blobs(&self, name: &str) -> Blobs {
+        Blobs::new(self.clone(), name)
     }
 
     /// The store called `name` of the application's own kind number `kind`. Who picks the same number for something else

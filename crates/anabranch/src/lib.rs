@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod blobs;
 mod bulk;
 mod cells;
 mod conflict;
@@ -49,6 +50,7 @@ mod transaction;
 mod value;
 mod watch;
 
+pub use anabranch_core::blob::{BlobRef, ContentRef};
 pub use anabranch_core::cells::{Cell, LiveValue};
 pub use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 pub use anabranch_core::id::{DatabaseId, EntryId, NodeId};
@@ -58,8 +60,10 @@ pub use anabranch_core::path::{ElementId, Path, PathError, Segment};
 pub use anabranch_core::storage::Order;
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{
-    Control, Intent, NodeError, Priority, Progress, Report, Standing, State, SyncHandle, Why,
+    BlobReader, Collected, Control, Intent, Keep, NodeError, Priority, Progress, Report, Standing,
+    State, SyncHandle, Why,
 };
+pub use blobs::{Blob, BlobVersion, Blobs};
 pub use bulk::{Bulk, Loaded};
 pub use cells::Cells;
 pub use conflict::{Conflict, Version};

@@ -1,8 +1,9 @@
 //! Changes and conflicts as JSON, on the command line as in the API.
 
 use crate::json::Json;
+use anabranch::engine::core::id::to_base32;
 use anabranch::engine::core::path::{Path, Segment};
-use anabranch::{Change, Conflict, Effect, Raw, StoreKind, Timestamp, Written};
+use anabranch::{BlobRef, Change, Conflict, Effect, Raw, StoreKind, Timestamp, Written};
 use serde_json::{Value, json};
 
 /// A value as it is shown; one that cannot be does not keep others from being shown.
@@ -10,6 +11,22 @@ use serde_json::{Value, json};
 pub fn value_object(raw: &Raw) -> Value {
     match raw.get::<Json>() {
         Ok(json) => json.0,
+        Err(e) => json!({ "$unreadable": e.to_string() }),
+    }
+}
+
+/// A value of a store of this kind: of blobs what it says of the content.
+#[must_use]
+pub fn written_object(kind: StoreKind, raw: &Raw) -> Value {
+    if kind != StoreKind::BLOBS {
+        return value_object(raw);
+    }
+    match BlobRef::decode(raw.as_bytes()) {
+        Ok(blob) => json!({
+            "size": blob.content.size(),
+            "type": blob.media_type,
+            "root": to_base32(&blob.content.root().0),
+        }),
         Err(e) => json!({ "$unreadable": e.to_string() }),
     }
 }
@@ -48,7 +65,8 @@ pub fn change_object(change: &Change) -> Value {
             });
             match &written.effect {
                 Effect::Put(raw) => {
-                    (object["deleted"], object["value"]) = (false.into(), value_object(raw));
+                    (object["deleted"], object["value"]) =
+                        (false.into(), written_object(written.store.kind, raw));
                 }
                 Effect::Delete => (object["deleted"], object["value"]) = (true.into(), Value::Null),
                 Effect::Add(delta) => object["added"] = integer((*delta).into()),
@@ -79,7 +97,7 @@ pub fn conflict_object(conflict: &Conflict) -> Value {
                 "device": version.device.to_string(),
                 "time": date(version.timestamp),
                 "deleted": version.value.is_none(),
-                "value": version.value.as_ref().map(value_object),
+                "value": version.value.as_ref().map(|raw| written_object(conflict.store.kind, raw)),
             })
         })
         .collect();
@@ -112,6 +130,7 @@ pub fn kind_name(kind: StoreKind) -> String {
         StoreKind::DOC => "doc".into(),
         StoreKind::COUNTER => "counter".into(),
         StoreKind::SET => "set".into(),
+        StoreKind::BLOBS => "blobs".into(),
         StoreKind(number) => format!("kind {number}"),
     }
 }

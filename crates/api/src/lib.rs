@@ -20,6 +20,7 @@ mod token;
 
 pub use change::{
     change_object, conflict_object, date, integer, kind_name, parts, place, value_object,
+    written_object,
 };
 pub use listen::{Listener, SOCKET, serve};
 pub use status::{intent_object, standing_object};

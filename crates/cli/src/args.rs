@@ -1,5 +1,6 @@
 //! The command line: every command and option, with an example for each. What they do is in [`crate::commands`].
 
+mod blob;
 mod db;
 mod folder;
 
@@ -12,6 +13,7 @@ use clap_complete::Shell;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use blob::*;
 pub(crate) use db::*;
 pub(crate) use folder::*;
 
@@ -310,6 +312,9 @@ pub(crate) struct JoinArgs {
     /// For a database: what to call it here [default: what the ticket suggests]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// For a database: content of blobs comes to this device when it is read (see 'db blob keep')
+    #[arg(long, conflicts_with = "path")]
+    pub(crate) lazy: bool,
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,7 @@ mod chunker;
 mod hash;
 mod node;
 mod reference;
+mod value;
 mod walk;
 
 pub use build::{Builder, Piece};
@@ -37,6 +38,7 @@ pub use chunker::{AVERAGE_CHUNK, Chunker, MAX_CHUNK, MIN_CHUNK};
 pub use hash::{ChunkHash, WrongHash};
 pub use node::{MAX_FANOUT, MAX_NODE, MIN_FANOUT, NODE_VERSION, Node, NodeError, NodeItem};
 pub use reference::{ContentRef, InvalidContentRef, MAX_CONTENT, MAX_DEPTH};
+pub use value::{BlobRef, BlobRefError, MEDIA_TYPE_BYTES, content_of};
 pub use walk::{ChunkSpan, NodeSpan, Step, WalkError, Walker};
 
 #[cfg(test)]

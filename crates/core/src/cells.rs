@@ -2,6 +2,7 @@
 //! conflict, the highest (timestamp, entry id, index) is shown (I11). Names of values that are not held yet are
 //! remembered, so that the outcome never depends on the order of arrival (I2).
 
+use crate::awaited;
 use crate::codec::Writer;
 use crate::entry::{Entry, StoreId, StoreKind, Timestamp};
 use crate::id::{EntryId, LogId};
@@ -169,7 +170,12 @@ fn add(
     let key = cell_key(store, path, place);
     ledger.tx.put(Table::Cell, &key, &row)?;
     index::added(ledger, store, &key, path, place, value)?;
-    ledger.store(store)?.live += 1;
+    let number = store;
+    let store = ledger.store(number)?;
+    store.live += 1;
+    if store.id.kind == StoreKind::BLOBS {
+        awaited::note(ledger, number, origin.arrival, index, &key)?;
+    }
     Ok(true)
 }
 
@@ -194,10 +200,14 @@ fn replace(
                 if sabotage::is(Bug::DigestNotReduced) {
                     return Ok(());
                 }
-                let store = ledger.store(store)?;
+                let number = store;
+                let store = ledger.store(number)?;
                 let kind = store.id.kind;
                 store.sum.remove(&element(kind, path, &row.entry, name.index, &row.value));
                 store.live = store.live.saturating_sub(1);
+                if kind == StoreKind::BLOBS {
+                    awaited::forget(ledger, number, (branch, name.seq, name.index))?;
+                }
                 return Ok(());
             }
         } else if ledger.view().entry_id(branch, name.seq)?.first16() == name.id16

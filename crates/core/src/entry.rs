@@ -28,6 +28,8 @@ impl StoreKind {
     pub const COUNTER: Self = Self(4);
     /// Elements that are in or not, one cell each.
     pub const SET: Self = Self(5);
+    /// Content of any size by name: one cell each, which says where the content is.
+    pub const BLOBS: Self = Self(7);
     /// The first of the 65,536 kinds that are for applications, all of them cells.
     const FIRST_USER: u32 = 0x1_0000;
 
@@ -46,7 +48,7 @@ impl StoreKind {
     /// Whether its operations are cell writes, which this program understands.
     #[must_use]
     pub fn has_cells(self) -> bool {
-        matches!(self, Self::TABLE | Self::DOC | Self::FOLDER | Self::SET)
+        matches!(self, Self::TABLE | Self::DOC | Self::FOLDER | Self::SET | Self::BLOBS)
             || self.user_number().is_some()
     }
 
@@ -66,6 +68,7 @@ impl fmt::Display for StoreKind {
             Self::FOLDER => f.write_str("folder"),
             Self::COUNTER => f.write_str("counter"),
             Self::SET => f.write_str("set"),
+            Self::BLOBS => f.write_str("blobs"),
             Self(n) => write!(f, "kind-{n}"),
         }
     }
@@ -103,6 +106,12 @@ impl StoreId {
     #[must_use]
     pub fn set(name: &str) -> Self {
         Self { kind: StoreKind::SET, name: name.to_owned() }
+    }
+
+    /// A store of blobs.
+    #[must_use]
+    pub fn blobs(name: &str) -> Self {
+        Self { kind: StoreKind::BLOBS, name: name.to_owned() }
     }
 
     /// A store of counters.

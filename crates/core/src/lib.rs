@@ -8,6 +8,7 @@
 
 pub mod admit;
 pub mod author;
+pub mod awaited;
 pub mod blob;
 mod body;
 pub mod build;

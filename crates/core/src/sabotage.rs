@@ -90,11 +90,19 @@ pub enum Bug {
     GivesUp,
     /// Of several addresses of a peer only the one that worked is kept.
     AddressForgotten,
+    /// The entry of a blob is committed without the last of its content.
+    ContentUnflushed,
+    /// Content that only a value which is not shown names is taken away.
+    ConflictCollected,
+    /// What a put is about to name is taken away.
+    PinIgnored,
+    /// A blob asked of a session that ended is asked of nobody else.
+    WantStuck,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 47] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -138,6 +146,10 @@ impl Bug {
         Self::Unclaimed,
         Self::GivesUp,
         Self::AddressForgotten,
+        Self::ContentUnflushed,
+        Self::ConflictCollected,
+        Self::PinIgnored,
+        Self::WantStuck,
     ];
 }
 

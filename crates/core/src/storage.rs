@@ -198,6 +198,34 @@ pub trait ReadTx {
         order: Order,
         visit: &mut Visit<'_>,
     ) -> Result<(), StorageError>;
+
+    /// Calls `visit` with each key that [`Self::scan`] would, ascending. Back ends that keep values apart from keys read
+    /// no value.
+    ///
+    /// # Errors
+    /// Whatever the back end reports.
+    fn keys(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        self.scan(table, from, to, Order::Ascending, &mut |key, _| visit(key))
+    }
+
+    /// Whether there is something under `key`, at the cost of [`Self::keys`].
+    ///
+    /// # Errors
+    /// Whatever the back end reports.
+    fn has(&self, table: Table, key: &[u8]) -> Result<bool, StorageError> {
+        let mut found = false;
+        self.keys(table, key, None, &mut |first| {
+            found = first == key;
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
 }
 
 /// The only writer of a database until it is committed or dropped (which undoes it). It sees its own writes.

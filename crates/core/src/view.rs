@@ -45,6 +45,12 @@ pub struct Totals {
 }
 
 impl<'t> View<'t> {
+    /// The tables underneath.
+    #[must_use]
+    pub fn tables(&self) -> &'t dyn ReadTx {
+        self.tx
+    }
+
     /// The state that `tx` sees.
     #[must_use]
     pub fn new(tx: &'t dyn ReadTx) -> Self {

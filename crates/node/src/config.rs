@@ -411,6 +411,7 @@ impl Settings {
                     entries: values.count("bulk.entries")? as u64,
                     bytes: values.bytes("bulk.memory")? as usize,
                 },
+                ..ReplicaOptions::default()
             },
             store: Options {
                 readers: values.count("store.readers")?,

@@ -3,6 +3,7 @@
 //! and answers and does what [`Drive::poll`] says, on an async runtime ([`crate::run`]) or in a simulator (I8).
 
 use crate::claims::{Order, Stand};
+use crate::contents::Gathering;
 use crate::device::Device;
 use crate::error::NodeError;
 use crate::replica::{Building, Replica};
@@ -130,6 +131,8 @@ enum Doing {
     Session(Asked),
     /// Cells of entries that were loaded in bulk.
     Build(Building),
+    /// Finding out what content is lacking.
+    Gather(Gathering),
 }
 
 #[derive(Debug)]
@@ -152,6 +155,10 @@ impl Job {
                 building.perform();
                 Done(None)
             }
+            Doing::Gather(gathering) => {
+                gathering.perform();
+                Done(None)
+            }
         }
     }
 
@@ -159,7 +166,7 @@ impl Job {
     pub(crate) fn turns(&self) -> Option<Arc<Semaphore>> {
         match &self.0 {
             Doing::Session(asked) => Some(Arc::clone(&asked.replica.turns)),
-            Doing::Build(_) => None,
+            Doing::Build(_) | Doing::Gather(_) => None,
         }
     }
 }
@@ -290,6 +297,13 @@ impl Drive {
     /// Work was done.
     pub fn answer(&mut self, done: Done) {
         if let Some((channel, answer)) = done.0 {
+            // Whether there is content to be fetched for it is to be known before the peer hears that it was applied.
+            if let Answer::Applied { .. } = answer
+                && let Some(replica) =
+                    self.joined.get(&channel).and_then(|database| self.replicas.get(database))
+            {
+                self.session.set_busy(channel, replica.is_busy());
+            }
             self.session.answer(channel, answer);
         }
         self.go_on();
@@ -608,6 +622,9 @@ impl Drive {
                 replica.set_settled(self.id, settled);
                 if let Some(building) = replica.start_building() {
                     self.acts.push_back(Act::Work(Job(Doing::Build(building))));
+                }
+                if let Some(gathering) = replica.start_gathering() {
+                    self.acts.push_back(Act::Work(Job(Doing::Gather(gathering))));
                 }
             }
         }

@@ -7,6 +7,7 @@ use anabranch_sync::frame::Code;
 use anabranch_transport::secure::HandshakeError;
 use anabranch_transport::{AddressError, ConnectError, LinkError, ListenError};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Any failure of a node.
 #[derive(Debug, thiserror::Error)]
@@ -81,12 +82,35 @@ pub enum NodeError {
     /// Both sides are done and differ all the same.
     #[error("both sides sent all they have and still differ; run 'anabranch db verify' on both")]
     Differs,
+    /// A part of some content is not here, and no peer sent it in time.
+    #[error("{}", no_content(*.connected, *.waited))]
+    NoContent {
+        /// How many peers are connected.
+        connected: usize,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// Where content was to go does not take it.
+    #[error("the content could not be handed on: {0}")]
+    Sink(#[source] std::io::Error),
     /// The node is shutting down.
     #[error("the database was closed")]
     Closed,
     /// The random source of the system failed.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
+}
+
+fn no_content(connected: usize, waited: Duration) -> String {
+    let waited = waited.as_secs_f64();
+    match connected {
+        0 => format!(
+            "a part of the content is not on this device and no peer is connected (waited {waited} s); connect to a device that has it"
+        ),
+        n => format!(
+            "a part of the content is not on this device and none of the {n} connected peers sent it within {waited} s; connect to a device that has it"
+        ),
+    }
 }
 
 /// A line for each attempt.

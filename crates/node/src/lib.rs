@@ -4,6 +4,7 @@
 mod claims;
 mod committer;
 pub mod config;
+mod contents;
 mod device;
 mod drive;
 mod engine;
@@ -22,6 +23,7 @@ mod wants;
 mod writer;
 
 pub use committer::Committed;
+pub use contents::{BlobReader, Collected, Collection, Keep, MARKS, Put, READ_WAIT};
 pub use device::{Device, Environment, System};
 pub use drive::{Act, Done, Drive, Job, Opening, Progress, Refusal, Report, Task, Until};
 pub use engine::{

@@ -86,7 +86,7 @@ fn follow(changed: &Receiver<()>, replica: &Weak<Replica>, storage: &SqliteStora
             Ok(count) if count == seen => {}
             Ok(count) => {
                 seen = count;
-                replica.changed();
+                replica.changed_elsewhere();
             }
             Err(e) => tracing::warn!("looking for other processes' commits failed: {e}"),
         }

@@ -3,10 +3,11 @@
 
 use crate::claims::{Claims, Order, Source, Stand};
 use crate::committer::{Committed, Committer, LastKnown};
+use crate::contents::Gather;
 use crate::device::Device;
 use crate::error::NodeError;
 use crate::signal::Signal;
-use crate::wants::{SessionId, Wants};
+use crate::wants::{ClaimId, GATHER, READERS, SessionId, WORKER, Wants};
 use crate::writer::{Commit, Writer};
 use anabranch_core::author::{Draft, create};
 use anabranch_core::blob::ChunkHash;
@@ -50,9 +51,15 @@ pub struct Replica {
     this: Weak<Self>,
     committer: Committer,
     blobs: Arc<dyn Blobs>,
+    /// Whether blobs are in the storage and nowhere else.
+    stores_blobs: bool,
+    pub(crate) gather: Gather,
+    /// How many readers there were.
+    readers: AtomicU64,
     pub(crate) pending: Mutex<Pending>,
     pub(crate) bulk: Bulk,
     pub(crate) sum_from: usize,
+    pub(crate) put_bytes: usize,
     /// Entries whose cells are still to be built, as far as this process knows.
     unbuilt: AtomicU64,
     /// Whether a session has a stretch of them built.
@@ -95,6 +102,8 @@ pub struct ReplicaOptions {
     pub sum_from: usize,
     /// How long a peer may bring nothing of what it is to bring before that is taken from another one.
     pub claim_timeout: Duration,
+    /// Bytes of content that are put in with one transaction.
+    pub put_bytes: usize,
 }
 
 /// When and how entries are loaded in bulk: stored first, and what they do to cells carried out later, in sorted stretches.
@@ -122,6 +131,7 @@ impl Default for ReplicaOptions {
             bulk: Bulk::default(),
             sum_from: 100,
             claim_timeout: Duration::from_secs(10),
+            put_bytes: 1024 * 1024,
         }
     }
 }
@@ -171,6 +181,7 @@ impl Replica {
             let database = view.database()?.ok_or(anabranch_core::error::Error::Empty)?;
             (database, view.unsigned()?, view.building()?.unwrap_or(0))
         };
+        let stores_blobs = blobs.is_none();
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
         let ReplicaOptions { durability, bulk, .. } = options;
         let (stretch, memory) = (bulk.bytes, LastKnown::default());
@@ -185,9 +196,13 @@ impl Replica {
             this: Weak::clone(this),
             committer,
             blobs,
+            stores_blobs,
+            gather: Gather::default(),
+            readers: AtomicU64::new(READERS),
             pending: Mutex::new(Pending::new(options.pending_bytes)),
             bulk,
             sum_from: options.sum_from,
+            put_bytes: options.put_bytes,
             unbuilt: AtomicU64::new(unbuilt),
             building: AtomicBool::new(false),
             writer: OnceLock::new(),
@@ -288,15 +303,77 @@ impl Replica {
         if self.look(|view| view.building())?.is_some() {
             self.committer.build()?;
             self.unbuilt.store(0, Ordering::SeqCst);
+            self.look_for_content();
             self.ring();
         }
         Ok(())
     }
 
-    /// Entries were applied; some of them may have been loaded in bulk.
+    /// Entries were applied; some of them may have been loaded in bulk, some may name content.
     pub(crate) fn loaded(&self) {
-        let left = self.storage().read().and_then(|tx| View::new(&*tx).building());
-        self.unbuilt.store(left.ok().flatten().unwrap_or(0), Ordering::SeqCst);
+        let looked = self.look(|view| Ok::<_, StorageError>((view.building()?, view.awaits()?)));
+        let (left, awaits) = looked.unwrap_or((None, false));
+        if awaits {
+            self.gather.look();
+        }
+        self.unbuilt.store(left.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// Another process committed something.
+    pub(crate) fn changed_elsewhere(&self) {
+        self.loaded();
+        self.changed();
+    }
+
+    /// Somebody may have content that was asked for in vain, or more is wanted than before.
+    pub(crate) fn gather_anew(&self) {
+        if self.look(|view| view.awaits()).unwrap_or(false) {
+            self.gather.look_again();
+            self.ring();
+        }
+    }
+
+    pub(crate) fn gather_wants(&self, hashes: impl IntoIterator<Item = ChunkHash>) {
+        self.want_as(GATHER, hashes);
+    }
+
+    pub(crate) fn gather_in_vain(&self) -> BTreeSet<ChunkHash> {
+        self.wants().in_vain(GATHER).copied().collect()
+    }
+
+    pub(crate) fn gather_moved(&self) {
+        let lacking = self.wants().lacking(GATHER);
+        self.gather.moved(lacking);
+    }
+
+    /// Looks at the tables, as of a moment at which all cells are built.
+    pub(crate) fn read_built<T>(
+        &self,
+        look: impl FnOnce(&dyn ReadTx) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.read(|view| look(view.tables()))
+    }
+
+    pub(crate) fn require_blobs(&self) -> Result<(), NodeError> {
+        match self.stores_blobs {
+            true => Ok(()),
+            false => Err(NodeError::Setting("a folder keeps its content in its files".into())),
+        }
+    }
+
+    /// Whether this blob is in the storage.
+    pub(crate) fn has_blob(&self, hash: &ChunkHash) -> Result<bool, StorageError> {
+        self.storage().read()?.has(Table::Blob, &hash.0)
+    }
+
+    pub(crate) fn new_claim(&self) -> ClaimId {
+        self.readers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Peers that are connected in this process.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.wants().sessions()
     }
 
     /// Entries that arrived and whose cells are still to be built, as far as this process knows.
@@ -325,6 +402,14 @@ impl Replica {
         };
         tracing::debug!(left, "a stretch of cells was built");
         self.unbuilt.store(left, Ordering::SeqCst);
+        self.look_for_content();
+    }
+
+    /// Values that name content may have become live.
+    fn look_for_content(&self) {
+        if self.look(|view| view.awaits()).unwrap_or(false) {
+            self.gather.look();
+        }
     }
 
     fn writer(&self) -> &Writer {
@@ -436,7 +521,7 @@ impl Replica {
         self.ring();
     }
 
-    fn ring(&self) {
+    pub(crate) fn ring(&self) {
         let mut signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rung = false;
         signals.retain(|signal| match signal.upgrade() {
@@ -484,14 +569,18 @@ impl Replica {
 
     /// States which blobs are lacking now; connected peers are asked for them, as are peers that connect later.
     pub fn want(&self, hashes: impl IntoIterator<Item = ChunkHash>) {
-        self.wants().set(hashes);
+        self.want_as(WORKER, hashes);
+    }
+
+    pub(crate) fn want_as(&self, claim: ClaimId, hashes: impl IntoIterator<Item = ChunkHash>) {
+        self.wants().set(claim, hashes);
         self.ring();
     }
 
     /// How many wanted blobs are lacking, and how many of these no connected peer has.
     #[must_use]
     pub fn lacking(&self) -> (usize, usize) {
-        self.wants().lacking()
+        self.wants().lacking(WORKER)
     }
 
     /// Something in this process works on every version of this replica (writes files, say). Until it says with
@@ -525,6 +614,12 @@ impl Replica {
         self.holds.load(Ordering::SeqCst) > 0
             || self.unbuilt.load(Ordering::SeqCst) > 0
             || self.is_working()
+            || self.is_gathering()
+    }
+
+    fn is_gathering(&self) -> bool {
+        let lacking = self.wants().lacking(GATHER);
+        self.gather.is_busy(lacking)
     }
 
     fn is_working(&self) -> bool {
@@ -548,6 +643,7 @@ impl Replica {
         self.wants().join(session);
         // Building may have failed before.
         self.loaded();
+        self.gather_anew();
         self.set_settled(session, false);
         if self.worker.load(Ordering::SeqCst) {
             self.changed();
@@ -556,6 +652,7 @@ impl Replica {
 
     pub(crate) fn session_left(&self, session: SessionId) {
         self.wants().leave(session);
+        self.gather_moved();
         self.set_settled(session, true);
         self.blob_moved();
         self.ring();
@@ -611,6 +708,7 @@ impl Replica {
     /// Says that a blob was stored here, for peers that asked for it in vain. Whatever sessions bring is noticed without.
     pub fn blob_arrived(&self, hash: &ChunkHash) {
         self.wants().arrived(hash);
+        self.gather_moved();
         self.blob_moved();
         self.ring();
     }
@@ -630,8 +728,11 @@ impl Replica {
     pub(crate) fn blobs_offered(&self, session: SessionId, hashes: &[ChunkHash]) {
         let wanted = self.wants().offered(session, hashes);
         // Who works here gave up waiting for some of them, and looks again.
-        if !wanted && self.worker.load(Ordering::SeqCst) {
-            self.changed();
+        if !wanted {
+            self.gather_anew();
+            if self.worker.load(Ordering::SeqCst) {
+                self.changed();
+            }
         }
     }
 
@@ -641,6 +742,7 @@ impl Replica {
 
     pub(crate) fn blobs_refused(&self, session: SessionId, hashes: &[ChunkHash]) {
         self.wants().refused(session, hashes);
+        self.gather_moved();
         self.blob_moved();
         self.ring();
     }

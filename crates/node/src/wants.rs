@@ -2,10 +2,21 @@
 //! when that one does not have it or ends.
 
 use anabranch_core::blob::ChunkHash;
+use anabranch_core::sabotage::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one session of this process.
 pub(crate) type SessionId = u64;
+
+/// Names somebody in this process who wants blobs.
+pub(crate) type ClaimId = u64;
+
+/// Who writes files.
+pub(crate) const WORKER: ClaimId = 0;
+/// Who fetches content of eager stores.
+pub(crate) const GATHER: ClaimId = 1;
+/// The first of those who read and cannot go on before what they want is here.
+pub(crate) const READERS: ClaimId = 2;
 
 /// Blobs one session may be asked for before it answered.
 const OUTSTANDING: usize = 64;
@@ -24,6 +35,8 @@ struct Want {
 #[derive(Debug, Default)]
 pub(crate) struct Wants {
     wants: BTreeMap<ChunkHash, Want>,
+    /// Who wants what.
+    claims: BTreeMap<ClaimId, BTreeSet<ChunkHash>>,
     sessions: BTreeSet<SessionId>,
     /// What sessions asked for here and were not sent yet.
     owed: BTreeSet<(ChunkHash, SessionId)>,
@@ -32,11 +45,31 @@ pub(crate) struct Wants {
 }
 
 impl Wants {
-    /// Adds what is lacking now and forgets what no longer is.
-    pub(crate) fn set(&mut self, hashes: impl IntoIterator<Item = ChunkHash>) {
-        let mut old = std::mem::take(&mut self.wants);
-        for hash in hashes {
-            self.wants.insert(hash, old.remove(&hash).unwrap_or_default());
+    /// Adds what `claim` is lacking now and forgets what it no longer is.
+    pub(crate) fn set(&mut self, claim: ClaimId, hashes: impl IntoIterator<Item = ChunkHash>) {
+        let hashes: BTreeSet<ChunkHash> = hashes.into_iter().collect();
+        for hash in &hashes {
+            self.wants.entry(*hash).or_default();
+        }
+        let old = match hashes.is_empty() {
+            true => self.claims.remove(&claim),
+            false => self.claims.insert(claim, hashes),
+        };
+        for hash in old.unwrap_or_default() {
+            // What a session was asked for is answered first: the word that it has come there may overtake the answer.
+            if self.wants.get(&hash).is_some_and(|want| want.asked.is_none()) {
+                self.forget_unclaimed(&hash);
+            }
+        }
+    }
+
+    fn is_claimed(&self, hash: &ChunkHash) -> bool {
+        self.claims.values().any(|claimed| claimed.contains(hash))
+    }
+
+    fn forget_unclaimed(&mut self, hash: &ChunkHash) {
+        if !self.is_claimed(hash) {
+            self.wants.remove(hash);
         }
     }
 
@@ -50,24 +83,39 @@ impl Wants {
         self.offers.remove(&session);
         for want in self.wants.values_mut() {
             want.refused.remove(&session);
-            if want.asked == Some(session) {
+            if want.asked == Some(session) && !sabotage::is(Bug::WantStuck) {
                 want.asked = None;
             }
         }
+        let claims = &self.claims;
+        self.wants.retain(|hash, want| {
+            want.asked.is_some() || claims.values().any(|claimed| claimed.contains(hash))
+        });
     }
 
     /// What `session` should be asked for next.
     pub(crate) fn ask(&mut self, session: SessionId) -> Vec<ChunkHash> {
         let outstanding = self.wants.values().filter(|w| w.asked == Some(session)).count();
         let mut hashes = Vec::new();
-        for (hash, want) in &mut self.wants {
-            if hashes.len() + outstanding >= OUTSTANDING {
-                break;
-            }
-            if want.asked.is_none() && !want.refused.contains(&session) {
+        // Who waits for what he reads goes first.
+        let urgent = self.claims.range(READERS..).flat_map(|(_, claimed)| claimed);
+        let urgent: Vec<ChunkHash> = urgent.take(OUTSTANDING).copied().collect();
+        let mut room = OUTSTANDING.saturating_sub(outstanding);
+        let mut ask = |hash: &ChunkHash, want: &mut Want| {
+            if room > 0 && want.asked.is_none() && !want.refused.contains(&session) {
+                room -= 1;
                 want.asked = Some(session);
                 want.come = false;
                 hashes.push(*hash);
+            }
+            room > 0
+        };
+        for hash in &urgent {
+            self.wants.get_mut(hash).map(|want| ask(hash, want));
+        }
+        for (hash, want) in &mut self.wants {
+            if !ask(hash, want) {
+                break;
             }
         }
         hashes
@@ -76,6 +124,9 @@ impl Wants {
     /// A blob is here: those who asked for it in vain are to hear of it.
     pub(crate) fn arrived(&mut self, hash: &ChunkHash) {
         self.wants.remove(hash);
+        for claimed in self.claims.values_mut() {
+            claimed.remove(hash);
+        }
         let asked = (*hash, SessionId::MIN)..=(*hash, SessionId::MAX);
         let asked: Vec<SessionId> = self.owed.range(asked).map(|(_, session)| *session).collect();
         for session in asked {
@@ -126,6 +177,7 @@ impl Wants {
             };
             want.refused.remove(&session);
             want.come |= want.asked == Some(session);
+            all &= self.claims.values().any(|claimed| claimed.contains(hash));
         }
         all
     }
@@ -138,14 +190,27 @@ impl Wants {
                     want.refused.insert(session);
                 }
             }
+            self.forget_unclaimed(hash);
         }
     }
 
-    /// How many blobs are lacking, and how many of these every connected peer was asked for in vain (all, when nobody is
-    /// connected).
-    pub(crate) fn lacking(&self) -> (usize, usize) {
-        let in_vain = |want: &&Want| want.asked.is_none() && self.sessions.is_subset(&want.refused);
-        (self.wants.len(), self.wants.values().filter(in_vain).count())
+    /// How many blobs `claim` is lacking, and how many of these every connected peer was asked for in vain (all, when
+    /// nobody is connected).
+    pub(crate) fn lacking(&self, claim: ClaimId) -> (usize, usize) {
+        let claimed = self.claims.get(&claim);
+        (claimed.map_or(0, BTreeSet::len), self.in_vain(claim).count())
+    }
+
+    /// What `claim` is lacking and every connected peer was asked for in vain.
+    pub(crate) fn in_vain(&self, claim: ClaimId) -> impl Iterator<Item = &ChunkHash> {
+        let in_vain = |want: &Want| want.asked.is_none() && self.sessions.is_subset(&want.refused);
+        let claimed = self.claims.get(&claim).into_iter().flatten();
+        claimed.filter(move |hash| self.wants.get(hash).is_some_and(in_vain))
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
     }
 }
 
@@ -159,19 +224,19 @@ mod tests {
         let mut wants = Wants::default();
         wants.join(1);
         wants.join(2);
-        wants.set([hash]);
+        wants.set(WORKER, [hash]);
         assert_eq!(wants.ask(1), [hash]);
         assert!(wants.ask(2).is_empty(), "asked of one at a time");
         wants.refused(1, &[hash]);
         assert!(wants.ask(1).is_empty(), "not asked twice");
-        assert_eq!(wants.lacking(), (1, 0));
+        assert_eq!(wants.lacking(WORKER), (1, 0));
         assert_eq!(wants.ask(2), [hash]);
         wants.leave(2);
-        assert_eq!(wants.lacking(), (1, 1));
+        assert_eq!(wants.lacking(WORKER), (1, 1));
         wants.join(3);
         assert_eq!(wants.ask(3), [hash]);
         wants.arrived(&hash);
-        assert_eq!(wants.lacking(), (0, 0));
+        assert_eq!(wants.lacking(WORKER), (0, 0));
     }
 
     #[test]
@@ -191,11 +256,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_and_wanted_again_before_the_answer_hears_that_it_came() {
+        let hash = ChunkHash([1; 32]);
+        let mut wants = Wants::default();
+        wants.join(1);
+        wants.set(READERS, [hash]);
+        assert_eq!(wants.ask(1), [hash]);
+        wants.set(READERS, []);
+        assert!(!wants.offered(1, &[hash]), "nobody here wants it");
+        wants.set(GATHER, [hash]);
+        wants.refused(1, &[hash]);
+        assert_eq!(wants.ask(1), [hash], "the word that it came overtook the refusal");
+        wants.set(GATHER, []);
+        wants.refused(1, &[hash]);
+        assert!(wants.wants.is_empty());
+        wants.set(GATHER, [hash]);
+        assert_eq!(wants.ask(1), [hash]);
+        wants.set(GATHER, []);
+        wants.leave(1);
+        assert!(wants.wants.is_empty());
+    }
+
+    #[test]
     fn a_peer_to_which_it_came_is_asked_again() {
         let hash = ChunkHash([1; 32]);
         let mut wants = Wants::default();
         wants.join(1);
-        wants.set([hash]);
+        wants.set(WORKER, [hash]);
         assert_eq!(wants.ask(1), [hash]);
         wants.refused(1, &[hash]);
         wants.offered(1, &[hash]);

@@ -78,6 +78,8 @@ pub enum Check {
     Secret,
     /// A blob is missing, or not what its name says.
     Blobs,
+    /// Content of a blob is gone, or did not come where it should.
+    Contents,
     /// A folder is not what the entries ask for.
     Folders,
     /// Content that no user did away with is gone.
@@ -113,6 +115,7 @@ impl Check {
             Self::Timestamps => "timestamps follow what was seen",
             Self::Secret => "nothing for strangers",
             Self::Blobs => "blobs are there and right",
+            Self::Contents => "content is there (I6, I11)",
             Self::Folders => "folders are the tree",
             Self::Lost => "no content lost (I11)",
             Self::Torn => "whole files only",

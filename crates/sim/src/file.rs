@@ -63,9 +63,10 @@ fn check(plan: &Plan) -> Result<(), String> {
     }
     for step in &plan.steps {
         match &step.act {
-            Act::Write { node, .. } | Act::User { node, .. } | Act::Index { node, .. } => {
-                _ = named.insert(*node)
-            }
+            Act::Write { node, .. }
+            | Act::User { node, .. }
+            | Act::Index { node, .. }
+            | Act::Blob { node, .. } => _ = named.insert(*node),
             Act::Fault(Fault::Cut { edge }) if *edge >= plan.edges.len() => {
                 return Err(format!("link {edge} breaks, and there is none"));
             }

@@ -5,6 +5,7 @@
 //! [`world::simulate`] plays it, lets everything heal and judges. The same plan gives the same trace, so a failure is
 //! replayed by its seed, and [`shrink`] takes steps out of the plan for as long as it still fails.
 
+pub mod blobs;
 pub mod campaign;
 pub mod check;
 pub mod clock;

@@ -1,5 +1,6 @@
 //! A simulated node: a device, its disk, and the replica while its process runs.
 
+use crate::blobs::Doing;
 use crate::clock::Surroundings;
 use crate::disk::Disk;
 use crate::folder::FolderSite;
@@ -12,6 +13,7 @@ use anabranch_folder::FolderBlobs;
 use anabranch_node::{Device, NodeError, Replica, ReplicaOptions};
 use anabranch_store::MemoryStorage;
 use anabranch_sync::work::Blobs;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A write that a user was told is kept.
@@ -54,6 +56,10 @@ pub struct Node {
     pub looked: u64,
     /// Entries that came and were held already.
     pub again: u64,
+    /// What its users are doing with blobs.
+    pub doing: BTreeMap<u64, Doing>,
+    /// How many deeds of that kind there were.
+    pub deeds: u64,
     /// A signature is due.
     pub signing: bool,
     /// What its users read.

@@ -1,12 +1,14 @@
 //! What a seed stands for: who there is, who talks to whom, what is written and what breaks, and when. A plan is data, so
 //! that steps can be taken out of it and what is left be played again.
 
+mod blobs;
 mod folders;
 mod indexes;
 mod intents;
 
 pub use indexes::Tending;
 
+use crate::blobs::BlobDeed;
 use crate::clock::{DAY, MS, SECOND, Time};
 use crate::files::Deed;
 use crate::workload::{Op, Workload};
@@ -356,6 +358,13 @@ pub enum Act {
         /// Which one, below [`PLACES`].
         place: u8,
     },
+    /// A user does something with blobs.
+    Blob {
+        /// Where.
+        node: usize,
+        /// What.
+        deed: BlobDeed,
+    },
     /// Something goes wrong.
     Fault(Fault),
 }
@@ -382,6 +391,7 @@ impl fmt::Display for Step {
             Act::Withdraw { edge } => write!(f, "link {edge} is withdrawn"),
             Act::Declare { edge } => write!(f, "link {edge} is declared"),
             Act::Move { node, place } => write!(f, "node {node} moves to its address {place}"),
+            Act::Blob { node, deed } => write!(f, "the user of node {node} {deed}"),
             Act::Fault(fault) => write!(f, "{fault}"),
         }
     }
@@ -436,6 +446,9 @@ pub struct Setup {
     /// Whether it holds a folder, too.
     #[serde(default)]
     pub folder: bool,
+    /// Whether content of blobs comes to it when it is read.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 /// Who talks to whom.
@@ -510,6 +523,7 @@ impl Plan {
         indexes::add(&mut plan, span);
         several_sources(&mut random, &mut plan, options);
         intents::add(&mut plan, span);
+        blobs::add(&mut plan, span);
         plan
     }
 
@@ -518,7 +532,7 @@ impl Plan {
     pub fn operations(&self) -> usize {
         let of = |step: &Step| match &step.act {
             Act::Write { group, .. } => group.len(),
-            Act::User { .. } => 1,
+            Act::User { .. } | Act::Blob { .. } => 1,
             _ => 0,
         };
         self.steps.iter().map(of).sum()
@@ -571,6 +585,7 @@ fn setup(random: &mut Rng, node: usize, span: Time, options: &Options) -> Setup 
         bulk: *choose(random, &[0, 2, 10, 30]),
         arrives: if late { random.u64(..span) } else { 0 },
         folder: false,
+        lazy: false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Plays a plan: one queue of events in virtual time, one thread, no choice that the seed does not make.
 
+mod blobs;
 mod folders;
 mod indexes;
 mod intents;
@@ -64,6 +65,7 @@ enum Event {
     Sign { node: usize, generation: u64 },
     Return { node: usize, how: Return },
     Update { node: usize, generation: u64 },
+    Blob { node: usize, generation: u64, deed: u64 },
 }
 
 /// What one simulation was like.
@@ -182,6 +184,8 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
                 0 => Bulk::default(),
                 from => Bulk { from, entries: 2 * from, bytes: 4_000 },
             },
+            // So few that most content is put in with several transactions.
+            put_bytes: 40_000,
         },
         replica: None,
         generation: 0,
@@ -193,6 +197,8 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
         stranger: setup.entrance == Entrance::Stranger,
         looked: 0,
         again: 0,
+        doing: BTreeMap::new(),
+        deeds: 0,
         signing: false,
         memory: Memory::default(),
     }
@@ -279,6 +285,7 @@ impl<'p> World<'p> {
             }
         }
         let digests = judge_all(&self.nodes, &self.forbidden)?;
+        self.judge_contents()?;
         self.judge_trees()?;
         self.judge_newcomer()?;
         let apart = [FaultKind::Clock, FaultKind::Rot];
@@ -322,6 +329,7 @@ impl<'p> World<'p> {
             Event::Sign { node, generation } => self.sign(node, generation),
             Event::Return { node, how } => self.come_back(node, how),
             Event::Update { node, generation } => self.try_update(node, generation),
+            Event::Blob { node, generation, deed } => self.go_on_blob(node, generation, deed),
         }
     }
 
@@ -337,6 +345,10 @@ impl<'p> World<'p> {
             Act::Withdraw { edge } => self.withdraw(*edge),
             Act::Declare { edge } => self.declare(*edge),
             Act::Move { node, place } => self.change_place(*node, *place),
+            Act::Blob { node, deed } => {
+                self.stats.deeds += 1;
+                self.begin_blob(*node, deed)
+            }
             Act::Fault(fault) => {
                 let line = fault.to_string();
                 self.note("fault", 0, line.as_bytes(), || line.clone());
@@ -615,6 +627,8 @@ impl<'p> World<'p> {
 
     fn go_down(&mut self, node: usize, down: Time, how: Return) -> Result<(), Violation> {
         let site = &mut self.nodes[node];
+        // Whatever was under way is over, and its disk does not hear of that.
+        site.doing.clear();
         if site.replica.take().is_none() {
             // It is down already and comes back when it would have.
             return Ok(());
@@ -694,6 +708,7 @@ impl<'p> World<'p> {
     /// A user found out that bits have changed, and begins anew with nothing.
     fn replace_disk(&mut self, number: usize) -> Result<(), Violation> {
         self.nodes[number].disk.kill();
+        self.nodes[number].doing.clear();
         self.nodes[number].replica = None;
         self.drop_sessions(number);
         // What its sessions said before holds no longer.
@@ -813,6 +828,11 @@ fn found(
     if let Some(replica) = &nodes[0].replica {
         replica.commit_group(&[vec![Draft { members, ..Draft::default() }]])?;
         replica.sign()?;
+    }
+    for (node, _) in nodes.iter().zip(&plan.nodes).filter(|(_, setup)| setup.lazy) {
+        if let Some(replica) = &node.replica {
+            replica.set_keep(None, anabranch_node::Keep::Lazy)?;
+        }
     }
     // Who was let in by nothing that anybody holds stays out for ever.
     nodes[0].disk.forget_history();

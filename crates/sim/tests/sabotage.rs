@@ -86,4 +86,8 @@ bugs! {
     unclaimed: Unclaimed,
     gives_up: GivesUp,
     address_forgotten: AddressForgotten,
+    content_unflushed: ContentUnflushed,
+    conflict_collected: ConflictCollected,
+    pin_ignored: PinIgnored,
+    want_stuck: WantStuck,
 }

@@ -74,6 +74,17 @@ fn collect(
         pairs.push((key.to_vec(), value.to_vec()));
         ControlFlow::Continue(())
     })?;
+    if order == Order::Ascending {
+        let mut keys = Vec::new();
+        reader.keys(table, from, to, &mut |key| {
+            keys.push(key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        assert!(pairs.iter().map(|(key, _)| key).eq(&keys), "{table:?}: keys alone are others");
+        for key in &keys {
+            assert!(reader.has(table, key)?, "{table:?} has {key:?}");
+        }
+    }
     Ok(pairs)
 }
 

@@ -1,6 +1,8 @@
-//! Manifest nodes, as peers send them: a node fits its place or is refused, and a walk covers all of the content once.
+//! Manifest nodes, as peers send them: a node fits its place or is refused, and a walk covers all of the content once, or
+//! of a part what touches it. References to content, as values say them.
 
 use crate::input::Input;
+use anabranch_core::blob::{BlobRef, content_of};
 use anabranch_core::blob::{ChunkHash, ContentRef, Node, NodeSpan, Step, Walker};
 use std::convert::Infallible;
 
@@ -25,6 +27,11 @@ pub(crate) fn run(data: &[u8]) {
     }
     if let Ok(content) = ContentRef::new(len, level, hash) {
         walk(&content, hash, bytes);
+        walk_part(&content, hash, bytes, u64::from(flags) * 5_000);
+    }
+    if let Ok(blob) = BlobRef::decode(bytes) {
+        assert_eq!(blob.encode(), bytes, "a reference has one spelling");
+        assert_eq!(content_of(bytes), Some(blob.content), "and its content is kept");
     }
 }
 
@@ -62,4 +69,21 @@ fn walk(content: &ContentRef, root: ChunkHash, bytes: &[u8]) {
         covered += len;
     }
     assert_eq!(covered, content.size(), "all of it");
+}
+
+/// What a walk yields from some place on touches what follows that place, without a gap.
+fn walk_part(content: &ContentRef, root: ChunkHash, bytes: &[u8], from: u64) {
+    let lookup = |hash: &ChunkHash| Ok::<_, Infallible>((*hash == root).then(|| bytes.to_vec()));
+    let mut covered: Option<u64> = None;
+    for step in Walker::within(content, from..u64::MAX, lookup) {
+        let Ok(step) = step else { return };
+        let (offset, len) = match step {
+            Step::Chunk(chunk) => (chunk.offset, chunk.len),
+            Step::Missing(node) => (node.offset, node.len),
+        };
+        assert!(offset + len > from, "nothing before the part");
+        assert_eq!(offset, covered.unwrap_or(offset.min(from)), "no gap and no overlap");
+        covered = Some(offset + len);
+    }
+    assert_eq!(covered.unwrap_or(content.size()), content.size(), "to the end");
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod blobs;
 mod counting;
 mod indexing;
 mod lists;

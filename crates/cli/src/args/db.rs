@@ -1,5 +1,6 @@
 //! The commands below `anabranch db`.
 
+use super::blob::BlobCommand;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -78,6 +79,16 @@ pub(crate) enum DbCommand {
         after_help = "Example:\n  anabranch db list push notes week shopping/list '\"milk\"'"
     )]
     List(ListCommand),
+    /// Keep content of any size
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        after_help = "Example:\n  anabranch db blob put album photos beach.jpg ~/beach.jpg"
+    )]
+    Blob(BlobCommand),
+    /// Free the space of content that no blob names any more
+    #[command(after_help = "Example:\n  anabranch db gc album")]
+    Gc(DbArgs),
     /// Print every change from now on, wherever it is made, until interrupted
     #[command(after_help = "Example:\n  anabranch db watch notes")]
     Watch(DbArgs),

@@ -1,5 +1,6 @@
 //! `anabranch db …`: what can be done with a database by itself.
 
+mod blob;
 mod conflicts;
 mod counter;
 mod export;
@@ -41,6 +42,8 @@ pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Fai
         DbCommand::Counter(command) => counter::run(context, &command).await,
         DbCommand::Set(command) => set::run(context, &command).await,
         DbCommand::List(command) => list::run(context, &command).await,
+        DbCommand::Blob(command) => blob::run(context, command).await,
+        DbCommand::Gc(args) => blob::gc(context, &args).await,
         DbCommand::Watch(args) => watch::watch(context, &args).await,
         DbCommand::Log(args) => watch::log(context, &args),
         DbCommand::Conflicts(args) => conflicts::list(context, &args),

@@ -8,7 +8,7 @@ use crate::place::ticket;
 use crate::progress;
 use crate::signals;
 use crate::units;
-use anabranch::{Control, Node, NodeError, Role, Ticket};
+use anabranch::{Control, Keep, Node, NodeError, Role, Ticket};
 use serde_json::json;
 use std::time::Instant;
 
@@ -17,6 +17,10 @@ pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failur
     let ticket = ticket(&args.ticket)?;
     let node = context.node()?;
     if ticket.folder {
+        if args.lazy {
+            return Err(Failure::usage("the ticket is for a folder, whose files are all fetched")
+                .hint("leave --lazy out"));
+        }
         if args.name.is_some() {
             return Err(Failure::usage("the ticket is for a folder, whose name is its path")
                 .hint("say where to put it: 'anabranch join TICKET DIR'"));
@@ -38,15 +42,16 @@ pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failur
         ))
         .hint("use --name to choose what it is called here"));
     }
-    database(context, &node, &ticket, args.name.as_deref()).await
+    database(context, &node, &ticket, args.name.as_deref(), args.lazy).await
 }
 
-/// Joins a database, to be called `name` here if it is given.
+/// Joins a database, to be called `name` here if it is given; if `lazy`, without the content of blobs.
 pub(crate) async fn database(
     context: &Context,
     node: &Node,
     ticket: &Ticket,
     name: Option<&str>,
+    lazy: bool,
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let known = node.inner().record_of(ticket.database)?;
@@ -70,6 +75,9 @@ pub(crate) async fn database(
         }
         e => e.into(),
     })?;
+    if lazy {
+        replica.set_keep(None, Keep::Lazy)?;
+    }
     let control = Control::default();
     let mut stop = signals::stopping()?;
     let drawing = progress::session(context.output, &name, &control);

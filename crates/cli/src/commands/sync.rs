@@ -42,7 +42,7 @@ pub(crate) async fn run(context: &Context, args: &SyncArgs) -> Result<(), Failur
             database(context, &node, Job::with(record, there)?, wish).await
         }
         (Place::New(name), Place::Ticket(ticket)) if !ticket.folder && !wish.dry_run => {
-            join::database(context, &node, &ticket, Some(&name)).await
+            join::database(context, &node, &ticket, Some(&name), false).await
         }
         (Place::Folder(path), there) => {
             super::folders::sync(context, &node, &path, there, wish).await

@@ -60,6 +60,16 @@ fn every_field_is_documented() {
     check(&a, &["db", "set", "rm", "notes", "s", "[1]"]);
     check(&a, &["db", "list", "push", "notes", "d", "l", "1"]);
     check(&a, &["db", "list", "ls", "notes", "d", "l"]);
+    let input = a.write("content", "some content");
+    check(&a, &["db", "blob", "put", "notes", "b", "x", &input]);
+    check(&a, &["db", "blob", "get", "notes", "b", "x", "out"]);
+    check(&a, &["db", "blob", "ls", "notes", "b"]);
+    check(&a, &["db", "blob", "fetch", "notes", "b"]);
+    check(&a, &["db", "blob", "keep", "notes", "b", "lazy"]);
+    check(&a, &["db", "blob", "evict", "notes", "b"]);
+    check(&a, &["db", "log", "notes", "--limit", "1"]);
+    check(&a, &["db", "blob", "rm", "notes", "b", "x"]);
+    check(&a, &["db", "gc", "notes"]);
     check(&a, &["db", "counter", "reset", "notes", "c", "n"]);
     b.ok(&["db", "put", "notes", "t", "x", r#"{"v":2}"#]);
     for args in [

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod api;
+mod blobs;
 mod commands;
 mod damage;
 mod documents;

@@ -222,3 +222,59 @@ proptest! {
         prop_assert!(nodes.0.values().all(|node| node.len() <= MAX_NODE));
     }
 }
+
+/// What a walk within a range yields, and which nodes it looks up.
+fn within(
+    content: &ContentRef,
+    blobs: &Blobs,
+    range: std::ops::Range<u64>,
+) -> (Vec<ChunkSpan>, Vec<ChunkHash>) {
+    let mut looked = Vec::new();
+    let chunks = Walker::within(content, range, |hash| {
+        looked.push(*hash);
+        Ok::<_, Infallible>(blobs.0.get(hash).cloned())
+    });
+    let chunks = chunks.map(|step| match step.unwrap() {
+        Step::Chunk(span) => span,
+        Step::Missing(node) => panic!("{node:?} is missing"),
+    });
+    (chunks.collect(), looked)
+}
+
+fn touches(range: &std::ops::Range<u64>, offset: u64, len: u64) -> bool {
+    range.start < range.end && offset < range.end && offset + len > range.start
+}
+
+proptest! {
+    /// A range yields the chunks it touches, in order, and no other node is looked at than those above them.
+    #[test]
+    fn a_range_touches_only_what_it_covers(
+        seed: u64, count in 1..3000usize, from in 0..60_000_000u64, len in 0..3_000_000u64, whole: bool,
+    ) {
+        let (content, nodes) = tree(&fake(seed, count));
+        let all = chunks_of(&content, &nodes);
+        let range = if whole { from..u64::MAX } else { from..from + len };
+        let (found, looked) = within(&content, &nodes, range.clone());
+        let expected: Vec<ChunkSpan> =
+            all.iter().filter(|c| touches(&range, c.offset, c.len)).copied().collect();
+        prop_assert_eq!(&found, &expected);
+        let (mut needed, mut open) = (BTreeSet::new(), vec![(content.root(), content.depth(), 0, content.size())]);
+        while let Some((hash, level, offset, len)) = open.pop() {
+            if level == 0 || !touches(&range, offset, len) {
+                continue;
+            }
+            needed.insert(hash);
+            let place = NodeSpan { hash, level, offset, len, is_last: true, is_root: false };
+            let node = Node::decode(&nodes.0[&hash], &place);
+            // Whether it is the last of its level does not matter to what it names.
+            let node = node.or_else(|_| Node::decode(&nodes.0[&hash], &NodeSpan { is_last: false, ..place })).unwrap();
+            let mut at = offset;
+            for item in node.items {
+                open.push((item.hash, level - 1, at, item.len));
+                at += item.len;
+            }
+        }
+        prop_assert_eq!(looked.len(), needed.len());
+        prop_assert_eq!(looked.into_iter().collect::<BTreeSet<_>>(), needed);
+    }
+}

@@ -2,6 +2,7 @@
 //! a level (I7); every node is checked against its place before anything in it is believed (I4).
 
 use super::{ChunkHash, ContentRef, Node, NodeError};
+use std::ops::Range;
 
 /// Where a chunk lies in its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +69,7 @@ pub struct Walker<L> {
     lookup: L,
     first: Option<First>,
     stack: Vec<Frame>,
+    range: Range<u64>,
 }
 
 #[derive(Debug)]
@@ -88,21 +90,28 @@ struct Frame {
 impl<E, L: FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, E>> Walker<L> {
     /// A walk over all of `content`.
     pub fn new(content: &ContentRef, lookup: L) -> Self {
+        Self::within(content, 0..u64::MAX, lookup)
+    }
+
+    /// A walk over what of `content` lies in `range` at least in part: nodes and chunks outside are neither looked up nor
+    /// yielded.
+    pub fn within(content: &ContentRef, range: Range<u64>, lookup: L) -> Self {
         let (hash, offset, len) = (content.root(), 0, content.size());
         let first = match (content.size(), content.depth()) {
             (0, _) => None,
+            (size, _) if range.is_empty() || range.start >= size => None,
             (_, 0) => Some(First::Chunk(ChunkSpan { hash, offset, len })),
             (_, level) => {
                 let (is_last, is_root) = (true, true);
                 Some(First::Node(NodeSpan { hash, level, offset, len, is_last, is_root }))
             }
         };
-        Self { lookup, first, stack: Vec::new() }
+        Self { lookup, first, stack: Vec::new(), range }
     }
 
     /// A walk over what lies below `node`, which an earlier walk reported as missing.
     pub fn below(node: NodeSpan, lookup: L) -> Self {
-        Self { lookup, first: Some(First::Node(node)), stack: Vec::new() }
+        Self { lookup, first: Some(First::Node(node)), stack: Vec::new(), range: 0..u64::MAX }
     }
 
     /// Enters a node, or says that it is missing.
@@ -158,6 +167,8 @@ impl<E, L: FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, E>> Iterator for Walker<
         while let Some(frame) = self.stack.last_mut() {
             match frame.advance() {
                 None => drop(self.stack.pop()),
+                Some(place) if place.offset.saturating_add(place.len) <= self.range.start => {}
+                Some(place) if place.offset >= self.range.end => self.stack.clear(),
                 Some(NodeSpan { hash, level: 0, offset, len, .. }) => {
                     return Some(Ok(Step::Chunk(ChunkSpan { hash, offset, len })));
                 }

@@ -1,8 +1,12 @@
-//! blobs.json: where content is cut, the manifest nodes above the chunks, and the reference to the whole. Content is
-//! given by a rule: the first bytes of BLAKE3's extended output for a seed, repeated or changed as said.
+//! references.json: values of blob stores, read or refused. blobs.json: where content is cut, the manifest nodes above the
+//! chunks, and the reference to the whole. Content is given by a rule: the first bytes of BLAKE3's extended output for a seed, repeated or changed as said.
 
-use crate::file::{golden, hex, list, number, text, unhex_of};
-use anabranch_core::blob::{Builder, ChunkHash, ContentRef, MAX_CHUNK, MIN_CHUNK, Node, Piece};
+use crate::file::{golden, hex, list, number, text, unhex, unhex_of};
+use anabranch_core::blob::{
+    BlobRef, BlobRefError, Builder, ChunkHash, ContentRef, MAX_CHUNK, MIN_CHUNK, Node, Piece,
+    content_of,
+};
+use anabranch_core::codec::Writer;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 
@@ -98,5 +102,62 @@ fn node_lengths() {
         let len: u64 = text(&case["length"]).parse().unwrap();
         let node = Node { level: 2, items: vec![item(1, len), item(2, 5)] };
         assert_eq!(hex(node.encode()), case["node"]);
+    }
+}
+
+/// A value of a blob store, and what reading it says.
+fn reference(name: &str, value: Vec<u8>) -> Value {
+    let read = BlobRef::decode(&value);
+    json!({
+        "name": name,
+        "value": hex(&value),
+        "media_type": read.as_ref().ok().map(|blob| blob.media_type.clone()),
+        "newer": matches!(read, Err(BlobRefError::Newer)),
+        "content": content_of(&value).map(|content| json!({
+            "size": content.size().to_string(), "depth": content.depth(), "root": hex(content.root().0),
+        })),
+    })
+}
+
+#[test]
+fn references() {
+    let root = ChunkHash([0xab; 32]);
+    let content = ContentRef::new(300_000, 1, root).unwrap();
+    let blob =
+        |content, media_type: &str| BlobRef { content, media_type: media_type.into() }.encode();
+    let with = |kind, items, size, depth| {
+        let mut w = Writer::new();
+        w.array(items).u64(kind).u64(size).u64(depth).bytes(&root.0).text("text/plain");
+        (5..items).for_each(|_| _ = w.u64(0));
+        w.finish()
+    };
+    let mut cut = blob(content, "image/png");
+    cut.pop();
+    let mut trailing = blob(content, "");
+    trailing.push(0);
+    let made = vec![
+        reference("content of two chunks or more", blob(content, "image/png")),
+        reference("no media type", blob(content, "")),
+        reference("no content", blob(ContentRef::empty(), "")),
+        reference("the longest media type", blob(content, &"x".repeat(255))),
+        reference(
+            "a media type that is too long: not read, and the content is known",
+            blob(content, &"x".repeat(256)),
+        ),
+        reference("an item more: a later version, whose content is known", with(0, 6, 300_000, 1)),
+        reference("another kind: a later version", with(1, 5, 300_000, 1)),
+        reference("a depth that this size cannot have", with(0, 5, 300_000, 0)),
+        reference("a size beyond the limit", with(0, 5, 1 << 63, 13)),
+        reference("cut short", cut),
+        reference("a byte more", trailing),
+        reference("no array", vec![0x00]),
+    ];
+    for case in golden(
+        "references",
+        "Values of blob stores: what is read, and which content they keep",
+        made,
+    ) {
+        let value = unhex(&case["value"]);
+        assert_eq!(reference(text(&case["name"]), value), case);
     }
 }

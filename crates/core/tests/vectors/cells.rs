@@ -250,12 +250,15 @@ fn odd() -> Vec<Value> {
     others.payload(ANN, &[], 11, same(StoreKind::user(0)));
     others.payload(ANN, &[], 12, same(StoreKind::user(u16::MAX)));
     others.payload(ANN, &[], 13, same(StoreKind(StoreKind::user(u16::MAX).0 + 1)));
+    let mut blobs = Story::new();
+    blobs.payload(ANN, &[], 10, same(StoreKind::BLOBS));
     vec![
         senseless.case("an operation that makes no sense keeps its index"),
         later.case("an operation of a later kind: no digest"),
         broken.case("a payload that is no payload: no operations"),
         kind.case("a store of a later kind: no digest"),
         stores.case("one name, three kinds: three stores"),
+        blobs.case("a store of blobs: cells, whatever their values are"),
         others.case("a set, the first and last kind for applications, and the kind after it"),
     ]
 }

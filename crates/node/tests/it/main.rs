@@ -6,6 +6,7 @@ mod at_once;
 mod attacker;
 mod attacks;
 mod commits;
+mod contents;
 mod drives;
 mod engine;
 mod homes;

@@ -45,6 +45,11 @@ fn address(node: usize, place: u8) -> String {
 }
 
 impl Line {
+    /// Whether it is to be carried out.
+    pub(super) fn is_declared(&self) -> bool {
+        self.declared
+    }
+
     pub(super) fn new(edge: &Edge) -> Self {
         let Edge { from, to, every, one_way, ref places } = *edge;
         let places = if places.is_empty() { &[0][..] } else { places };

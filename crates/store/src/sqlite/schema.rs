@@ -19,6 +19,7 @@ pub(super) struct Statements {
     pub(super) delete: String,
     ascending: Ranged,
     descending: Ranged,
+    keys: Ranged,
 }
 
 /// A scan without and with an upper bound.
@@ -31,7 +32,7 @@ static ALL: LazyLock<[Statements; Table::ALL.len()]> =
     LazyLock::new(|| Table::ALL.map(Statements::of));
 
 /// More than all statements of all tables, so that none is ever prepared twice by a connection.
-pub(super) const STATEMENTS: usize = Table::ALL.len() * 8 + 16;
+pub(super) const STATEMENTS: usize = Table::ALL.len() * 10 + 16;
 
 impl Statements {
     pub(super) fn scan(&self, order: Order, bounded: bool) -> &str {
@@ -40,6 +41,11 @@ impl Statements {
             Order::Descending => &self.descending,
         };
         if bounded { &ranged.bounded } else { &ranged.open }
+    }
+
+    /// A scan of keys alone, ascending.
+    pub(super) fn keys(&self, bounded: bool) -> &str {
+        if bounded { &self.keys.bounded } else { &self.keys.open }
     }
 
     fn of(table: Table) -> Self {
@@ -60,6 +66,10 @@ impl Statements {
             delete: format!("DELETE FROM {name} WHERE k = ?1"),
             ascending: ranged("ASC"),
             descending: ranged("DESC"),
+            keys: Ranged {
+                open: format!("SELECT k FROM {name} WHERE k >= ?1 ORDER BY k"),
+                bounded: format!("SELECT k FROM {name} WHERE k >= ?1 AND k < ?2 ORDER BY k"),
+            },
         }
     }
 }

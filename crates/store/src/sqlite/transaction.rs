@@ -4,6 +4,7 @@
 //! whatever follows statement by statement.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,6 +53,16 @@ impl ReadTx for Reading<'_> {
         visit: &mut Visit<'_>,
     ) -> Result<(), StorageError> {
         scan(&self.connection, self.explain, table, Range { from, to, order }, visit)
+    }
+
+    fn keys(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        keys(&self.connection, self.explain, table, (from, to), visit)
     }
 }
 
@@ -163,6 +174,16 @@ impl ReadTx for Writing<'_> {
         visit: &mut Visit<'_>,
     ) -> Result<(), StorageError> {
         scan(self.connection()?, self.explain, table, Range { from, to, order }, visit)
+    }
+
+    fn keys(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        keys(self.connection()?, self.explain, table, (from, to), visit)
     }
 }
 
@@ -314,12 +335,48 @@ fn scan(
     Ok(())
 }
 
-/// Hands the pair in `row` on; nothing when it is not of the types that the table has.
-fn with_pair(
+fn keys(
+    connection: &Connection,
+    explain: &Explain,
+    table: Table,
+    (from, to): (&[u8], Option<&[u8]>),
+    visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<(), StorageError> {
+    let Some(from) = Key::to_bound(table, from) else { return Ok(()) };
+    let to = to.and_then(|to| Key::to_bound(table, to));
+    let failed = |error| explain.sqlite(error);
+    let sql = statements(table).keys(to.is_some());
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut rows = match &to {
+        Some(to) => statement.query([&from, to]),
+        None => statement.query([&from]),
+    }
+    .map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let flow = with_key(row, table, visit).ok_or_else(|| wrong_type(explain, table))?;
+        if flow.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Hands the key in `row` on; nothing when it is not of the type that the table has.
+fn with_key(
     row: &Row<'_>,
     table: Table,
-    visit: &mut Visit<'_>,
-) -> Option<std::ops::ControlFlow<()>> {
+    visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+) -> Option<ControlFlow<()>> {
+    if table.integer_keyed() {
+        let number = row.get_ref(0).ok()?.as_i64().ok()?;
+        Some(visit(&integer_key::key(number)?))
+    } else {
+        Some(visit(blob(row, 0)?))
+    }
+}
+
+/// Hands the pair in `row` on; nothing when it is not of the types that the table has.
+fn with_pair(row: &Row<'_>, table: Table, visit: &mut Visit<'_>) -> Option<ControlFlow<()>> {
     let value = blob(row, 1)?;
     if table.integer_keyed() {
         let number = row.get_ref(0).ok()?.as_i64().ok()?;

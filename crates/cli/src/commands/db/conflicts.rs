@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::plain;
 use crate::units;
 use anabranch::Conflict;
-use anabranch_api::{conflict_object, kind_name, parts, value_object};
+use anabranch_api::{conflict_object, kind_name, parts, written_object};
 use serde_json::{Value, json};
 
 /// Lists every conflict, the version shown first.
@@ -29,7 +29,7 @@ fn conflict_text(conflict: &Conflict) -> String {
         let shown = version
             .value
             .as_ref()
-            .map(value_object)
+            .map(|raw| written_object(conflict.store.kind, raw))
             .map_or_else(|| "deleted".to_owned(), |v| v.to_string());
         let mark = if i == 0 { "  (shown)" } else { "" };
         let (device, when) = (version.device.short(), anabranch_api::date(version.timestamp));

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::{Lines, Output, plain};
 use crate::signals;
 use anabranch::{Change, Effect, StoreKind, is_position};
-use anabranch_api::{change_object, place, value_object};
+use anabranch_api::{change_object, place, written_object};
 
 /// Prints every change from now on.
 pub(super) async fn watch(context: &Context, args: &DbArgs) -> Result<(), Failure> {
@@ -58,7 +58,7 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
             Effect::Put(_) if row => "inserted".to_owned(),
             Effect::Put(_) if element => "added".to_owned(),
             Effect::Put(_) if is_position(&written.path) => "placed".to_owned(),
-            Effect::Put(raw) => format!("= {}", value_object(raw)),
+            Effect::Put(raw) => format!("= {}", written_object(written.store.kind, raw)),
             Effect::Add(delta) => format!("{delta:+}"),
             Effect::Reset(delta) => format!("reset: {delta:+}"),
         };

@@ -1,0 +1,230 @@
+//! Live values of blob stores whose content is not known to be here. The list is kept where cells are, so that what is to
+//! be fetched costs what arrived and never a look at all values. It says nothing about the state and is told to nobody.
+//!
+//! A value is on it from the moment it is live until somebody has looked at its whole content ([`settle`]) or it is
+//! replaced. What is on the list may be here all the same.
+
+use crate::blob::content_of;
+use crate::cells::LiveValue;
+use crate::entry::{StoreId, StoreKind};
+use crate::error::corrupt;
+use crate::ledger::Ledger;
+use crate::ops::ValueName;
+use crate::path::Path;
+use crate::rows::{CellRow, Place, StoreNo, cell_key, split_cell_key};
+use crate::storage::{Order, StorageError, Table, WriteTx};
+use crate::view::View;
+use std::ops::ControlFlow;
+
+const AWAITED: &[u8] = b"await/";
+
+/// Where a value is on the list: by store, then in the order of arrival.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AwaitKey(Vec<u8>);
+
+impl Default for AwaitKey {
+    /// Before all of them.
+    fn default() -> Self {
+        Self(AWAITED.to_vec())
+    }
+}
+
+impl AwaitKey {
+    fn of(store: StoreNo, arrival: u64, index: u32) -> Self {
+        let mut key = AWAITED.to_vec();
+        key.extend(store.to_be_bytes());
+        key.extend(arrival.to_be_bytes());
+        key.extend(index.to_be_bytes());
+        Self(key)
+    }
+
+    /// Right after this one.
+    #[must_use]
+    pub fn next(mut self) -> Self {
+        self.0.push(0);
+        self
+    }
+
+    /// After all of this one's store.
+    #[must_use]
+    pub fn after_store(&self) -> Self {
+        let store = self.store().saturating_add(1);
+        Self([AWAITED, &store.to_be_bytes()].concat())
+    }
+
+    /// Before all of this one's store.
+    #[must_use]
+    pub fn store_start(&self) -> Self {
+        Self([AWAITED, &self.store().to_be_bytes()].concat())
+    }
+
+    fn store(&self) -> StoreNo {
+        let number = self.0.get(AWAITED.len()..).and_then(|rest| rest.first_chunk::<4>());
+        number.map_or(0, |number| StoreNo::from_be_bytes(*number))
+    }
+}
+
+/// A value whose content is not known to be here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    /// Where it is on the list.
+    pub key: AwaitKey,
+    /// Its store.
+    pub store: StoreId,
+    /// Its cell.
+    pub path: Path,
+    /// The value.
+    pub value: LiveValue,
+}
+
+/// A value became live.
+pub(crate) fn note(
+    ledger: &mut Ledger<'_>,
+    store: StoreNo,
+    arrival: u64,
+    index: u32,
+    cell: &[u8],
+) -> Result<(), StorageError> {
+    ledger.tx.put(Table::Local, &AwaitKey::of(store, arrival, index).0, cell)
+}
+
+/// A value was replaced.
+pub(crate) fn forget(
+    ledger: &mut Ledger<'_>,
+    store: StoreNo,
+    (branch, seq, index): Place,
+) -> Result<(), StorageError> {
+    let arrival = ledger.view().arrival(branch, seq)?;
+    ledger.tx.delete(Table::Local, &AwaitKey::of(store, arrival, index).0).map(drop)
+}
+
+/// All of a value's content is here.
+///
+/// # Errors
+/// [`StorageError`].
+pub fn settle(tx: &mut dyn WriteTx, key: &AwaitKey) -> Result<(), StorageError> {
+    tx.delete(Table::Local, &key.0).map(drop)
+}
+
+/// As [`settle`], for the live value of this name.
+///
+/// # Errors
+/// [`StorageError`].
+pub fn settle_value(
+    tx: &mut dyn WriteTx,
+    store: &StoreId,
+    path: &Path,
+    name: &ValueName,
+) -> Result<(), StorageError> {
+    match View::new(crate::ledger::as_read(tx)).await_key(store, path, name)? {
+        Some((key, _)) => settle(tx, &key),
+        None => Ok(()),
+    }
+}
+
+/// The content of a live value is not to count as being here any more.
+///
+/// # Errors
+/// [`StorageError`].
+pub fn await_again(
+    tx: &mut dyn WriteTx,
+    store: &StoreId,
+    path: &Path,
+    name: &ValueName,
+) -> Result<(), StorageError> {
+    let found = View::new(crate::ledger::as_read(tx)).await_key(store, path, name)?;
+    let Some((key, cell)) = found else { return Ok(()) };
+    tx.put(Table::Local, &key.0, &cell)
+}
+
+impl View<'_> {
+    /// The first value on the list at or after `from` whose content is not known to be here; those that name no content
+    /// are on it as well.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn awaited(&self, from: &AwaitKey) -> Result<Option<Awaited>, StorageError> {
+        let mut found = None;
+        self.tx.scan(Table::Local, &from.0, None, Order::Ascending, &mut |key, cell| {
+            if key.starts_with(AWAITED) {
+                found = Some((AwaitKey(key.to_vec()), cell.to_vec()));
+            }
+            ControlFlow::Break(())
+        })?;
+        found.map(|(key, cell)| self.awaited_at(key, &cell)).transpose()
+    }
+
+    /// Whether anything is on the list.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn awaits(&self) -> Result<bool, StorageError> {
+        let mut found = false;
+        self.tx.keys(Table::Local, AWAITED, None, &mut |key| {
+            found = key.starts_with(AWAITED);
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    fn awaited_at(&self, key: AwaitKey, cell: &[u8]) -> Result<Awaited, StorageError> {
+        let row = self.tx.get(Table::Cell, cell)?.ok_or_else(|| corrupt("an awaited value"))?;
+        let (path, (branch, seq, index)) = split_cell_key(cell)?;
+        let row = CellRow::decode(&row)?;
+        let log = self.branch(branch)?.log;
+        let name = ValueName { log, seq, index, id16: row.entry.first16() };
+        let value =
+            LiveValue { name, entry: row.entry, timestamp: row.timestamp, value: row.value };
+        let store = self.store_row(key.store())?.id;
+        Ok(Awaited { key, store, path: Path::trusted(path), value })
+    }
+
+    /// Whether this live value is on the list.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn is_awaited(
+        &self,
+        store: &StoreId,
+        path: &Path,
+        name: &ValueName,
+    ) -> Result<bool, StorageError> {
+        match self.await_key(store, path, name)? {
+            Some((key, _)) => self.tx.has(Table::Local, &key.0),
+            None => Ok(false),
+        }
+    }
+
+    /// Where the live value of this name would be on the list, and the key of its cell's row.
+    fn await_key(
+        &self,
+        store: &StoreId,
+        path: &Path,
+        name: &ValueName,
+    ) -> Result<Option<(AwaitKey, Vec<u8>)>, StorageError> {
+        let number = crate::cells::store_number(self.tx, store)?;
+        let Some(number) = number.filter(|_| store.kind == StoreKind::BLOBS) else {
+            return Ok(None);
+        };
+        for branch in self.branches_of(&name.log)? {
+            if !self.branch(branch)?.owns(name.seq) {
+                continue;
+            }
+            let cell = cell_key(number, path.as_bytes(), (branch, name.seq, name.index));
+            let Some(row) = self.tx.get(Table::Cell, &cell)? else { continue };
+            if CellRow::decode(&row)?.entry.first16() == name.id16 {
+                let arrival = self.arrival(branch, name.seq)?;
+                return Ok(Some((AwaitKey::of(number, arrival, name.index), cell)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Awaited {
+    /// The content, if the value names any.
+    #[must_use]
+    pub fn content(&self) -> Option<crate::blob::ContentRef> {
+        content_of(&self.value.value)
+    }
+}

@@ -1,0 +1,192 @@
+//! Reading content, whole or in part: every node and chunk on the way is checked against its name, and only those that the
+//! range touches are looked at. What is not here is asked of connected peers and waited for.
+
+use crate::error::NodeError;
+use crate::replica::Replica;
+use crate::wants::ClaimId;
+use anabranch_core::blob::{ChunkHash, ContentRef, Step, WalkError, Walker};
+use anabranch_core::storage::StorageError;
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a read waits for what is not here, if nothing else is said.
+pub const READ_WAIT: Duration = Duration::from_secs(10);
+/// Blobs asked for ahead of what is read.
+const AHEAD: usize = 32;
+/// Bytes looked at before those found are handed over.
+const STRETCH: usize = 1024 * 1024;
+
+/// Content of a replica, to be read.
+#[derive(Debug)]
+pub struct BlobReader {
+    replica: Arc<Replica>,
+    content: ContentRef,
+    claim: ClaimId,
+    wait: Duration,
+}
+
+/// What lies at the beginning of a range.
+struct Stretch {
+    bytes: Vec<u8>,
+    /// The first of what follows and is not here comes first.
+    lacking: Vec<ChunkHash>,
+}
+
+impl Replica {
+    /// A reader of `content`, which waits `wait` long for each part that is not here.
+    #[must_use]
+    pub fn reader(self: &Arc<Self>, content: ContentRef, wait: Duration) -> BlobReader {
+        BlobReader { replica: Arc::clone(self), content, claim: self.new_claim(), wait }
+    }
+}
+
+impl BlobReader {
+    /// The content.
+    #[must_use]
+    pub fn content(&self) -> &ContentRef {
+        &self.content
+    }
+
+    /// Hands `sink` the bytes of `range`, or those of it that there are, in order. Blocking; memory: about 2 MiB.
+    ///
+    /// # Errors
+    /// [`NodeError::NoContent`] when a part is not here and did not come in time, [`NodeError::Core`] for content that is
+    /// damaged or was never what its writer said, [`NodeError::Sink`] for what `sink` returned.
+    pub fn read(
+        &self,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), NodeError> {
+        let (mut at, end) = (range.start, range.end.min(self.content.size()));
+        let mut deadline = Instant::now() + self.wait;
+        while at < end {
+            let moved = self.replica.blobs_moved();
+            let stretch = self.stretch(at..end)?;
+            if !stretch.bytes.is_empty() {
+                at += stretch.bytes.len() as u64;
+                sink(&stretch.bytes).map_err(NodeError::Sink)?;
+                deadline = Instant::now() + self.wait;
+            }
+            if let Some(first) = stretch.lacking.first() {
+                self.replica.want_as(self.claim, stretch.lacking.clone());
+                if stretch.bytes.is_empty() {
+                    self.wait_for(*first, moved, deadline)?;
+                    deadline = Instant::now() + self.wait;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks connected peers for what of `range` comes first and is not here. Whether that is nothing.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn ask(&self, range: Range<u64>) -> Result<bool, NodeError> {
+        let (mut at, end) = (range.start, range.end.min(self.content.size()));
+        while at < end {
+            let stretch = self.stretch(at..end)?;
+            at += stretch.bytes.len() as u64;
+            if !stretch.lacking.is_empty() {
+                self.replica.want_as(self.claim, stretch.lacking);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What lies at the beginning of `range`, up to the first piece that is not here, and what follows is lacking.
+    fn stretch(&self, range: Range<u64>) -> Result<Stretch, NodeError> {
+        let blobs = self.replica.blobs();
+        let mut stretch = Stretch { bytes: Vec::new(), lacking: Vec::new() };
+        let (mut asked, mut looked) = (BTreeSet::new(), 0);
+        for step in Walker::within(&self.content, range.clone(), |hash| blobs.get(hash)) {
+            let lacking = match step {
+                Ok(Step::Missing(node)) => Some(node.hash),
+                Ok(Step::Chunk(span)) => {
+                    looked += span.len as usize;
+                    let bytes = if stretch.lacking.is_empty() {
+                        blobs.get(&span.hash)?
+                    } else {
+                        self.replica.has_blob(&span.hash)?.then(Vec::new)
+                    };
+                    match bytes {
+                        None => Some(span.hash),
+                        Some(bytes) if stretch.lacking.is_empty() => {
+                            stretch.add(
+                                &span.hash,
+                                &bytes,
+                                span.offset..span.offset + span.len,
+                                &range,
+                            )?;
+                            None
+                        }
+                        Some(_) => None,
+                    }
+                }
+                Err(WalkError::Lookup(e)) => return Err(e.into()),
+                Err(e) => return Err(damaged(&e)),
+            };
+            if let Some(hash) = lacking.filter(|hash| asked.insert(*hash)) {
+                stretch.lacking.push(hash);
+            }
+            if stretch.lacking.len() >= AHEAD || looked >= STRETCH {
+                break;
+            }
+        }
+        Ok(stretch)
+    }
+
+    fn wait_for(
+        &self,
+        hash: ChunkHash,
+        mut moved: u64,
+        deadline: Instant,
+    ) -> Result<(), NodeError> {
+        while self.replica.blobs().get(&hash)?.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(NodeError::NoContent {
+                    connected: self.replica.connected(),
+                    waited: self.wait,
+                });
+            }
+            self.replica.wait_for_blobs(moved, left);
+            moved = self.replica.blobs_moved();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for BlobReader {
+    fn drop(&mut self) {
+        self.replica.want_as(self.claim, []);
+    }
+}
+
+impl Stretch {
+    /// Adds what of a chunk lies in `range`.
+    fn add(
+        &mut self,
+        hash: &ChunkHash,
+        bytes: &[u8],
+        place: Range<u64>,
+        range: &Range<u64>,
+    ) -> Result<(), NodeError> {
+        hash.verify(bytes).map_err(|e| damaged(&e))?;
+        let from = range.start.saturating_sub(place.start) as usize;
+        let to = (range.end.min(place.end) - place.start) as usize;
+        let part = bytes
+            .get(from..to)
+            .ok_or_else(|| damaged(&"a chunk is shorter than its manifest says"))?;
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+}
+
+fn damaged(what: &dyn std::fmt::Display) -> NodeError {
+    StorageError::Corrupt(format!("content of a blob: {what}")).into()
+}

@@ -1,0 +1,322 @@
+//! Content put in, collected and fetched at the same time, by processes that die in between.
+
+use anabranch_core::author::Seen;
+use anabranch_core::blob::ChunkHash;
+use anabranch_core::entry::{StoreId, Timestamp};
+use anabranch_core::key::DeviceKey;
+use anabranch_core::path::Path;
+use anabranch_core::storage::{Durability, Storage, Table};
+use anabranch_node::{
+    Collection, Control, Device, Environment, Keep, Node, NodeError, Opening, Replica,
+    ReplicaOptions, System,
+};
+use anabranch_store::{MemoryStorage, Options, SqliteStorage};
+use anabranch_sync::channel::Direction;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const HOUR: u64 = 3_600_000_000;
+
+/// A clock that is set by hand.
+#[derive(Default)]
+struct Set(AtomicU64);
+
+impl Environment for Set {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst) + 100 * 24 * HOUR)
+    }
+
+    fn steady(&self) -> Duration {
+        System.steady()
+    }
+
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), NodeError> {
+        System.fill(bytes)
+    }
+}
+
+fn open(storage: Arc<dyn Storage>, device: &Device) -> Arc<Replica> {
+    // So little that most content takes several transactions.
+    let options = ReplicaOptions { put_bytes: 50_000, ..ReplicaOptions::default() };
+    Replica::open(storage, None, device.clone(), options).unwrap()
+}
+
+fn found() -> (Arc<Set>, Device, Arc<Replica>) {
+    let clock = Arc::new(Set::default());
+    let environment = Arc::clone(&clock) as Arc<dyn Environment>;
+    let device = Device::within(DeviceKey::from_seed(&[1; 32]), environment);
+    let storage = Arc::new(MemoryStorage::new());
+    Replica::found(&*storage, &device).unwrap();
+    let replica = open(storage, &device);
+    (clock, device, replica)
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    fill(seed, &mut bytes);
+    bytes
+}
+
+/// Numbers of a simple generator, each seed another sequence.
+fn fill(seed: u64, bytes: &mut [u8]) {
+    let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for byte in bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *byte = state as u8;
+    }
+}
+
+fn store() -> StoreId {
+    StoreId::blobs("b")
+}
+
+fn name(name: &str) -> Path {
+    Path::text([name]).unwrap()
+}
+
+fn put(replica: &Arc<Replica>, path: &str, content: &[u8]) {
+    let mut put = replica.put_content().unwrap();
+    put.write(content).unwrap();
+    put.finish(&store(), &name(path), Seen::AtCommit, "").unwrap();
+}
+
+fn read(replica: &Arc<Replica>, path: &str) -> Option<Vec<u8>> {
+    let cell = replica.read(|view| view.cell(&store(), &name(path))).unwrap();
+    let content = anabranch_core::blob::content_of(&cell.first()?.value).unwrap();
+    let mut bytes = Vec::new();
+    let sink = &mut |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        Ok(())
+    };
+    replica.reader(content, Duration::ZERO).read(0..u64::MAX, sink).unwrap();
+    Some(bytes)
+}
+
+fn names(replica: &Replica, table: Table, prefix: &[u8]) -> usize {
+    let mut count = 0;
+    let tx = replica.storage().read().unwrap();
+    tx.keys(table, prefix, None, &mut |key| {
+        count += usize::from(key.starts_with(prefix));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    count
+}
+
+fn blobs(replica: &Replica) -> usize {
+    names(replica, Table::Blob, b"")
+}
+
+fn rows(replica: &Replica) -> [usize; 4] {
+    [&b"await/"[..], b"put/", b"pin/", b"collect"]
+        .map(|prefix| names(replica, Table::Local, prefix))
+}
+
+fn collect(replica: &Arc<Replica>, marks: usize) -> u64 {
+    replica.collect(marks).unwrap().run(&mut |_| ()).unwrap().blobs
+}
+
+fn step(collection: &mut Collection) -> bool {
+    while collection.sweep().unwrap() {}
+    collection.mark().unwrap()
+}
+
+#[test]
+fn a_put_leaves_no_rows_and_a_collection_takes_what_nothing_names() {
+    let (_, _, replica) = found();
+    for n in 0..6 {
+        put(&replica, &(n % 3).to_string(), &noise(n, 200_000));
+    }
+    put(&replica, "empty", b"");
+    assert_eq!(rows(&replica), [0; 4]);
+    let all = blobs(&replica);
+    // However few names are marked at once, the outcome is the same.
+    let taken = collect(&replica, 1);
+    assert!(taken > 6 && (taken as usize) < all, "{taken} of {all}");
+    assert_eq!((blobs(&replica), collect(&replica, 1_000)), (all - taken as usize, 0));
+    for n in 0..3 {
+        assert!(read(&replica, &n.to_string()) == Some(noise(n + 3, 200_000)));
+    }
+    assert_eq!(read(&replica, "empty"), Some(Vec::new()));
+    assert_eq!(rows(&replica), [0; 4]);
+}
+
+#[test]
+fn a_collection_spares_what_a_put_is_about_to_name() {
+    let (_, _, replica) = found();
+    let content = noise(1, 300_000);
+    // What is there already and named by nothing is named again in the middle of a collection.
+    put(&replica, "old", &content);
+    put(&replica, "old", b"new");
+    let mut collection = replica.collect(1_000).unwrap();
+    assert!(collection.mark().unwrap());
+    let mut slow = replica.put_content().unwrap();
+    slow.write(&content).unwrap();
+    while collection.sweep().unwrap() {}
+    assert!(replica.collect(1).is_err(), "one at a time");
+    slow.finish(&store(), &name("again"), Seen::AtCommit, "").unwrap();
+    assert_eq!(rows(&replica), [1, 0, 0, 1], "awaited while a collection may take it for unnamed");
+    while step(&mut collection) {}
+    collection.end().unwrap();
+    assert!(read(&replica, "again") == Some(content));
+    assert_eq!(collect(&replica, 3), 0);
+}
+
+#[test]
+fn a_put_that_ends_between_mark_and_sweep_keeps_its_content() {
+    let (_, _, replica) = found();
+    let content = noise(2, 300_000);
+    put(&replica, "old", &content);
+    put(&replica, "old", b"new");
+    let mut collection = replica.collect(1_000).unwrap();
+    assert!(collection.mark().unwrap());
+    put(&replica, "again", &content);
+    while step(&mut collection) {}
+    collection.end().unwrap();
+    assert!(read(&replica, "again") == Some(content));
+}
+
+#[test]
+fn what_a_killed_put_left_is_taken_away_after_a_day() {
+    let (clock, device, replica) = found();
+    let mut put = replica.put_content().unwrap();
+    put.write(&noise(3, 400_000)).unwrap();
+    std::mem::forget(put);
+    let storage = Arc::clone(replica.storage());
+    drop(replica);
+    let replica = open(storage, &device);
+    assert!(blobs(&replica) > 0);
+    assert_eq!(collect(&replica, 100), 0, "it may still be at work");
+    clock.0.store(25 * HOUR, Ordering::SeqCst);
+    assert!(collect(&replica, 100) > 0);
+    assert_eq!((blobs(&replica), rows(&replica)), (0, [0; 4]));
+}
+
+#[test]
+fn a_put_that_seemed_dead_fails_and_names_nothing() {
+    let (clock, _, replica) = found();
+    let mut slow = replica.put_content().unwrap();
+    slow.write(&noise(4, 400_000)).unwrap();
+    clock.0.store(25 * HOUR, Ordering::SeqCst);
+    assert!(collect(&replica, 100) > 0);
+    let failed = slow.finish(&store(), &name("x"), Seen::AtCommit, "");
+    assert!(failed.is_err_and(|e| e.to_string().contains("try again")));
+    assert_eq!(read(&replica, "x"), None);
+}
+
+#[test]
+fn a_collection_that_seemed_dead_takes_nothing_more() {
+    let (clock, _, replica) = found();
+    let content = noise(5, 300_000);
+    put(&replica, "old", &content);
+    put(&replica, "old", b"new");
+    let mut collection = replica.collect(1_000).unwrap();
+    assert!(collection.mark().unwrap());
+    clock.0.store(25 * HOUR, Ordering::SeqCst);
+    put(&replica, "again", &content);
+    assert!(collection.sweep().is_err());
+    drop(collection);
+    assert!(read(&replica, "again") == Some(content));
+}
+
+#[test]
+fn puts_and_collections_of_many_threads_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Device::new(DeviceKey::from_seed(&[7; 32]));
+    let file = dir.path().join("x.db");
+    Replica::found(&SqliteStorage::create(&file, Options::default()).unwrap(), &device).unwrap();
+    // Each as a process of its own would have it.
+    let again = || open(Arc::new(SqliteStorage::open(&file, Options::default()).unwrap()), &device);
+    let putting = |who: u64| {
+        let replica = again();
+        std::thread::spawn(move || {
+            for n in 0..25 {
+                // Contents come again and again, under names that are overwritten.
+                put(&replica, &format!("{who}/{}", n % 2), &noise((n * who) % 4, 150_000));
+            }
+        })
+    };
+    let threads = [putting(1), putting(2), putting(3)];
+    let replica = again();
+    let mut rounds = 0;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        collect(&replica, 7);
+        rounds += 1;
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(rounds > 2, "{rounds}");
+    collect(&replica, 7);
+    for who in 1..4u64 {
+        for n in [23, 24u64] {
+            let found = read(&replica, &format!("{who}/{}", n % 2));
+            assert!(found == Some(noise((n * who) % 4, 150_000)), "{who} {n}");
+        }
+    }
+    let left = blobs(&replica);
+    assert_eq!((collect(&replica, 1_000), blobs(&replica)), (0, left));
+}
+
+async fn synced(one: &Arc<Replica>, other: &Arc<Replica>) {
+    let node = Node::in_memory_as(
+        one.device().clone(),
+        anabranch_node::config::Settings::load(|_| None).unwrap(),
+    )
+    .unwrap();
+    let opening = Opening { replica: Arc::clone(one), direction: Direction::BOTH, ticket: None };
+    node.sync_local(opening, Arc::clone(other), &Control::default()).await.unwrap();
+}
+
+/// What one stretch of the fetching asks for is bounded; the rest is fetched all the same, and what nobody has keeps nobody
+/// waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_nobody_has_keeps_nothing_else_from_coming() {
+    let (_, device, one) = found();
+    let other = {
+        let storage = Arc::new(MemoryStorage::new());
+        Replica::prepare(&*storage, one.database()).unwrap();
+        open(storage, &device)
+    };
+    for n in 0..40 {
+        put(&one, &format!("{n}"), &noise(n, 40_000 + n as usize * 100));
+    }
+    let gone: Vec<Vec<u8>> = (0..20).map(|n| noise(n, 40_000 + n as usize * 100)).collect();
+    let mut tx = one.storage().write(Durability::Full).unwrap();
+    for content in &gone {
+        // Its only chunk, or the root above two.
+        let mut builder = anabranch_core::blob::Builder::new();
+        let none = |_: anabranch_core::blob::Piece<'_>| Ok::<_, std::convert::Infallible>(());
+        builder.push(content, none).unwrap();
+        let root: ChunkHash = builder.finish(none).unwrap().root();
+        assert!(tx.delete(Table::Blob, &root.0).unwrap());
+    }
+    tx.commit().unwrap();
+    tokio::time::timeout(Duration::from_secs(20), synced(&other, &one)).await.unwrap();
+    assert_eq!(rows(&other)[0], 20, "what is lacking is known");
+    for n in 20..40 {
+        let content = noise(n, 40_000 + n as usize * 100);
+        assert!(read(&other, &n.to_string()) == Some(content), "{n}");
+    }
+    // It turns up again.
+    for (n, content) in gone.iter().enumerate() {
+        put(&one, &format!("{n}"), content);
+    }
+    synced(&other, &one).await;
+    assert_eq!(rows(&other)[0], 0);
+}
+
+#[test]
+fn what_a_store_keeps_is_remembered() {
+    let (_, device, replica) = found();
+    assert_eq!(replica.keep(Some("b")).unwrap(), Keep::Eager);
+    replica.set_keep(None, Keep::Lazy).unwrap();
+    replica.set_keep(Some("b"), Keep::Eager).unwrap();
+    let storage = Arc::clone(replica.storage());
+    drop(replica);
+    let replica = open(storage, &device);
+    let kept = [None, Some("a"), Some("b")].map(|name| replica.keep(name).unwrap());
+    assert_eq!(kept, [Keep::Lazy, Keep::Lazy, Keep::Eager]);
+}
