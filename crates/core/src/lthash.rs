@@ -61,7 +61,11 @@ impl LtHash {
     /// The state, lanes little-endian.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|lane| lane.to_le_bytes()).collect()
+        let mut bytes = vec![0; Self::STATE_BYTES];
+        for (pair, lane) in bytes.chunks_exact_mut(2).zip(self.0.iter()) {
+            pair.copy_from_slice(&lane.to_le_bytes());
+        }
+        bytes
     }
 
     /// The state that [`Self::to_bytes`] gave; `None` for any other length.
