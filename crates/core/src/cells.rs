@@ -16,6 +16,7 @@ use crate::rows::{
 };
 use crate::sabotage::{self, Bug};
 use crate::storage::{Order, ReadTx, StorageError, Table};
+use crate::unsummed::unsummed;
 use crate::view::View;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -108,7 +109,7 @@ pub(crate) fn apply(
         if carry_out(ledger, origin, place, store, &op)?
             && let Some(value) = op.value
         {
-            let store = ledger.store(store)?;
+            let store = ledger.adding(store)?;
             store.sum.add(&element(store.id.kind, op.path, &id, place.2, value));
         }
     }
@@ -163,6 +164,7 @@ fn add(
         let name = ValueName { log: *origin.log, seq, index, id16: origin.entry.first16() };
         if ledger.tx.delete(Table::Name, &name_key(store, path, &name))? {
             ledger.counters.names -= 1;
+            ledger.sum_up();
             return Ok(false);
         }
     }
@@ -171,7 +173,7 @@ fn add(
     ledger.tx.put(Table::Cell, &key, &row)?;
     index::added(ledger, store, &key, path, place, value)?;
     let number = store;
-    let store = ledger.store(number)?;
+    let store = ledger.adding(number)?;
     store.live += 1;
     if store.id.kind == StoreKind::BLOBS {
         awaited::note(ledger, number, origin.arrival, index, &key)?;
@@ -377,9 +379,15 @@ impl View<'_> {
     /// [`StorageError`].
     pub fn stores(&self) -> Result<Vec<StoreInfo>, StorageError> {
         self.require_built()?;
-        let mut list = (1..=self.counters()?.stores)
+        let counters = self.counters()?;
+        let mut unsummed = unsummed(*self, &counters)?;
+        let mut list = (1..=counters.stores)
             .map(|number| {
-                let row = self.store_row(number)?;
+                let mut row = self.store_row(number)?;
+                if let Some(added) = unsummed.remove(&number) {
+                    row.sum.merge(&added.sum);
+                    row.live += added.live;
+                }
                 Ok(StoreInfo {
                     digest: (!row.needs_newer).then(|| row.sum.digest()),
                     id: row.id,

@@ -22,6 +22,7 @@ use crate::rows::{
 };
 use crate::sabotage::{self, Bug};
 use crate::storage::{ReadTx, StorageError, Table, WriteTx};
+use crate::unsummed::{self, unsummed};
 use crate::view::View;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub struct Ledger<'t> {
     built: Option<u64>,
     /// Whether cells of new entries are left for later.
     bulk: bool,
+    /// Whether all that was done to stores was to add values, which entries tell as well.
+    adds_only: bool,
     /// What is indexed; looked up by the first change of a cell.
     indexes: Option<Arc<[Index]>>,
 }
@@ -158,7 +161,8 @@ impl<'t> Ledger<'t> {
         let database = view.database()?.ok_or_else(|| corrupt("the database id"))?;
         let (counters, frontier) = (view.counters()?, view.frontier_sum()?);
         let built = view.built()?;
-        Ok(Self {
+        let behind = unsummed(view, &counters)?;
+        let mut ledger = Self {
             tx,
             database,
             stored_counters: Some(counters.clone()),
@@ -173,7 +177,14 @@ impl<'t> Ledger<'t> {
             built,
             bulk: false,
             indexes: None,
-        })
+            adds_only: true,
+        };
+        for (store, added) in behind {
+            let store = ledger.store(store)?;
+            store.sum.merge(&added.sum);
+            store.live += added.live;
+        }
+        Ok(ledger)
     }
 
     /// As [`Self::open`], with what an earlier transaction on the same storage left, if that is still so.
@@ -201,6 +212,7 @@ impl<'t> Ledger<'t> {
             changed: Changes::default(),
             built: memory.built,
             bulk: false,
+            adds_only: true,
         })
     }
 
@@ -245,11 +257,20 @@ impl<'t> Ledger<'t> {
 
     /// As [`Self::finish`], and hands out what the next transaction may [resume](Self::resume) with once this one is
     /// committed. Nothing when it would be too large (1,024 branches, 32 stores) or the storage cannot tell its states apart.
+    /// `signs`: no other transaction is to follow soon that signs what this one wrote, so it writes all there is to write.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub fn finish_and_keep(mut self) -> Result<(Changes, Option<Memory>), StorageError> {
-        self.flush()?;
+    pub fn finish_and_keep(
+        mut self,
+        signs: bool,
+    ) -> Result<(Changes, Option<Memory>), StorageError> {
+        let few = self.counters.unsummed() <= unsummed::MOST;
+        if signs || !self.adds_only || self.built.is_some() || !few {
+            self.flush()?;
+        } else {
+            self.flush_but_sums()?;
+        }
         let memory = self.tx.state().map(|state| Memory {
             state: state + 1,
             database: self.database,
@@ -268,11 +289,16 @@ impl<'t> Ledger<'t> {
 
     /// Writes what was kept back, so that a [`View`] of the transaction sees it.
     pub(crate) fn flush(&mut self) -> Result<(), StorageError> {
-        for (number, branch) in &mut self.branches {
-            branch.flush(self.tx, &key32(*number))?;
-        }
         for (number, store) in &mut self.stores {
             store.flush(self.tx, &key32(*number))?;
+        }
+        self.counters.summed = self.counters.next_arrival - 1;
+        self.flush_but_sums()
+    }
+
+    fn flush_but_sums(&mut self) -> Result<(), StorageError> {
+        for (number, branch) in &mut self.branches {
+            branch.flush(self.tx, &key32(*number))?;
         }
         self.flush_own()?;
         if self.stored_counters.as_ref() != Some(&self.counters) {
@@ -397,6 +423,7 @@ impl<'t> Ledger<'t> {
                     needs_newer: false,
                 };
                 self.stores.insert(number, Kept::new(row));
+                self.sum_up();
                 number
             }
         };
@@ -414,7 +441,19 @@ impl<'t> Ledger<'t> {
         }
     }
 
+    /// A store, to change something else about it than that a value of the entry at hand is added.
     pub(crate) fn store(&mut self, number: StoreNo) -> Result<&mut StoreRow, StorageError> {
+        self.sum_up();
+        self.adding(number)
+    }
+
+    /// Something is done to a store that its entries alone do not tell.
+    pub(crate) fn sum_up(&mut self) {
+        self.adds_only = false;
+    }
+
+    /// A store, to add a value of the entry at hand.
+    pub(crate) fn adding(&mut self, number: StoreNo) -> Result<&mut StoreRow, StorageError> {
         if !self.stores.contains_key(&number) {
             let row = self.view().store_row(number)?;
             self.stores.insert(number, Kept::read(row));

@@ -39,5 +39,6 @@ pub mod sabotage;
 pub mod sortkey;
 pub mod storage;
 pub mod ticket;
+mod unsummed;
 pub mod verify;
 pub mod view;

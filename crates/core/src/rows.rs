@@ -108,6 +108,16 @@ pub(crate) struct Counters {
     pub(crate) grants: u32,
     /// Remembered names of values not held.
     pub(crate) names: u64,
+    /// Arrival number of the last entry that digests of stores are summed up to, as far as their cells are there; those
+    /// after it only add values ([`crate::unsummed`]).
+    pub(crate) summed: u64,
+}
+
+impl Counters {
+    /// Entries that digests lack.
+    pub(crate) fn unsummed(&self) -> u64 {
+        (self.next_arrival - 1).saturating_sub(self.summed)
+    }
 }
 
 pub(crate) const META_DATABASE: &[u8] = b"database";
@@ -122,13 +132,19 @@ impl Row for Counters {
     const WHAT: &'static str = "counters";
 
     fn encode(&self, w: &mut Writer) {
-        w.array(7).u64(self.next_arrival).u64(u64::from(self.last.0)).u64(self.last.1);
+        w.array(8).u64(self.next_arrival).u64(u64::from(self.last.0)).u64(self.last.1);
         w.u64(u64::from(self.branches)).u64(u64::from(self.stores));
-        w.u64(u64::from(self.grants)).u64(self.names);
+        w.u64(u64::from(self.grants)).u64(self.names).u64(self.summed);
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.tuple("counters", 7)?;
+        let at = r.position();
+        // In files of format 1 digests were always summed up.
+        let lags = match r.array("counters", 8)? {
+            8 => true,
+            7 => false,
+            _ => return Err(DecodeError::Malformed { what: "counters", at }),
+        };
         let at = r.position();
         let next_arrival = r.number("arrival", MOST)?;
         if next_arrival == 0 {
@@ -141,6 +157,7 @@ impl Row for Counters {
             stores: r.number("stores", MOST_32)? as u32,
             grants: r.number("grants", MOST_32)? as u32,
             names: r.number("names", MOST)?,
+            summed: if lags { r.number("summed", next_arrival - 1)? } else { next_arrival - 1 },
         })
     }
 }

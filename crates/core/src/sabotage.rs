@@ -30,6 +30,8 @@ pub enum Bug {
     SequenceReused,
     /// What one transaction knew of the tables counts in the next, whoever wrote in between.
     StaleMemory,
+    /// What only entries say is left out of digests.
+    SumsForgotten,
     /// A commit is never signed for peers.
     NeverSigned,
     /// Under normal durability heads are written without a sync.
@@ -102,7 +104,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -116,6 +118,7 @@ impl Bug {
         Self::HalfRun,
         Self::SequenceReused,
         Self::StaleMemory,
+        Self::SumsForgotten,
         Self::NeverSigned,
         Self::ToldUnsynced,
         Self::TimestampAlone,

@@ -76,6 +76,7 @@ impl<'t> View<'t> {
             stores: 0,
             grants: 0,
             names: 0,
+            summed: 0,
         }))
     }
 

@@ -122,7 +122,7 @@ impl Committer {
         if sealed {
             ledger.seal(&author)?;
         }
-        let (_, memory) = ledger.finish_and_keep()?;
+        let (_, memory) = ledger.finish_and_keep(sealed)?;
         tx.commit()?;
         self.memory.put(memory);
         Ok(result)

@@ -85,9 +85,14 @@ pub struct Replica {
     unsettled: watch::Sender<BTreeSet<SessionId>>,
 }
 
-/// Storage work of sessions with one replica that goes on at once; as many may read a database file. The rest waits in order,
-/// without a thread.
-const AT_ONCE: usize = 8;
+/// Storage work of sessions with one replica that goes on at once: as much as there are cores, within these bounds. The rest
+/// waits in order, without a thread. As many as the upper one may read a database file.
+const AT_ONCE: std::ops::RangeInclusive<usize> = 4..=8;
+
+fn at_once() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.clamp(*AT_ONCE.start(), *AT_ONCE.end())
+}
 
 /// How a replica is opened.
 #[derive(Debug, Clone, Copy)]
@@ -216,7 +221,7 @@ impl Replica {
             worker: AtomicBool::new(false),
             worked: AtomicU64::new(0),
             holds: AtomicUsize::new(0),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Arc::new(Semaphore::new(at_once())),
             unsettled: watch::Sender::new(BTreeSet::new()),
         }))
     }

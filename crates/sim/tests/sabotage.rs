@@ -56,6 +56,7 @@ bugs! {
     half_run: HalfRun,
     sequence_reused: SequenceReused,
     stale_memory: StaleMemory,
+    sums_forgotten: SumsForgotten,
     never_signed: NeverSigned,
     told_unsynced: ToldUnsynced,
     timestamp_alone: TimestampAlone,
