@@ -324,6 +324,7 @@ impl Channel {
                 }
                 self.their_digest = digest;
                 self.their_level = true;
+                self.compare.release();
                 self.claims.lacks = Some(false);
                 self.their_busy = busy;
                 self.event(Event::Progress);

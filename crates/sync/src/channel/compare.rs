@@ -17,7 +17,9 @@ const ASKS: u32 = 8;
 /// What is known while frontiers are compared.
 #[derive(Debug, Default)]
 pub(super) struct Compare {
-    mine: Option<Mine>,
+    mine: Summary,
+    /// How often more was asked of it.
+    asks: u32,
     /// What the peer told of its own: symbols, how many tips they sum up, the blinded digest.
     theirs: Vec<Symbol>,
     tips: usize,
@@ -29,6 +31,17 @@ pub(super) struct Compare {
     differing: bool,
 }
 
+/// What the peer was told of our frontier by summing it up.
+#[derive(Debug, Default)]
+enum Summary {
+    #[default]
+    Nothing,
+    /// This, of which it may ask more.
+    Kept(Mine),
+    /// It has found out what it wanted. Of a large frontier that is too much to keep for each peer.
+    Enough,
+}
+
 /// Our frontier as the peer was told of it.
 #[derive(Debug)]
 struct Mine {
@@ -36,7 +49,6 @@ struct Mine {
     digest: [u8; 32],
     row: Row,
     told: usize,
-    asks: u32,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +72,13 @@ impl Compare {
         self.stage = Stage::Idle;
         self.round += 1;
     }
+
+    /// The peer has nothing more to send, so it knows where this side stands.
+    pub(super) fn release(&mut self) {
+        if let Summary::Kept(_) = self.mine {
+            self.mine = Summary::Enough;
+        }
+    }
 }
 
 impl Channel {
@@ -67,13 +86,14 @@ impl Channel {
     pub(super) fn on_summed(&mut self, frontier: Frontier, row: Row, digest: [u8; 32]) {
         self.told_frontier = Told::Whole;
         let frontier = Arc::new(frontier);
-        self.compare.mine = Some(Mine { frontier, digest, row, told: 0, asks: 0 });
+        self.compare.mine = Summary::Kept(Mine { frontier, digest, row, told: 0 });
+        self.compare.asks = 0;
         self.tell_symbols(FIRST);
     }
 
     /// Tells the peer the next symbols of our row, up to `end`.
     fn tell_symbols(&mut self, end: usize) {
-        let Some(mine) = &mut self.compare.mine else { return };
+        let Summary::Kept(mine) = &mut self.compare.mine else { return };
         let symbols = mine.row.symbols().get(mine.told..end).unwrap_or_default().to_vec();
         let (from, tips) = (mine.told as u32, mine.frontier.tips().len() as u32);
         mine.told = end.max(mine.told);
@@ -178,21 +198,27 @@ impl Channel {
     }
 
     pub(super) fn on_ask(&mut self, what: Ask) {
-        let Some(mine) = self.compare.mine.as_mut().filter(|_| self.peer_may_read) else {
-            return self.refuse(Code::Protocol, "more was asked of a frontier that was not told");
-        };
-        mine.asks += 1;
-        if mine.asks > ASKS {
+        if matches!(self.compare.mine, Summary::Nothing) || !self.peer_may_read {
+            let text = "more was asked of a frontier that was not told";
+            return self.refuse(Code::Protocol, text);
+        }
+        self.compare.asks += 1;
+        if self.compare.asks > ASKS {
             return self.refuse(Code::Limit, "a frontier was asked for too often");
         }
-        let frontier = Arc::clone(&mine.frontier);
+        let frontier = match &self.compare.mine {
+            Summary::Kept(mine) => Arc::clone(&mine.frontier),
+            _ => return self.tell_whole(),
+        };
         match what {
             Ask::Symbols => self.tell_symbols(SYMBOLS),
-            Ask::Whole => {
-                self.told_frontier = Told::Soon;
-                self.work(Work::Frontier { within: None, summed: false });
-            }
+            Ask::Whole => self.tell_whole(),
             Ask::Named(elements) => self.work(Work::Name { frontier, elements }),
         }
+    }
+
+    fn tell_whole(&mut self) {
+        self.told_frontier = Told::Soon;
+        self.work(Work::Frontier { within: None, summed: false });
     }
 }

@@ -136,6 +136,31 @@ fn what_was_not_told_is_not_answered_and_nothing_for_ever() {
     assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Protocol));
 }
 
+/// What was summed up for a peer takes as much memory as all tips, so it is not kept once the peer knows enough (I7).
+#[test]
+fn a_summary_is_not_kept_for_a_peer_that_has_found_out() {
+    let (node, _, database) = crowd(400);
+    let mut rogue = Rogue::greet(&node, DeviceKey::from_seed(&[77; 32]), database);
+    rogue.open_with(OPEN, [5; 32]);
+    let size = |rogue: &Rogue<'_>| format!("{:?}", rogue.session).len();
+    let before = size(&rogue);
+    assert!(before > 50_000, "{before}");
+    rogue.send(&Frame::Level { channel: 0, digest: Some([5; 32]), busy: false });
+    assert!(size(&rogue) < before / 10, "{} of {before}", size(&rogue));
+    // Who asks all the same is answered, as often as before.
+    rogue.got.clear();
+    rogue.send(&Frame::Ask { channel: 0, what: Ask::Named(vec![1, 2, 3]) });
+    let told = |frame: &Frame| match frame {
+        Frame::Tips { tips, .. } => tips.len(),
+        _ => 0,
+    };
+    assert_eq!(rogue.got.iter().map(told).sum::<usize>(), 401);
+    for _ in 0..20 {
+        rogue.send(&Frame::Ask { channel: 0, what: Ask::Symbols });
+    }
+    assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Limit));
+}
+
 /// Who may not read is told what it has shown that it knows, and a summary shows nothing.
 #[test]
 fn a_stranger_learns_nothing_by_summing_up() {
