@@ -233,7 +233,10 @@ impl Stretch {
         for (store, sum) in added {
             ledger.store(store)?.sum.merge(&sum);
         }
-        for op in &ops {
+        for (at, op) in ops.iter().enumerate() {
+            if at % AHEAD == 0 {
+                touch(&ops[at..ops.len().min(at + AHEAD)], &entries, &bytes);
+            }
             let (number, index) = op.ordinal;
             let source = entries.get(number as usize).ok_or_else(|| corrupt("an entry"))?;
             let origin = Origin {
@@ -260,6 +263,19 @@ impl Stretch {
         }
         Ok(())
     }
+}
+
+/// Operations whose bytes are fetched from memory together.
+const AHEAD: usize = 64;
+
+/// Reads a byte of all that these operations need. In the order of keys each lies somewhere else, and the processor waits for
+/// many such places at once where it would else wait for one after the other.
+fn touch(ops: &[Gathered], entries: &[Source], bytes: &[u8]) {
+    let touched = ops.iter().fold(0, |touched, op| {
+        let entry = entries.get(op.ordinal.0 as usize).map_or(0, |entry| entry.id.0[0]);
+        touched ^ entry ^ bytes.get(op.path.start as usize).unwrap_or(&0)
+    });
+    std::hint::black_box(touched);
 }
 
 fn prefix(path: &[u8]) -> u64 {
