@@ -7,7 +7,7 @@ use anabranch_core::author::{Draft, Step, Tally, Write};
 use anabranch_core::entry::{StoreId, StoreKind};
 use anabranch_core::ledger::{Ledger, Memory};
 use anabranch_core::path::Path;
-use anabranch_core::storage::{Durability, ReadTx, Storage, Table};
+use anabranch_core::storage::{Durability, Storage, Table};
 use anabranch_reference::fold;
 use proptest::collection::vec;
 use proptest::prelude::*;
