@@ -213,7 +213,7 @@ impl Blobs {
         Ok(Some(bytes))
     }
 
-    /// Removes what is under `name`. The content stays on the disk until [`Database::collect`].
+    /// Removes what is under `name`. The content stays on the disk until [`Database::collect_blocking`].
     ///
     /// # Errors
     /// What committing reports.
