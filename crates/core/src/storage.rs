@@ -270,7 +270,8 @@ pub trait Storage: Send + Sync {
     fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError>;
 
     /// As [`Self::write`] with [`Durability::Normal`], for who must not be held up: `None` where that would wait for another
-    /// writer, or if the back end cannot promise that neither it nor the commit waits for the disk to sync. It may read.
+    /// writer, or if the back end syncs more than the head of its log, once in a while, before the commit returns. It may
+    /// read.
     ///
     /// # Errors
     /// Whatever the back end reports.

@@ -64,17 +64,16 @@ impl Committer {
     }
 
     /// As [`Self::commit`] for one caller under normal durability, if nothing has to be waited for: no other writer, no
-    /// sync, nothing to be built.
+    /// signature, which is synced, nothing to be built.
     ///
     /// # Errors
     /// As [`Self::commit`].
     pub(crate) fn commit_at_once(&self, drafts: &[Draft]) -> Result<Option<Committed>, NodeError> {
         let Some(tx) = self.storage.try_write()? else { return Ok(None) };
-        let committed =
-            self.write_in(tx, false, |ledger, author| commit_all(ledger, author, drafts));
-        match committed {
+        let act = |ledger: &mut Ledger<'_>, author: &Author<'_>| commit_all(ledger, author, drafts);
+        match self.write_in(tx, false, false, act) {
             Err(NodeError::Core(Error::Storage(StorageError::Building))) => Ok(None),
-            committed => committed.map(Some),
+            committed => committed,
         }
     }
 
@@ -107,25 +106,41 @@ impl Committer {
         sealed: bool,
         act: impl Fn(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
     ) -> Result<T, NodeError> {
-        self.when_built(|| self.write_in(self.storage.write(durability)?, sealed, &act))
+        self.when_built(|| {
+            let told = sealed || durability == Durability::Full;
+            match self.write_in(self.storage.write(durability)?, sealed, told, &act)? {
+                Some(result) => Ok(result),
+                // Much was written since the last signature, so another one was due in between.
+                None => {
+                    let tx = self.storage.write(Durability::Full)?;
+                    let written = self.write_in(tx, true, true, &act)?;
+                    written.ok_or_else(|| StorageError::Corrupt("a head".into()).into())
+                }
+            }
+        })
     }
 
+    /// `told`: whether the transaction may change what peers are told. One that may not and would is undone (I1): `None`.
     fn write_in<T>(
         &self,
         mut tx: Box<dyn WriteTx + '_>,
         sealed: bool,
+        told: bool,
         act: impl Fn(&mut Ledger<'_>, &Author<'_>) -> Result<T, Error>,
-    ) -> Result<T, NodeError> {
+    ) -> Result<Option<T>, NodeError> {
         let author = self.device.author(&*self.storage)?;
         let mut ledger = Ledger::resume(&mut *tx, self.memory.take())?;
         let result = act(&mut ledger, &author)?;
         if sealed {
             ledger.seal(&author)?;
         }
-        let (_, memory) = ledger.finish_and_keep(sealed)?;
+        let (changes, memory) = ledger.finish_and_keep(sealed)?;
+        if changes.frontier && !told && !sabotage::is(Bug::ToldUnsynced) {
+            return Ok(None);
+        }
         tx.commit()?;
         self.memory.put(memory);
-        Ok(result)
+        Ok(Some(result))
     }
 
     /// Builds what a bulk load left to be built, as far as it has come.

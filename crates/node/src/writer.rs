@@ -86,8 +86,11 @@ impl Writer {
                 Ok(None) => {}
                 Ok(Some(committed)) => {
                     self.passing.passed.fetch_add(1, Ordering::AcqRel);
-                    if !self.passing.told.swap(true, Ordering::AcqRel) {
-                        self.send(Message::Unsigned)?;
+                    if !self.passing.told.swap(true, Ordering::AcqRel)
+                        && self.send(Message::Unsigned).is_err()
+                    {
+                        // What is done is done. Without the thread nothing else passes, and is told so.
+                        self.passing.queued.fetch_add(1, Ordering::AcqRel);
                     }
                     return Ok(Commit::Done(committed.map_err(NodeError::from)));
                 }
@@ -194,8 +197,9 @@ impl Thread {
             }
             match message {
                 Ok(Message::Commit(first)) => {
-                    let wrote = self.commit(gather(first, queue));
-                    if wrote && normal {
+                    let (group, told) = gather(first, queue);
+                    let wrote = self.commit(group);
+                    if (wrote && normal) || told {
                         unsigned = unsigned.or_else(|| Some(Unsigned::now()));
                     }
                 }
@@ -259,19 +263,38 @@ impl Thread {
     }
 }
 
-fn gather(first: Job, queue: &Receiver<Message>) -> Vec<Job> {
+/// What waits, as one group, and whether something else is unsigned that was committed past the thread.
+fn gather(first: Job, queue: &Receiver<Message>) -> (Vec<Job>, bool) {
     let mut drafts = first.drafts.len();
-    let mut group = vec![first];
+    let (mut group, mut unsigned) = (vec![first], false);
     while drafts < GROUP {
         match queue.try_recv() {
             Ok(Message::Commit(job)) => {
                 drafts += job.drafts.len();
                 group.push(job);
             }
-            // This group is as unsigned as what it tells of.
-            Ok(Message::Unsigned) => {}
+            Ok(Message::Unsigned) => unsigned = true,
             Err(_) => break,
         }
     }
-    group
+    (group, unsigned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The group may fail, and what it stands beside in the queue is to be signed all the same.
+    #[test]
+    fn word_of_what_is_unsigned_is_not_lost_in_a_group() {
+        let job = || Job { drafts: Vec::new(), reply: oneshot::channel().0 };
+        let (sender, queue) = channel();
+        for message in [Message::Commit(job()), Message::Unsigned, Message::Commit(job())] {
+            sender.send(message).unwrap();
+        }
+        let (group, unsigned) = gather(job(), &queue);
+        assert!(group.len() == 3 && unsigned);
+        let (group, unsigned) = gather(job(), &queue);
+        assert!(group.len() == 1 && !unsigned);
+    }
 }

@@ -109,6 +109,26 @@ async fn what_was_left_unsigned_is_signed_once_that_can_be_done() {
     comes_to_be_signed(&again).await;
 }
 
+/// I1: where so much is written that a signature is due before its time, that one is synced as well.
+#[test]
+fn what_is_signed_before_its_time_is_synced() {
+    let (storage, replica) = replica(Durability::Normal, &device(1));
+    let small = |n: u32| draft(&format!("k{n}"), b"v");
+    replica.commit_group(&[(0..600).map(small).collect()]).unwrap();
+    for n in 0..600 {
+        replica.commit_blocking(vec![small(n)]).unwrap();
+    }
+    let large = vec![7; 15_000];
+    for n in 0..40 {
+        replica.commit_blocking(vec![draft(&format!("k{n}"), &large)]).unwrap();
+    }
+    assert_eq!(replica.read(|v| v.totals()).unwrap().entries, 1_241);
+    assert!(storage.commits().iter().any(|commit| commit.told_more));
+    for commit in storage.commits() {
+        assert!(!commit.told_more || commit.durability == Durability::Full, "{commit:?}");
+    }
+}
+
 /// Who is given a ticket may present it at once, also where signatures are put off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_is_known_to_whoever_reads_when_it_is_handed_out() {

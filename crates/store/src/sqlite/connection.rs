@@ -48,8 +48,8 @@ impl Writer {
             } else {
                 (Duration::ZERO, 0)
             };
-            self.connection.busy_timeout(timeout)?;
             self.connection.execute_batch(&format!("PRAGMA wal_autocheckpoint = {pages}"))?;
+            self.connection.busy_timeout(timeout)?;
             self.patient = patient;
         }
         Ok(())

@@ -77,10 +77,16 @@ pub(super) fn admit(
     if read_pragma(connection, "application_id").map_err(failed)? == 0 {
         return Err(explain.corrupt("the file is empty"));
     }
-    upgrade(connection).map_err(failed)?;
+    let unwritable = connection.is_readonly(MAIN_DB).map_err(failed)?;
+    if !unwritable {
+        upgrade(connection).map_err(failed)?;
+    } else if read_pragma(connection, "user_version").map_err(failed)? == 1 {
+        // It would have to be brought up to date.
+        return Err(judge_unwritable(path, explain));
+    }
     require_version(connection, explain)?;
     require_tables(connection, explain)?;
-    if connection.is_readonly(MAIN_DB).map_err(failed)? {
+    if unwritable {
         return Err(judge_unwritable(path, explain));
     }
     let mode: String =
@@ -96,7 +102,7 @@ pub(super) fn admit(
 
 /// Brings a file of an earlier format up to date, in one transaction; what cannot be is left as it is.
 fn upgrade(connection: &Connection) -> rusqlite::Result<()> {
-    if read_pragma(connection, "user_version")? != 1 || connection.is_readonly(MAIN_DB)? {
+    if read_pragma(connection, "user_version")? != 1 {
         return Ok(());
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;

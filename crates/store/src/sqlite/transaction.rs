@@ -343,7 +343,7 @@ fn keys(
     visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<(), StorageError> {
     let Some(from) = Key::to_bound(table, from) else { return Ok(()) };
-    let to = to.and_then(|to| Key::to_bound(table, to));
+    let to = to.and_then(|to| Key::to_bound(table, to)).or_else(|| Key::end(table));
     let failed = |error| explain.sqlite(error);
     let sql = statements(table).keys(to.is_some());
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
@@ -371,7 +371,7 @@ fn with_key(
         let number = row.get_ref(0).ok()?.as_i64().ok()?;
         Some(visit(&integer_key::key(number)?))
     } else {
-        Some(visit(blob(row, 0)?))
+        Some(visit(own_key(row, table)?))
     }
 }
 
@@ -382,9 +382,14 @@ fn with_pair(row: &Row<'_>, table: Table, visit: &mut Visit<'_>) -> Option<Contr
         let number = row.get_ref(0).ok()?.as_i64().ok()?;
         Some(visit(&integer_key::key(number)?, value))
     } else {
-        let key = blob(row, 0)?;
-        Some(visit(if prefix(table).is_some() { key.get(1..)? } else { key }, value))
+        Some(visit(own_key(row, table)?, value))
     }
+}
+
+/// A key as the table has it, without the number of the table.
+fn own_key<'r>(row: &'r Row<'_>, table: Table) -> Option<&'r [u8]> {
+    let key = blob(row, 0)?;
+    if prefix(table).is_some() { key.get(1..) } else { Some(key) }
 }
 
 fn blob<'r>(row: &'r Row<'_>, column: usize) -> Option<&'r [u8]> {
