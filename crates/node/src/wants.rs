@@ -73,8 +73,9 @@ impl Wants {
         }
     }
 
-    pub(crate) fn join(&mut self, session: SessionId) {
-        self.sessions.insert(session);
+    /// A session may be asked from now on. Whether it might not before.
+    pub(crate) fn join(&mut self, session: SessionId) -> bool {
+        self.sessions.insert(session)
     }
 
     pub(crate) fn leave(&mut self, session: SessionId) {

@@ -207,9 +207,8 @@ impl Trail {
 
     /// The walk is through with all that ends before `offset`.
     fn reach(&mut self, offset: u64) {
-        let past = |(place, _): &mut (NodeSpan, bool)| {
-            place.offset.saturating_add(place.len) <= offset
-        };
+        let past =
+            |(place, _): &mut (NodeSpan, bool)| place.offset.saturating_add(place.len) <= offset;
         while let Some((place, whole)) = self.open.pop_if(past) {
             // Of one that the walk began in the middle of, the rest may have been lacking.
             if place.offset >= self.start && self.seen.len() < SEEN {

@@ -149,7 +149,8 @@ impl BlobReader {
         deadline: Option<Instant>,
     ) -> Result<(), NodeError> {
         while self.replica.blobs().get(&hash)?.is_none() {
-            let left = deadline.map_or(READ_WAIT, |at| at.saturating_duration_since(Instant::now()));
+            let left =
+                deadline.map_or(READ_WAIT, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(NodeError::NoContent {
                     connected: self.replica.connected(),
