@@ -14,6 +14,7 @@ use anabranch_node::{
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::Direction;
 use std::sync::Arc;
+use std::time::Duration;
 
 struct Pair {
     replicas: [Arc<Replica>; 2],
@@ -233,6 +234,37 @@ fn who_has_not_proved_its_right_is_asked_for_nothing() {
     pair.drives[1].answer(job.perform());
     assert!(pair.pump("nothing of the kind").is_none());
     assert_eq!(pair.replicas[1].lacking(), (0, 0));
+}
+
+#[test]
+fn what_a_peer_is_asked_for_and_never_answers_comes_from_another() {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    let device = Device::new(DeviceKey::from_seed(&[1; 32]));
+    let storage = Arc::new(MemoryStorage::new());
+    Replica::found(&*storage, &device).unwrap();
+    let open = |id: u8| {
+        let options = ReplicaOptions { claim_timeout: PATIENCE, ..ReplicaOptions::default() };
+        Replica::open(Arc::new(storage.fork([id; 32])), None, device.clone(), options).unwrap()
+    };
+    let lacking = open(5);
+    let blob = b"a blob".to_vec();
+    let hash = ChunkHash::of(&blob);
+    let mut pairs = [6, 7].map(|id| Pair::of(open(id), Arc::clone(&lacking), Until::Closed));
+    for pair in &mut pairs {
+        pair.replicas[0].blobs().put(&[(hash, blob.clone())]).unwrap();
+        assert!(pair.pump("nothing of the kind").is_none());
+    }
+    lacking.want([hash]);
+    let [mute, other] = &mut pairs;
+    mute.drives[1].look();
+    while mute.drives[1].poll().is_some() {}
+    assert!(other.pump("nothing of the kind").is_none());
+    assert_eq!(lacking.lacking(), (1, 0), "one at a time");
+    assert!(other.drives[1].wakes_in().is_some_and(|wait| wait <= PATIENCE));
+    std::thread::sleep(PATIENCE);
+    assert!(other.pump("nothing of the kind").is_none());
+    assert_eq!(lacking.lacking(), (0, 0));
+    assert_eq!(other.drives[1].wakes_in(), None);
 }
 
 /// A peer may be stopped at any moment, in good order. Then the other side must not say that all is done.
