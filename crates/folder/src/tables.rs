@@ -243,7 +243,7 @@ pub(crate) fn put_chunk(
 
 /// The chunks of some content, as far as its manifest is here.
 pub(crate) fn spans(tx: &dyn ReadTx, content: &ContentRef) -> Result<Vec<ChunkSpan>, StorageError> {
-    let walk = Walker::new(content, |hash: &ChunkHash| tx.get(Table::Blob, &hash.0));
+    let walk = Walker::new(content, |place| tx.get(Table::Blob, &place.hash.0));
     let mut spans = Vec::new();
     for step in walk {
         match step {

@@ -9,6 +9,7 @@
 //! | `put/ ‖ id` | a put under way, and when it was last heard of |
 //! | `pin/ ‖ hash ‖ id` | a blob that this put is about to name |
 //! | `collect` | a collection under way |
+//! | `own/ ‖ hash` | the root of content that was put in here, which is never evicted |
 
 mod collect;
 mod gather;
@@ -29,6 +30,7 @@ use std::ops::ControlFlow;
 const KEEP: &[u8] = b"keep/";
 const PUT: &[u8] = b"put/";
 const PIN: &[u8] = b"pin/";
+const OWN: &[u8] = b"own/";
 const COLLECT: &[u8] = b"collect";
 
 /// Microseconds after which who was not heard of counts as dead.

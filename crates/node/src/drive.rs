@@ -365,7 +365,21 @@ impl Drive {
     pub fn look(&mut self) {
         let databases = self.signal.take();
         self.changed(&databases);
+        self.take_over();
         self.go_on();
+    }
+
+    /// Asks for what others were asked for and do not answer.
+    fn take_over(&mut self) {
+        let joined: Vec<(ChannelNo, DatabaseId)> =
+            self.joined.iter().map(|(number, database)| (*number, *database)).collect();
+        for (number, database) in joined {
+            if let Some(replica) = self.replicas.get(&database).map(Arc::clone)
+                && replica.wants_wake(self.id).is_some_and(|wait| wait.is_zero())
+            {
+                self.attend(number, &replica);
+            }
+        }
     }
 
     /// What rings when a database changes.
@@ -423,7 +437,9 @@ impl Drive {
     #[must_use]
     pub fn wakes_in(&self) -> Option<Duration> {
         let wakes = |(number, database): (&ChannelNo, &DatabaseId)| {
-            self.replicas.get(database)?.source_wakes((self.id, *number))
+            let replica = self.replicas.get(database)?;
+            let wakes = [replica.source_wakes((self.id, *number)), replica.wants_wake(self.id)];
+            wakes.into_iter().flatten().min()
         };
         self.joined.iter().filter_map(wakes).min()
     }
@@ -534,6 +550,7 @@ impl Drive {
                 self.attend(channel, &replica);
             }
             Event::Blob { bytes, .. } => {
+                replica.blob_brought(self.id);
                 self.progress.blobs_received += 1;
                 self.progress.bytes_received += bytes;
                 self.attend(channel, &replica);
@@ -603,9 +620,12 @@ impl Drive {
     /// Passes on what the replica wants of this session.
     fn attend(&mut self, channel: ChannelNo, replica: &Replica) {
         if self.joined.contains_key(&channel) {
-            let wants = replica.wants_of(self.id);
-            if !wants.is_empty() {
-                self.session.want(channel, &wants);
+            if self.session.channel(channel).is_some_and(Channel::peer_may_read) {
+                replica.session_reads(self.id);
+                let wants = replica.wants_of(self.id);
+                if !wants.is_empty() {
+                    self.session.want(channel, &wants);
+                }
             }
             let offers = replica.offers_to(self.id);
             if !offers.is_empty() {

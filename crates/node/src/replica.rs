@@ -105,7 +105,7 @@ pub struct ReplicaOptions {
     pub bulk: Bulk,
     /// From how many tips on a frontier is summed up for peers instead of told.
     pub sum_from: usize,
-    /// How long a peer may bring nothing of what it is to bring before that is taken from another one.
+    /// How long a peer may bring nothing of what it is to bring, entries or blobs, before that is taken from another one.
     pub claim_timeout: Duration,
     /// Bytes of content that are put in with one transaction.
     pub put_bytes: usize,
@@ -216,7 +216,7 @@ impl Replica {
             blobs_moved: Mutex::new(0),
             blob_bell: Condvar::new(),
             signals: Mutex::default(),
-            wants: Mutex::default(),
+            wants: Mutex::new(Wants::new(options.claim_timeout)),
             claims: Mutex::new(Claims::new(options.claim_timeout)),
             worker: AtomicBool::new(false),
             worked: AtomicU64::new(0),
@@ -645,13 +645,19 @@ impl Replica {
     }
 
     pub(crate) fn session_joined(&self, session: SessionId) {
-        self.wants().join(session);
         // Building may have failed before.
         self.loaded();
-        self.gather_anew();
         self.set_settled(session, false);
-        if self.worker.load(Ordering::SeqCst) {
-            self.changed();
+    }
+
+    /// The peer of a session has proved that it may read: it may be asked for blobs, and know by that what is lacking.
+    pub(crate) fn session_reads(&self, session: SessionId) {
+        let news = self.wants().join(session);
+        if news {
+            self.gather_anew();
+            if self.worker.load(Ordering::SeqCst) {
+                self.changed();
+            }
         }
     }
 
@@ -707,7 +713,20 @@ impl Replica {
     }
 
     pub(crate) fn wants_of(&self, session: SessionId) -> Vec<ChunkHash> {
-        self.wants().ask(session)
+        let now = self.device().steady();
+        self.wants().ask(session, now)
+    }
+
+    /// When a session is to be asked for what others were asked for in vain, if nothing else happens.
+    pub(crate) fn wants_wake(&self, session: SessionId) -> Option<Duration> {
+        let now = self.device().steady();
+        Some(self.wants().wakes(session)?.saturating_sub(now))
+    }
+
+    /// A session brought a blob.
+    pub(crate) fn blob_brought(&self, session: SessionId) {
+        let now = self.device().steady();
+        self.wants().answered(session, now);
     }
 
     /// Says that a blob was stored here, for peers that asked for it in vain. Whatever sessions bring is noticed without.
@@ -746,7 +765,11 @@ impl Replica {
     }
 
     pub(crate) fn blobs_refused(&self, session: SessionId, hashes: &[ChunkHash]) {
-        self.wants().refused(session, hashes);
+        let now = self.device().steady();
+        let mut wants = self.wants();
+        wants.refused(session, hashes);
+        wants.answered(session, now);
+        drop(wants);
         self.gather_moved();
         self.blob_moved();
         self.ring();

@@ -1,9 +1,11 @@
 //! Blobs that a replica lacks and who was asked for them. A want is asked of one session at a time and goes on to the next
-//! when that one does not have it or ends.
+//! when that one does not have it or ends. One that answers nothing for too long keeps nothing from the others: they are
+//! asked as well.
 
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::sabotage::{self, Bug};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Names one session of this process.
 pub(crate) type SessionId = u64;
@@ -25,19 +27,22 @@ const OWED: usize = 65_536;
 
 #[derive(Debug, Default)]
 struct Want {
-    asked: Option<SessionId>,
+    /// Sessions that have not answered yet, and whether one says that it has come there since it was asked: if it then says
+    /// that it has not, that was before. More than one only if the others answer nothing.
+    asked: BTreeMap<SessionId, bool>,
     refused: BTreeSet<SessionId>,
-    /// The session asked says that it has come there since: if it says that it has not, that was before.
-    come: bool,
 }
 
 /// The blobs one replica lacks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Wants {
+    /// How long who was asked may answer nothing before others are asked as well.
+    patience: Duration,
     wants: BTreeMap<ChunkHash, Want>,
     /// Who wants what.
     claims: BTreeMap<ClaimId, BTreeSet<ChunkHash>>,
-    sessions: BTreeSet<SessionId>,
+    /// Who may be asked, and when each answered something last or had nothing to answer.
+    sessions: BTreeMap<SessionId, Duration>,
     /// What sessions asked for here and were not sent yet.
     owed: BTreeSet<(ChunkHash, SessionId)>,
     /// What has come here that sessions asked for.
@@ -45,6 +50,17 @@ pub(crate) struct Wants {
 }
 
 impl Wants {
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            wants: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            offers: BTreeMap::new(),
+        }
+    }
+
     /// Adds what `claim` is lacking now and forgets what it no longer is.
     pub(crate) fn set(&mut self, claim: ClaimId, hashes: impl IntoIterator<Item = ChunkHash>) {
         let hashes: BTreeSet<ChunkHash> = hashes.into_iter().collect();
@@ -57,7 +73,7 @@ impl Wants {
         };
         for hash in old.unwrap_or_default() {
             // What a session was asked for is answered first: the word that it has come there may overtake the answer.
-            if self.wants.get(&hash).is_some_and(|want| want.asked.is_none()) {
+            if self.wants.get(&hash).is_some_and(|want| want.asked.is_empty()) {
                 self.forget_unclaimed(&hash);
             }
         }
@@ -73,8 +89,11 @@ impl Wants {
         }
     }
 
-    pub(crate) fn join(&mut self, session: SessionId) {
-        self.sessions.insert(session);
+    /// A session may be asked from now on. Whether it might not before.
+    pub(crate) fn join(&mut self, session: SessionId) -> bool {
+        let news = !self.sessions.contains_key(&session);
+        self.sessions.entry(session).or_default();
+        news
     }
 
     pub(crate) fn leave(&mut self, session: SessionId) {
@@ -83,29 +102,61 @@ impl Wants {
         self.offers.remove(&session);
         for want in self.wants.values_mut() {
             want.refused.remove(&session);
-            if want.asked == Some(session) && !sabotage::is(Bug::WantStuck) {
-                want.asked = None;
+            if !sabotage::is(Bug::WantStuck) {
+                want.asked.remove(&session);
             }
         }
         let claims = &self.claims;
         self.wants.retain(|hash, want| {
-            want.asked.is_some() || claims.values().any(|claimed| claimed.contains(hash))
+            !want.asked.is_empty() || claims.values().any(|claimed| claimed.contains(hash))
         });
     }
 
+    /// A session answered something.
+    pub(crate) fn answered(&mut self, session: SessionId, now: Duration) {
+        if let Some(answered) = self.sessions.get_mut(&session) {
+            *answered = now;
+        }
+    }
+
+    /// For how many more blobs `session` may be asked.
+    fn room(&self, session: SessionId) -> usize {
+        let asked = self.wants.values().filter(|want| want.asked.contains_key(&session));
+        OUTSTANDING.saturating_sub(asked.count())
+    }
+
+    /// When `session` is to be asked for what others were asked for, unless they answer before.
+    pub(crate) fn wakes(&self, session: SessionId) -> Option<Duration> {
+        let alone = self.sessions.len() < 2 || !self.sessions.contains_key(&session);
+        if alone || self.room(session) == 0 {
+            return None;
+        }
+        let open = |want: &&Want| !want.refused.contains(&session);
+        let asked = self.wants.values().filter(open).map(|want| &want.asked);
+        let others = asked.filter(|asked| !asked.is_empty() && !asked.contains_key(&session));
+        let until = |asked: &BTreeMap<SessionId, bool>| {
+            asked.keys().filter_map(|other| self.sessions.get(other)).max().copied()
+        };
+        Some(others.filter_map(until).min()?.saturating_add(self.patience))
+    }
+
     /// What `session` should be asked for next.
-    pub(crate) fn ask(&mut self, session: SessionId) -> Vec<ChunkHash> {
-        let outstanding = self.wants.values().filter(|w| w.asked == Some(session)).count();
+    pub(crate) fn ask(&mut self, session: SessionId, now: Duration) -> Vec<ChunkHash> {
+        let mut room = self.room(session);
+        if room == OUTSTANDING {
+            self.answered(session, now);
+        }
+        let late = |answered: &Duration| now >= answered.saturating_add(self.patience);
+        let is_late = |other: &SessionId| self.sessions.get(other).is_some_and(late);
         let mut hashes = Vec::new();
         // Who waits for what he reads goes first.
         let urgent = self.claims.range(READERS..).flat_map(|(_, claimed)| claimed);
         let urgent: Vec<ChunkHash> = urgent.take(OUTSTANDING).copied().collect();
-        let mut room = OUTSTANDING.saturating_sub(outstanding);
         let mut ask = |hash: &ChunkHash, want: &mut Want| {
-            if room > 0 && want.asked.is_none() && !want.refused.contains(&session) {
+            let open = !want.asked.contains_key(&session) && want.asked.keys().all(is_late);
+            if room > 0 && open && !want.refused.contains(&session) {
                 room -= 1;
-                want.asked = Some(session);
-                want.come = false;
+                want.asked.insert(session, false);
                 hashes.push(*hash);
             }
             room > 0
@@ -176,7 +227,7 @@ impl Wants {
                 continue;
             };
             want.refused.remove(&session);
-            want.come |= want.asked == Some(session);
+            want.asked.entry(session).and_modify(|come| *come = true);
             all &= self.claims.values().any(|claimed| claimed.contains(hash));
         }
         all
@@ -185,12 +236,13 @@ impl Wants {
     pub(crate) fn refused(&mut self, session: SessionId, hashes: &[ChunkHash]) {
         for hash in hashes {
             if let Some(want) = self.wants.get_mut(hash) {
-                want.asked = None;
-                if !std::mem::take(&mut want.come) {
+                if want.asked.remove(&session) != Some(true) {
                     want.refused.insert(session);
                 }
+                if want.asked.is_empty() {
+                    self.forget_unclaimed(hash);
+                }
             }
-            self.forget_unclaimed(hash);
         }
     }
 
@@ -203,7 +255,9 @@ impl Wants {
 
     /// What `claim` is lacking and every connected peer was asked for in vain.
     pub(crate) fn in_vain(&self, claim: ClaimId) -> impl Iterator<Item = &ChunkHash> {
-        let in_vain = |want: &Want| want.asked.is_none() && self.sessions.is_subset(&want.refused);
+        let in_vain = |want: &Want| {
+            want.asked.is_empty() && self.sessions.keys().all(|s| want.refused.contains(s))
+        };
         let claimed = self.claims.get(&claim).into_iter().flatten();
         claimed.filter(move |hash| self.wants.get(hash).is_some_and(in_vain))
     }
@@ -218,23 +272,26 @@ impl Wants {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const NOW: Duration = Duration::from_secs(100);
+
     #[test]
     fn a_want_goes_from_peer_to_peer() {
         let hash = ChunkHash([1; 32]);
-        let mut wants = Wants::default();
+        let mut wants = Wants::new(PATIENCE);
         wants.join(1);
         wants.join(2);
         wants.set(WORKER, [hash]);
-        assert_eq!(wants.ask(1), [hash]);
-        assert!(wants.ask(2).is_empty(), "asked of one at a time");
+        assert_eq!(wants.ask(1, NOW), [hash]);
+        assert!(wants.ask(2, NOW).is_empty(), "asked of one at a time");
         wants.refused(1, &[hash]);
-        assert!(wants.ask(1).is_empty(), "not asked twice");
+        assert!(wants.ask(1, NOW).is_empty(), "not asked twice");
         assert_eq!(wants.lacking(WORKER), (1, 0));
-        assert_eq!(wants.ask(2), [hash]);
+        assert_eq!(wants.ask(2, NOW), [hash]);
         wants.leave(2);
         assert_eq!(wants.lacking(WORKER), (1, 1));
         wants.join(3);
-        assert_eq!(wants.ask(3), [hash]);
+        assert_eq!(wants.ask(3, NOW), [hash]);
         wants.arrived(&hash);
         assert_eq!(wants.lacking(WORKER), (0, 0));
     }
@@ -242,7 +299,7 @@ mod tests {
     #[test]
     fn who_asked_in_vain_hears_when_it_comes() {
         let (hash, other) = (ChunkHash([1; 32]), ChunkHash([2; 32]));
-        let mut wants = Wants::default();
+        let mut wants = Wants::new(PATIENCE);
         wants.join(1);
         wants.join(2);
         wants.asked(1, &[hash, other]);
@@ -258,20 +315,20 @@ mod tests {
     #[test]
     fn what_is_given_up_and_wanted_again_before_the_answer_hears_that_it_came() {
         let hash = ChunkHash([1; 32]);
-        let mut wants = Wants::default();
+        let mut wants = Wants::new(PATIENCE);
         wants.join(1);
         wants.set(READERS, [hash]);
-        assert_eq!(wants.ask(1), [hash]);
+        assert_eq!(wants.ask(1, NOW), [hash]);
         wants.set(READERS, []);
         assert!(!wants.offered(1, &[hash]), "nobody here wants it");
         wants.set(GATHER, [hash]);
         wants.refused(1, &[hash]);
-        assert_eq!(wants.ask(1), [hash], "the word that it came overtook the refusal");
+        assert_eq!(wants.ask(1, NOW), [hash], "the word that it came overtook the refusal");
         wants.set(GATHER, []);
         wants.refused(1, &[hash]);
         assert!(wants.wants.is_empty());
         wants.set(GATHER, [hash]);
-        assert_eq!(wants.ask(1), [hash]);
+        assert_eq!(wants.ask(1, NOW), [hash]);
         wants.set(GATHER, []);
         wants.leave(1);
         assert!(wants.wants.is_empty());
@@ -280,18 +337,47 @@ mod tests {
     #[test]
     fn a_peer_to_which_it_came_is_asked_again() {
         let hash = ChunkHash([1; 32]);
-        let mut wants = Wants::default();
+        let mut wants = Wants::new(PATIENCE);
         wants.join(1);
         wants.set(WORKER, [hash]);
-        assert_eq!(wants.ask(1), [hash]);
+        assert_eq!(wants.ask(1, NOW), [hash]);
         wants.refused(1, &[hash]);
         wants.offered(1, &[hash]);
-        assert_eq!(wants.ask(1), [hash], "after the refusal");
+        assert_eq!(wants.ask(1, NOW), [hash], "after the refusal");
         // The word that it came may overtake the one that it was not there.
         wants.offered(1, &[hash]);
         wants.refused(1, &[hash]);
-        assert_eq!(wants.ask(1), [hash], "before the refusal");
+        assert_eq!(wants.ask(1, NOW), [hash], "before the refusal");
         wants.refused(1, &[hash]);
-        assert!(wants.ask(1).is_empty());
+        assert!(wants.ask(1, NOW).is_empty());
+    }
+
+    #[test]
+    fn who_never_answers_keeps_nothing_from_the_others() {
+        let hashes: Vec<ChunkHash> = (0..64).map(|n| ChunkHash([n; 32])).collect();
+        let mut wants = Wants::new(PATIENCE);
+        wants.join(1);
+        wants.set(WORKER, hashes.clone());
+        assert_eq!(wants.ask(1, NOW), hashes);
+        assert_eq!(wants.wakes(1), None);
+        wants.join(2);
+        let due = NOW + PATIENCE;
+        assert!(wants.ask(2, due - Duration::from_millis(1)).is_empty());
+        assert_eq!((wants.wakes(1), wants.wakes(2)), (None, Some(due)));
+        // Whoever answers is slow and no more.
+        wants.refused(1, &hashes[..1]);
+        wants.answered(1, due);
+        assert_eq!(wants.ask(2, due), hashes[..1]);
+        assert_eq!(wants.wakes(2), Some(due + PATIENCE));
+        assert_eq!(wants.ask(2, due + PATIENCE), hashes[1..]);
+        assert_eq!((wants.ask(1, due + PATIENCE), wants.wakes(2)), (vec![], None));
+        // One answer is not the other's.
+        wants.refused(2, &hashes[1..2]);
+        assert_eq!(wants.lacking(WORKER), (64, 0));
+        wants.refused(1, &hashes[1..2]);
+        assert_eq!(wants.lacking(WORKER), (64, 1));
+        wants.arrived(&hashes[2]);
+        wants.leave(1);
+        assert_eq!(wants.lacking(WORKER), (63, 1));
     }
 }

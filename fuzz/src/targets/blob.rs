@@ -57,7 +57,8 @@ fn sum(bytes: &[u8]) -> (u8, u64) {
 
 /// Only the root is at hand.
 fn walk(content: &ContentRef, root: ChunkHash, bytes: &[u8]) {
-    let lookup = |hash: &ChunkHash| Ok::<_, Infallible>((*hash == root).then(|| bytes.to_vec()));
+    let lookup =
+        |place: &NodeSpan| Ok::<_, Infallible>((place.hash == root).then(|| bytes.to_vec()));
     let mut covered = 0u64;
     for step in Walker::new(content, lookup) {
         let Ok(step) = step else { return };
@@ -73,7 +74,8 @@ fn walk(content: &ContentRef, root: ChunkHash, bytes: &[u8]) {
 
 /// What a walk yields from some place on touches what follows that place, without a gap.
 fn walk_part(content: &ContentRef, root: ChunkHash, bytes: &[u8], from: u64) {
-    let lookup = |hash: &ChunkHash| Ok::<_, Infallible>((*hash == root).then(|| bytes.to_vec()));
+    let lookup =
+        |place: &NodeSpan| Ok::<_, Infallible>((place.hash == root).then(|| bytes.to_vec()));
     let mut covered: Option<u64> = None;
     for step in Walker::within(content, from..u64::MAX, lookup) {
         let Ok(step) = step else { return };

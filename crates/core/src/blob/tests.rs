@@ -12,8 +12,8 @@ use std::convert::Infallible;
 struct Blobs(BTreeMap<ChunkHash, Vec<u8>>);
 
 impl Blobs {
-    fn lookup(&self) -> impl FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, Infallible> + '_ {
-        |hash| Ok(self.0.get(hash).cloned())
+    fn lookup(&self) -> impl FnMut(&NodeSpan) -> Result<Option<Vec<u8>>, Infallible> + '_ {
+        |place| Ok(self.0.get(&place.hash).cloned())
     }
 
     fn keep(&mut self, piece: Piece<'_>) -> Result<(), Infallible> {
@@ -230,9 +230,9 @@ fn within(
     range: std::ops::Range<u64>,
 ) -> (Vec<ChunkSpan>, Vec<ChunkHash>) {
     let mut looked = Vec::new();
-    let chunks = Walker::within(content, range, |hash| {
-        looked.push(*hash);
-        Ok::<_, Infallible>(blobs.0.get(hash).cloned())
+    let chunks = Walker::within(content, range, |place| {
+        looked.push(place.hash);
+        Ok::<_, Infallible>(blobs.0.get(&place.hash).cloned())
     });
     let chunks = chunks.map(|step| match step.unwrap() {
         Step::Chunk(span) => span,

@@ -16,7 +16,7 @@ pub struct ChunkSpan {
 }
 
 /// A manifest node and the place it has in a tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeSpan {
     /// Its name.
     pub hash: ChunkHash,
@@ -30,6 +30,15 @@ pub struct NodeSpan {
     pub is_last: bool,
     /// Whether it is the root of its tree.
     pub is_root: bool,
+}
+
+impl NodeSpan {
+    /// All that decides whether the node belongs there: everything but where its content begins. The name alone does not,
+    /// since whoever names a node in the wrong place lies about that place only.
+    #[must_use]
+    pub fn anywhere(self) -> Self {
+        Self { offset: 0, ..self }
+    }
 }
 
 /// One step of a [`Walker`].
@@ -60,7 +69,8 @@ pub enum WalkError<E> {
     Lookup(#[source] E),
 }
 
-/// Yields the chunks of some content in order. `lookup` hands over the bytes of a node, or `None` if they are not here.
+/// Yields the chunks of some content in order. `lookup` hands over the bytes of the node that belongs at a place, or `None` if
+/// they are not here.
 ///
 /// A walk goes as far as the size that the [`ContentRef`] states, which its author chose: whoever stores what it yields
 /// compares that size with the room there is first.
@@ -87,7 +97,7 @@ struct Frame {
     is_last: bool,
 }
 
-impl<E, L: FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, E>> Walker<L> {
+impl<E, L: FnMut(&NodeSpan) -> Result<Option<Vec<u8>>, E>> Walker<L> {
     /// A walk over all of `content`.
     pub fn new(content: &ContentRef, lookup: L) -> Self {
         Self::within(content, 0..u64::MAX, lookup)
@@ -116,7 +126,7 @@ impl<E, L: FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, E>> Walker<L> {
 
     /// Enters a node, or says that it is missing.
     fn enter(&mut self, place: NodeSpan) -> Option<Result<Step, WalkError<E>>> {
-        let bytes = match (self.lookup)(&place.hash) {
+        let bytes = match (self.lookup)(&place) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Some(Ok(Step::Missing(place))),
             Err(source) => return Some(Err(WalkError::Lookup(source))),
@@ -151,7 +161,7 @@ impl Frame {
     }
 }
 
-impl<E, L: FnMut(&ChunkHash) -> Result<Option<Vec<u8>>, E>> Iterator for Walker<L> {
+impl<E, L: FnMut(&NodeSpan) -> Result<Option<Vec<u8>>, E>> Iterator for Walker<L> {
     type Item = Result<Step, WalkError<E>>;
 
     fn next(&mut self) -> Option<Self::Item> {

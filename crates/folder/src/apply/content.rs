@@ -66,7 +66,7 @@ pub fn missing(
     for action in actions {
         let Action::WriteFile { goal, .. } = action else { continue };
         let Some(content) = goal.state.content() else { continue };
-        for step in Walker::new(content, |hash| source.borrow_mut().node(hash)) {
+        for step in Walker::new(content, |place| source.borrow_mut().node(&place.hash)) {
             match step {
                 Ok(Step::Missing(node)) if known.insert(node.hash) => missing.nodes.push(node),
                 Ok(Step::Chunk(span)) if known.insert(span.hash) => {
@@ -97,7 +97,7 @@ pub(super) fn fill(
     source: &mut dyn ContentSource,
 ) -> Result<u64, Failed> {
     let source = RefCell::new(source);
-    for step in Walker::new(content, |hash| source.borrow_mut().node(hash)) {
+    for step in Walker::new(content, |place| source.borrow_mut().node(&place.hash)) {
         let span = match step {
             Ok(Step::Chunk(span)) => span,
             Ok(Step::Missing(_)) => return Err(Failed::Missing),

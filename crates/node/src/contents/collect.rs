@@ -6,11 +6,11 @@
 //! nobody takes it while a collection is under way. Both are looked up in the transaction that takes away.
 
 use super::put::is_pinned;
-use super::{COLLECT, DEAD, Keep, Kept, PIN, PUT, WorkId, as_read, lives};
+use super::{COLLECT, DEAD, Keep, Kept, OWN, PIN, PUT, WorkId, as_read, lives};
 use crate::error::NodeError;
 use crate::replica::Replica;
 use anabranch_core::awaited::{AwaitKey, await_again};
-use anabranch_core::blob::{ChunkHash, ContentRef, Step, Walker, content_of};
+use anabranch_core::blob::{ChunkHash, ContentRef, NodeSpan, Step, Walker, content_of};
 use anabranch_core::entry::{StoreId, StoreKind};
 use anabranch_core::path::Path;
 use anabranch_core::sabotage::{self, Bug};
@@ -190,7 +190,7 @@ impl Collection {
         self.end()
     }
 
-    /// Takes away what puts left that were killed or given up, and is done.
+    /// Takes away what puts left that were killed or given up, forgets what was put in here and is gone, and is done.
     ///
     /// # Errors
     /// [`NodeError::Core`].
@@ -268,7 +268,8 @@ impl Collection {
         path: &Path,
         value: &anabranch_core::cells::LiveValue,
     ) -> Result<bool, StorageError> {
-        let own = value.name.log.device == self.replica.device().id();
+        let own = value.name.log.device == self.replica.device().id()
+            || is_own(view.tables(), &value.value)?;
         match &self.evicted {
             Some(evicted)
                 if !own && evicted.covers(store, path) && kept.of(&store.name) == Keep::Lazy =>
@@ -307,7 +308,7 @@ impl Collection {
                 let prefix = path.cloned().unwrap_or_default();
                 view.scan_cells(store, &prefix, after.as_ref(), &mut |cell| {
                     let strange = cell.values.iter().filter(|v| v.name.log.device != own);
-                    values.extend(strange.map(|v| (cell.path.clone(), v.name)));
+                    values.extend(strange.map(|v| (cell.path.clone(), v.name, v.value.clone())));
                     last = Some(cell.path);
                     match values.len() < ROWS {
                         true => ControlFlow::Continue(()),
@@ -320,8 +321,10 @@ impl Collection {
             }
             after = last;
             let mut tx = self.replica.storage().write(Durability::Normal)?;
-            for (path, name) in &values {
-                await_again(&mut *tx, store, path, name)?;
+            for (path, name, value) in &values {
+                if !is_own(as_read(&mut *tx), value)? {
+                    await_again(&mut *tx, store, path, name)?;
+                }
             }
             tx.commit()?;
         }
@@ -345,15 +348,29 @@ impl Collection {
             tx.delete(Table::Local, &key)?;
         }
         tx.commit()?;
-        let mut at = PIN.to_vec();
+        self.forget(PIN, |tx, row| {
+            let put = [PUT, &row[row.len().saturating_sub(16)..]].concat();
+            Ok(!tx.has(Table::Local, &put)?)
+        })?;
+        // What is named is here still, and so is what a put under way is about to name.
+        self.forget(OWN, |tx, row| Ok(!tx.has(Table::Blob, &row[OWN.len()..])?))
+    }
+
+    /// Takes away the rows that begin with `prefix` and are of no use any more.
+    fn forget(
+        &self,
+        prefix: &[u8],
+        is_dead: impl Fn(&dyn ReadTx, &[u8]) -> Result<bool, StorageError>,
+    ) -> Result<(), NodeError> {
+        let storage = self.replica.storage();
+        let mut at = prefix.to_vec();
         loop {
-            let rows = pins(&*storage.read()?, &at)?;
+            let rows = rows(&*storage.read()?, prefix, &at)?;
             let Some(last) = rows.last() else { return Ok(()) };
             at = [&last[..], &[0]].concat();
             let mut tx = storage.write(Durability::Normal)?;
             for row in &rows {
-                let put = [PUT, &row[row.len().saturating_sub(16)..]].concat();
-                if !tx.has(Table::Local, &put)? {
+                if is_dead(as_read(&mut *tx), row)? {
                     tx.delete(Table::Local, row)?;
                 }
             }
@@ -362,11 +379,17 @@ impl Collection {
     }
 }
 
-/// The next rows that pin something.
-fn pins(tx: &dyn ReadTx, from: &[u8]) -> Result<Vec<Vec<u8>>, StorageError> {
+/// Whether this value names content that was put in here, whoever wrote the value.
+fn is_own(tx: &dyn ReadTx, value: &[u8]) -> Result<bool, StorageError> {
+    let Some(content) = content_of(value) else { return Ok(false) };
+    tx.has(Table::Local, &[OWN, &content.root().0].concat())
+}
+
+/// The next rows that begin with `prefix`.
+fn rows(tx: &dyn ReadTx, prefix: &[u8], from: &[u8]) -> Result<Vec<Vec<u8>>, StorageError> {
     let mut rows = Vec::new();
     tx.keys(Table::Local, from, None, &mut |key| {
-        if !key.starts_with(PIN) || rows.len() >= ROWS {
+        if !key.starts_with(prefix) || rows.len() >= ROWS {
             return ControlFlow::Break(());
         }
         rows.push(key.to_vec());
@@ -415,16 +438,17 @@ impl Marks {
     }
 }
 
-/// Nodes walked already, as many as there is room for: a manifest may name one node any number of times.
+/// Places of nodes walked already, as many as there is room for: a manifest may name one node any number of times. A node
+/// that somebody names where it does not belong is still to be walked where it does.
 #[derive(Default)]
-struct Seen(RefCell<BTreeSet<ChunkHash>>);
+struct Seen(RefCell<BTreeSet<NodeSpan>>);
 
 impl Seen {
     const MOST: usize = 65_536;
 
-    fn is_new(&self, hash: &ChunkHash) -> bool {
-        let mut seen = self.0.borrow_mut();
-        if seen.len() < Self::MOST { seen.insert(*hash) } else { !seen.contains(hash) }
+    fn is_new(&self, place: &NodeSpan) -> bool {
+        let (mut seen, place) = (self.0.borrow_mut(), place.anywhere());
+        if seen.len() < Self::MOST { seen.insert(place) } else { !seen.contains(&place) }
     }
 }
 
@@ -436,9 +460,9 @@ fn mark(
     named: &mut dyn FnMut(ChunkHash),
 ) -> Result<(), StorageError> {
     let named = RefCell::new(named);
-    let walker = Walker::new(content, |hash| {
-        (*named.borrow_mut())(*hash);
-        if seen.is_new(hash) { tx.get(Table::Blob, &hash.0) } else { Ok(None) }
+    let walker = Walker::new(content, |place| {
+        (*named.borrow_mut())(place.hash);
+        if seen.is_new(place) { tx.get(Table::Blob, &place.hash.0) } else { Ok(None) }
     });
     for step in walker {
         match step {

@@ -5,7 +5,7 @@
 use super::{Keep, Kept};
 use crate::replica::Replica;
 use anabranch_core::awaited::{AwaitKey, Awaited, settle};
-use anabranch_core::blob::{ChunkHash, NodeError, Step, WalkError, Walker};
+use anabranch_core::blob::{ChunkHash, NodeError, NodeSpan, Step, WalkError, Walker};
 use anabranch_core::storage::{Durability, ReadTx, StorageError, Table};
 use anabranch_core::view::View;
 use std::cell::{Cell, RefCell};
@@ -18,7 +18,7 @@ const WANTS: usize = 512;
 const LACKING: usize = 4 * WANTS;
 /// Values, nodes and chunks looked at in one stretch.
 const LOOKS: usize = 32_768;
-/// Nodes of one stretch that are not walked twice: a manifest may name one node any number of times.
+/// Places of nodes of one stretch that are not walked twice: a manifest may name one node any number of times.
 const SEEN: usize = 65_536;
 
 /// A place in the walk: all before it was looked at.
@@ -168,8 +168,68 @@ impl Found {
         if self.lacking.insert(hash) && !in_vain {
             self.askable += 1;
         }
+        self.lack_below(place, store);
+    }
+
+    /// Something is lacking there that was found to be lacking elsewhere.
+    fn lack_below(&mut self, place: Place, store: &AwaitKey) {
         self.from.entry(store.clone()).or_insert(place);
     }
+}
+
+/// The nodes a stretch came through.
+#[derive(Debug, Default)]
+struct Trail {
+    /// Places walked from end to end, and whether all below is here, as far as anybody can have it. What somebody names
+    /// where it does not belong says nothing about the places where it does.
+    seen: BTreeMap<NodeSpan, bool>,
+    /// Those the walk is in now, and whether nothing was lacking below so far. At most one a level.
+    open: Vec<(NodeSpan, bool)>,
+    /// Where the walk of the present value began.
+    start: u64,
+}
+
+impl Trail {
+    fn begin(&mut self, start: u64) {
+        self.open.clear();
+        self.start = start;
+    }
+
+    /// The walk comes to a node. If it was walked already, whether all below it is here.
+    fn enter(&mut self, place: &NodeSpan) -> Option<bool> {
+        self.reach(place.offset);
+        let whole = self.seen.get(&place.anywhere()).copied();
+        if whole.is_none() {
+            self.open.push((*place, true));
+        }
+        whole
+    }
+
+    /// The walk is through with all that ends before `offset`.
+    fn reach(&mut self, offset: u64) {
+        let past =
+            |(place, _): &mut (NodeSpan, bool)| place.offset.saturating_add(place.len) <= offset;
+        while let Some((place, whole)) = self.open.pop_if(past) {
+            // Of one that the walk began in the middle of, the rest may have been lacking.
+            if place.offset >= self.start && self.seen.len() < SEEN {
+                self.seen.insert(place.anywhere(), whole);
+            }
+        }
+    }
+
+    /// Something is lacking at `offset`.
+    fn lack(&mut self, offset: u64) {
+        self.reach(offset);
+        self.open.iter_mut().for_each(|(_, whole)| *whole = false);
+    }
+}
+
+/// What a step of a walk finds lacking.
+enum Lack {
+    Nothing,
+    Blob(ChunkHash),
+    /// Something below a node walked already.
+    Below,
 }
 
 impl Replica {
@@ -226,7 +286,7 @@ fn walk(
     in_vain: &BTreeSet<ChunkHash>,
 ) -> Result<Found, StorageError> {
     let (view, kept) = (View::new(tx), Kept::read(tx)?);
-    let seen = RefCell::new(BTreeSet::new());
+    let trail = RefCell::new(Trail::default());
     let (mut found, mut at) = (Found::default(), AwaitKey::default());
     while let Some(row) = view.awaited(&at)? {
         let store = row.key.store_start();
@@ -245,7 +305,7 @@ fn walk(
             }
         }
         found.looks += 1;
-        let stopped = walk_value(tx, &row, &start, in_vain, &seen, &mut found)?;
+        let stopped = walk_value(tx, &row, &start, in_vain, &trail, &mut found)?;
         at = row.key.next();
         let more = stopped.is_some();
         found.reached.insert(store, stopped.unwrap_or_else(|| Place::at(at.clone())));
@@ -266,7 +326,7 @@ fn walk_value(
     row: &Awaited,
     start: &Place,
     in_vain: &BTreeSet<ChunkHash>,
-    seen: &RefCell<BTreeSet<ChunkHash>>,
+    trail: &RefCell<Trail>,
     found: &mut Found,
 ) -> Result<Option<Place>, StorageError> {
     let Some(content) = row.content() else {
@@ -274,49 +334,48 @@ fn walk_value(
         found.whole.push(row.key.clone());
         return Ok(None);
     };
-    let (store, passed) = (row.key.store_start(), Cell::new(false));
-    let walker = Walker::within(&content, start.offset..u64::MAX, |hash| {
-        passed.set(seen.borrow().contains(hash));
-        if passed.get() {
-            return Ok(None);
-        }
-        if seen.borrow().len() < SEEN {
-            seen.borrow_mut().insert(*hash);
-        }
-        tx.get(Table::Blob, &hash.0)
+    let (store, passed) = (row.key.store_start(), Cell::new(None));
+    trail.borrow_mut().begin(start.offset);
+    let walker = Walker::within(&content, start.offset..u64::MAX, |place| {
+        passed.set(trail.borrow_mut().enter(place));
+        if passed.get().is_some() { Ok(None) } else { tx.get(Table::Blob, &place.hash.0) }
     });
     let mut gap = start.gap;
     for step in walker {
         found.looks += 1;
-        let (hash, offset) = match step {
-            Ok(Step::Missing(node)) if passed.take() => {
-                gap |= found.lacking.contains(&node.hash);
-                continue;
-            }
-            Ok(Step::Missing(node)) => (Some(node.hash), node.offset),
+        let (lack, offset) = match step {
+            Ok(Step::Missing(node)) => match passed.take() {
+                None => (Lack::Blob(node.hash), node.offset),
+                Some(false) => (Lack::Below, node.offset),
+                Some(true) => (Lack::Nothing, node.offset),
+            },
             Ok(Step::Chunk(span)) => (lacks(tx, span.hash)?, span.offset),
             Err(WalkError::Node { place, source: NodeError::WrongHash(_) }) => {
-                (Some(place.hash), place.offset)
+                (Lack::Blob(place.hash), place.offset)
             }
-            // Its writer lied about what it is: nobody has anything else.
             Err(WalkError::Lookup(e)) => return Err(e),
+            // Its writer lied about what it is: nobody has anything else.
             Err(_) => continue,
         };
         if found.is_full() {
             return Ok(Some(Place { key: row.key.clone(), offset, gap }));
         }
-        if let Some(hash) = hash {
-            let place = Place { key: row.key.clone(), offset, gap };
-            found.lack(place, &store, hash, in_vain.contains(&hash));
-            gap = true;
+        let place = || Place { key: row.key.clone(), offset, gap };
+        match lack {
+            Lack::Nothing => continue,
+            Lack::Blob(hash) => found.lack(place(), &store, hash, in_vain.contains(&hash)),
+            Lack::Below => found.lack_below(place(), &store),
         }
+        gap = true;
+        trail.borrow_mut().lack(offset);
     }
+    trail.borrow_mut().reach(u64::MAX);
     if !gap {
         found.whole.push(row.key.clone());
     }
     Ok(None)
 }
 
-fn lacks(tx: &dyn ReadTx, hash: ChunkHash) -> Result<Option<ChunkHash>, StorageError> {
-    Ok((!tx.has(Table::Blob, &hash.0)?).then_some(hash))
+fn lacks(tx: &dyn ReadTx, hash: ChunkHash) -> Result<Lack, StorageError> {
+    Ok(if tx.has(Table::Blob, &hash.0)? { Lack::Nothing } else { Lack::Blob(hash) })
 }

@@ -2,7 +2,7 @@
 //! one transaction with the last of it, so that no entry names what is not here (I1, I6). Until then a collection leaves
 //! alone what was stored; a put that never ends leaves blobs that nothing names, which a collection takes away.
 
-use super::{PIN, PUT, WorkId, collects, lives};
+use super::{OWN, PIN, PUT, WorkId, collects, lives};
 use crate::error::NodeError;
 use crate::replica::Replica;
 use anabranch_core::author::{Draft, Seen, Write};
@@ -140,7 +140,7 @@ impl Put {
         let write = Write { store, path, value, seen, below: false, above: false };
         let draft = Draft { writes: vec![write], ..Draft::default() };
         let entry = self.replica.commit_with_local(&draft, |tx, entry| {
-            self.store_last(tx)?;
+            self.store_last(tx, &content)?;
             match entry {
                 Some(entry) => self.settle(tx, entry, &draft.writes[0]),
                 None => Ok(()),
@@ -151,16 +151,22 @@ impl Put {
         }
         if self.begun {
             self.begun = false;
-            self.unpin(&content)?;
+            // It is committed whatever becomes of the pins; a collection takes them, since the put is over.
+            if let Err(e) = self.unpin(&content) {
+                tracing::debug!("pins of a put that is over could not be taken away: {e}");
+            }
         }
         Ok((entry, blob))
     }
 
     /// What has not been stored yet goes with the entry.
-    fn store_last(&self, tx: &mut dyn WriteTx) -> Result<(), StorageError> {
+    fn store_last(&self, tx: &mut dyn WriteTx, content: &ContentRef) -> Result<(), StorageError> {
         // Not heard of for a day, and then a collection took away what it had stored.
         if self.begun && !tx.delete(Table::Local, &row(&self.id))? {
             return Err(lost());
+        }
+        if content.size() > 0 {
+            tx.put(Table::Local, &[OWN, &content.root().0].concat(), &[])?;
         }
         if sabotage::is(Bug::ContentUnflushed) {
             return Ok(());
@@ -197,9 +203,9 @@ impl Put {
             tx.commit()
         };
         let nodes = std::cell::RefCell::new(Vec::new());
-        let walker = Walker::new(content, |hash| {
-            nodes.borrow_mut().push(*hash);
-            storage.read()?.get(Table::Blob, &hash.0)
+        let walker = Walker::new(content, |place| {
+            nodes.borrow_mut().push(place.hash);
+            storage.read()?.get(Table::Blob, &place.hash.0)
         });
         // What cannot be walked is left to a collection, which knows that the put is over.
         for step in walker.map_while(Result::ok) {

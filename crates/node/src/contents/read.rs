@@ -61,20 +61,22 @@ impl BlobReader {
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), NodeError> {
         let (mut at, end) = (range.start, range.end.min(self.content.size()));
-        let mut deadline = Instant::now() + self.wait;
+        // None for who waits longer than clocks can tell.
+        let new_deadline = || Instant::now().checked_add(self.wait);
+        let mut deadline = new_deadline();
         while at < end {
             let moved = self.replica.blobs_moved();
             let stretch = self.stretch(at..end)?;
             if !stretch.bytes.is_empty() {
                 at += stretch.bytes.len() as u64;
                 sink(&stretch.bytes).map_err(NodeError::Sink)?;
-                deadline = Instant::now() + self.wait;
+                deadline = new_deadline();
             }
             if let Some(first) = stretch.lacking.first() {
                 self.replica.want_as(self.claim, stretch.lacking.clone());
                 if stretch.bytes.is_empty() {
                     self.wait_for(*first, moved, deadline)?;
-                    deadline = Instant::now() + self.wait;
+                    deadline = new_deadline();
                 }
             }
         }
@@ -103,7 +105,7 @@ impl BlobReader {
         let blobs = self.replica.blobs();
         let mut stretch = Stretch { bytes: Vec::new(), lacking: Vec::new() };
         let (mut asked, mut looked) = (BTreeSet::new(), 0);
-        for step in Walker::within(&self.content, range.clone(), |hash| blobs.get(hash)) {
+        for step in Walker::within(&self.content, range.clone(), |place| blobs.get(&place.hash)) {
             let lacking = match step {
                 Ok(Step::Missing(node)) => Some(node.hash),
                 Ok(Step::Chunk(span)) => {
@@ -144,10 +146,11 @@ impl BlobReader {
         &self,
         hash: ChunkHash,
         mut moved: u64,
-        deadline: Instant,
+        deadline: Option<Instant>,
     ) -> Result<(), NodeError> {
         while self.replica.blobs().get(&hash)?.is_none() {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left =
+                deadline.map_or(READ_WAIT, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(NodeError::NoContent {
                     connected: self.replica.connected(),

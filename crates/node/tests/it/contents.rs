@@ -1,9 +1,11 @@
 //! Content put in, collected and fetched at the same time, by processes that die in between.
 
-use anabranch_core::author::Seen;
-use anabranch_core::blob::ChunkHash;
+use crate::watched::Watched;
+use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::blob::{BlobRef, ChunkHash, ContentRef, Node as Manifest, NodeItem};
 use anabranch_core::entry::{StoreId, Timestamp};
 use anabranch_core::key::DeviceKey;
+use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::path::Path;
 use anabranch_core::storage::{Durability, Storage, Table};
 use anabranch_node::{
@@ -319,4 +321,153 @@ fn what_a_store_keeps_is_remembered() {
     let replica = open(storage, &device);
     let kept = [None, Some("a"), Some("b")].map(|name| replica.keep(name).unwrap());
     assert_eq!(kept, [Keep::Lazy, Keep::Lazy, Keep::Eager]);
+}
+
+/// Commits a value that names `content`, whatever it is.
+fn claim(replica: &Replica, path: &str, content: ContentRef) {
+    let value = Some(BlobRef { content, media_type: String::new() }.encode());
+    let (store, path, seen) = (store(), name(path), Seen::AtCommit);
+    let write = Write { store, path, value, seen, below: false, above: false };
+    replica.commit_group(&[vec![Draft { writes: vec![write], ..Draft::default() }]]).unwrap();
+}
+
+fn content_at(replica: &Replica, path: &str) -> ContentRef {
+    let cell = replica.read(|view| view.cell(&store(), &name(path))).unwrap();
+    anabranch_core::blob::content_of(&cell.first().unwrap().value).unwrap()
+}
+
+#[test]
+fn values_that_lie_about_content_take_nothing_away_from_those_that_do_not() {
+    let (_, _, replica) = found();
+    let content = noise(1, 300_000);
+    put(&replica, "honest", &content);
+    let honest = content_at(&replica, "honest");
+    let (size, depth, root) = (honest.size(), honest.depth(), honest.root());
+    assert_eq!(depth, 1);
+    claim(&replica, "a size", ContentRef::new(size + 1, depth, root).unwrap());
+    claim(&replica, "a depth", ContentRef::new(size, depth + 1, root).unwrap());
+    let items = [(root, size - 9), (ChunkHash([7; 32]), 9)];
+    let items = items.map(|(hash, len)| NodeItem { hash, len }).to_vec();
+    let bytes = Manifest { level: depth + 1, items }.encode();
+    let above = ChunkHash::of(&bytes);
+    let mut tx = replica.storage().write(Durability::Full).unwrap();
+    tx.put(Table::Blob, &above.0, &bytes).unwrap();
+    tx.commit().unwrap();
+    for path in ["a child", "z child"] {
+        claim(&replica, path, ContentRef::new(size, depth + 1, above).unwrap());
+    }
+    assert_eq!(collect(&replica, 1_000), 0);
+    assert!(read(&replica, "honest") == Some(content));
+}
+
+/// Removes the `n`th chunk of the content at `path`.
+fn lose(replica: &Replica, path: &str, n: usize) {
+    let content = content_at(replica, path);
+    let mut tx = replica.storage().write(Durability::Full).unwrap();
+    let bytes = tx.get(Table::Blob, &content.root().0).unwrap().unwrap();
+    let (offset, len, is_last, is_root) = (0, content.size(), true, true);
+    let (hash, level) = (content.root(), content.depth());
+    let place = anabranch_core::blob::NodeSpan { hash, level, offset, len, is_last, is_root };
+    let node = Manifest::decode(&bytes, &place).unwrap();
+    assert!(tx.delete(Table::Blob, &node.items[n].hash.0).unwrap());
+    tx.commit().unwrap();
+}
+
+/// A replica with nothing in it yet, of the same database.
+fn empty(device: &Device, of: &Replica) -> Arc<Replica> {
+    let storage = Arc::new(MemoryStorage::new());
+    Replica::prepare(&*storage, of.database()).unwrap();
+    open(storage, device)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_of_two_names_is_lacking_under_both() {
+    let (_, device, one) = found();
+    let content = noise(3, 400_000);
+    put(&one, "a", &content);
+    let honest = content_at(&one, "a");
+    let lie = ContentRef::new(honest.size() + 1, honest.depth(), honest.root()).unwrap();
+    claim(&one, "a lie", lie);
+    put(&one, "b", &content);
+    let again = StoreId::blobs("c");
+    let mut other_store = one.put_content().unwrap();
+    other_store.write(&content).unwrap();
+    other_store.finish(&again, &name("c"), Seen::AtCommit, "").unwrap();
+    lose(&one, "a", 2);
+    let other = empty(&device, &one);
+    tokio::time::timeout(Duration::from_secs(20), synced(&other, &one)).await.unwrap();
+    assert_eq!(rows(&other)[0], 3, "each value whose content is lacking is known");
+    // It turns up again.
+    put(&one, "d", &content);
+    claim(&one, "a", lie);
+    tokio::time::timeout(Duration::from_secs(20), synced(&other, &one)).await.unwrap();
+    assert_eq!(rows(&other)[0], 0);
+    assert!(read(&other, "b") == Some(content));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_put_in_here_is_not_evicted_when_somebody_else_settles_for_it() {
+    let storage = MemoryStorage::new();
+    let [one, two] = [1, 2].map(|seed| Device::new(DeviceKey::from_seed(&[seed; 32])));
+    Replica::found(&storage, &one).unwrap();
+    let storage = Arc::new(storage);
+    let mine = open(Arc::clone(&storage) as Arc<dyn Storage>, &one);
+    let grant = MemberOp::Grant {
+        subject: Subject::Device(two.id()),
+        role: Role::Write,
+        priority: 0,
+        terms: TicketTerms::default(),
+    };
+    mine.commit_group(&[vec![Draft { members: vec![grant], ..Draft::default() }]]).unwrap();
+    let theirs = open(Arc::new(storage.fork([2; 32])), &two);
+    let (kept, fetched) = (noise(1, 300_000), noise(2, 300_000));
+    put(&mine, "x", &kept);
+    put(&theirs, "x", &fetched);
+    put(&theirs, "y", &fetched);
+    synced(&mine, &theirs).await;
+    let content = mine.read(|view| view.cell(&store(), &name("x"))).unwrap();
+    let own = content.iter().find(|value| value.name.log.device == one.id()).unwrap();
+    claim(&theirs, "x", anabranch_core::blob::content_of(&own.value).unwrap());
+    synced(&mine, &theirs).await;
+    mine.set_keep(None, Keep::Lazy).unwrap();
+    let evict = || mine.evict("b", None, 1_000).unwrap().run(&mut |_| ()).unwrap().blobs;
+    assert!(evict() > 2, "what was fetched");
+    assert!(read(&mine, "x") == Some(kept));
+    assert_eq!((names(&mine, Table::Local, b"own/"), evict()), (1, 0));
+    // It is forgotten with the content.
+    claim(&theirs, "x", ContentRef::empty());
+    synced(&mine, &theirs).await;
+    assert!(collect(&mine, 1_000) > 2);
+    assert_eq!((blobs(&mine), names(&mine, Table::Local, b"own/")), (0, 0));
+}
+
+#[test]
+fn what_was_committed_does_not_fail_for_what_could_not_be_tidied_up() {
+    let device = Device::new(DeviceKey::from_seed(&[1; 32]));
+    let storage = Arc::new(Watched::default());
+    Replica::found(&*storage, &device).unwrap();
+    let replica = open(Arc::clone(&storage) as Arc<dyn Storage>, &device);
+    let content = noise(1, 300_000);
+    let mut put = replica.put_content().unwrap();
+    put.write(&content).unwrap();
+    storage.full_later.store(u32::MAX, Ordering::SeqCst);
+    put.finish(&store(), &name("x"), Seen::AtCommit, "").unwrap();
+    storage.full_later.store(0, Ordering::SeqCst);
+    assert!(rows(&replica)[2] > 0);
+    assert_eq!((collect(&replica, 100), rows(&replica)), (0, [0; 4]));
+    assert!(read(&replica, "x") == Some(content));
+}
+
+#[test]
+fn a_reader_may_wait_for_ever() {
+    let (_, _, replica) = found();
+    put(&replica, "x", b"here");
+    let reader = replica.reader(content_at(&replica, "x"), Duration::MAX);
+    let mut bytes = Vec::new();
+    let sink = &mut |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        Ok(())
+    };
+    reader.read(0..u64::MAX, sink).unwrap();
+    assert_eq!(bytes, b"here");
 }

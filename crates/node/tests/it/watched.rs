@@ -23,6 +23,8 @@ pub(crate) struct Watched {
     commits: Arc<Mutex<Vec<Commit>>>,
     /// How many of the next fully durable transactions find the disk full.
     pub(crate) full: AtomicU32,
+    /// The same for transactions that are not.
+    pub(crate) full_later: AtomicU32,
 }
 
 impl Watched {
@@ -85,9 +87,11 @@ impl Storage for Watched {
 
     fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError> {
         let less = |left: u32| left.checked_sub(1);
-        if durability == Durability::Full
-            && self.full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
-        {
+        let full = match durability {
+            Durability::Full => &self.full,
+            Durability::Normal => &self.full_later,
+        };
+        if full.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
             return Err(StorageError::Full);
         }
         let inner = self.inner.write(durability)?;

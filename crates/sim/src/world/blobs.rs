@@ -283,7 +283,7 @@ fn lacking_of(
 ) -> Result<BTreeSet<ChunkHash>, StorageError> {
     let mut lacking = BTreeSet::new();
     for content in contents {
-        for step in Walker::new(&content, |hash| tx.get(Table::Blob, &hash.0)) {
+        for step in Walker::new(&content, |place| tx.get(Table::Blob, &place.hash.0)) {
             match step {
                 Ok(Step::Missing(node)) => _ = lacking.insert(node.hash),
                 Ok(Step::Chunk(span)) if !tx.has(Table::Blob, &span.hash.0)? => {
