@@ -4,7 +4,7 @@
 //! offer that nobody makes good in time is taken. A claim is a hint: what is not held stays lacking, whoever claimed it.
 
 use crate::wants::SessionId;
-use anabranch_core::id::NodeId;
+use anabranch_core::id::{NodeId, Position};
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_sync::channel::HOLDS;
 use anabranch_sync::frame::ChannelNo;
@@ -36,6 +36,14 @@ pub(crate) struct Stand {
     pub(crate) taking: bool,
 }
 
+impl Stand {
+    /// Whether it waits for others and others for it. One that still has to prove that it may read does neither: its proof
+    /// is among what it sends.
+    fn takes_turns(&self) -> bool {
+        self.able && self.reads
+    }
+}
+
 /// What a peer is to be told. No devices: everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -50,12 +58,21 @@ struct Peer {
     waits: bool,
     /// Whose entries it was told to withhold.
     held: BTreeSet<NodeId>,
-    /// Whose entries it offers that are lacking here, and since when.
+    /// What it offers that is lacking here, and since when.
+    offers: BTreeMap<Position, Duration>,
+    /// Who wrote that, and since when the oldest of it is lacking.
     lacking: BTreeMap<NodeId, Duration>,
     /// When it last brought something, and since when it has been at it.
     moved: Duration,
     turn: Duration,
     orders: Vec<Order>,
+}
+
+impl Peer {
+    /// Whether others wait for it, unless it stalls.
+    fn is_awaited(&self) -> bool {
+        !self.waits && !self.stand.fed && self.stand.reads
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +94,8 @@ pub(crate) struct Claims {
     offering: BTreeSet<Source>,
     /// Peers that have orders.
     ordered: BTreeSet<Source>,
+    /// Those of them that nobody has rung for.
+    unrung: BTreeSet<Source>,
 }
 
 impl Claims {
@@ -89,16 +108,24 @@ impl Claims {
             claims: BTreeMap::new(),
             offering: BTreeSet::new(),
             ordered: BTreeSet::new(),
+            unrung: BTreeSet::new(),
         }
     }
 
     /// Whether somebody is to be told something.
-    pub(crate) fn has_orders(&self) -> bool {
+    #[cfg(test)]
+    fn has_orders(&self) -> bool {
         !self.ordered.is_empty()
+    }
+
+    /// Whether somebody is to be told something who was not when this was asked last.
+    pub(crate) fn rings(&mut self) -> bool {
+        !std::mem::take(&mut self.unrung).is_empty()
     }
 
     /// What this peer is to be told.
     pub(crate) fn orders(&mut self, source: Source) -> Vec<Order> {
+        self.unrung.remove(&source);
         if !self.ordered.remove(&source) {
             return Vec::new();
         }
@@ -108,7 +135,9 @@ impl Claims {
     fn order(&mut self, source: Source, order: Order) {
         if let Some(peer) = self.peers.get_mut(&source).filter(|_| !sabotage::is(Bug::Unclaimed)) {
             peer.orders.push(order);
-            self.ordered.insert(source);
+            if self.ordered.insert(source) {
+                self.unrung.insert(source);
+            }
         }
     }
 
@@ -118,13 +147,15 @@ impl Claims {
         if before == Some(stand) {
             return;
         }
-        let comes = before.is_none_or(|before| !before.able) && stand.able && !stand.fed;
+        let comes = before.is_none_or(|before| !before.takes_turns()) && stand.takes_turns();
+        let comes = comes && !stand.fed;
         // Whoever stalls keeps nobody waiting.
         let busy = if comes { self.brings(now) } else { None };
         let peer = self.peers.entry(source).or_insert_with(|| Peer {
             stand,
             waits: false,
             held: BTreeSet::new(),
+            offers: BTreeMap::new(),
             lacking: BTreeMap::new(),
             moved: now,
             turn: now,
@@ -159,7 +190,7 @@ impl Claims {
 
     /// Somebody who is at it.
     fn brings(&self, now: Duration) -> Option<Source> {
-        let at_it = |peer: &Peer| !peer.waits && !peer.stand.fed && !self.is_stalled(peer, now);
+        let at_it = |peer: &Peer| peer.is_awaited() && !self.is_stalled(peer, now);
         self.peers.iter().find(|(_, peer)| at_it(peer)).map(|(source, _)| *source)
     }
 
@@ -168,7 +199,7 @@ impl Claims {
         if self.queue.is_empty() || self.brings(now).is_some() || sabotage::is(Bug::ClaimKept) {
             return;
         }
-        let stalled = |peer: &Peer| !peer.waits && !peer.stand.fed && peer.stand.able;
+        let stalled = |peer: &Peer| peer.is_awaited() && peer.stand.able;
         let stalled: Vec<Source> = self
             .peers
             .iter()
@@ -181,13 +212,20 @@ impl Claims {
         }
     }
 
-    /// Everything is wanted from `source`.
+    /// It is the turn of `source`.
     fn resume(&mut self, source: Source, now: Duration) {
         self.queue.retain(|other| *other != source);
         let Some(peer) = self.peers.get_mut(&source) else { return };
         (peer.waits, peer.stand.fed) = (false, false);
         (peer.moved, peer.turn) = (now, now);
+        self.want_all(source);
+    }
+
+    /// Everything is wanted from `source`.
+    fn want_all(&mut self, source: Source) {
+        let Some(peer) = self.peers.get_mut(&source) else { return };
         peer.held.clear();
+        peer.offers.clear();
         peer.lacking.clear();
         self.offering.remove(&source);
         self.order(source, Order::Resume(Vec::new()));
@@ -199,6 +237,7 @@ impl Claims {
             return;
         }
         self.ordered.remove(&source);
+        self.unrung.remove(&source);
         self.offering.remove(&source);
         self.queue.retain(|other| *other != source);
         if sabotage::is(Bug::ClaimKept) {
@@ -221,6 +260,7 @@ impl Claims {
             peer.held.remove(device);
             peer.lacking.remove(device);
         }
+        peer.offers.retain(|place, _| !devices.contains(&place.log.device));
         if !devices.is_empty() {
             self.order(source, Order::Resume(devices));
         }
@@ -278,13 +318,16 @@ impl Claims {
         }
     }
 
-    /// All that `source` offers and that is lacking here was written by these.
-    pub(crate) fn offered(&mut self, source: Source, devices: &BTreeSet<NodeId>, now: Duration) {
+    /// All that `source` offers and that is lacking here.
+    pub(crate) fn offered(&mut self, source: Source, places: &BTreeSet<Position>, now: Duration) {
         let Some(peer) = self.peers.get_mut(&source) else { return };
-        let before = std::mem::take(&mut peer.lacking);
-        for device in devices {
-            let since = before.get(device).copied().unwrap_or(now);
-            peer.lacking.insert(*device, since);
+        let before = std::mem::take(&mut peer.offers);
+        peer.lacking.clear();
+        for place in places {
+            let since = before.get(place).copied().unwrap_or(now);
+            peer.offers.insert(*place, since);
+            let oldest = peer.lacking.entry(place.log.device).or_insert(since);
+            *oldest = since.min(*oldest);
         }
         if peer.lacking.is_empty() {
             self.offering.remove(&source);
@@ -296,15 +339,17 @@ impl Claims {
 
     /// More is offered by `source` than can be remembered.
     pub(crate) fn overflowed(&mut self, source: Source, now: Duration) {
+        // That brings nothing, so its turn goes on as it is.
         if self.peers.get(&source).is_some_and(|peer| !peer.waits) {
-            self.resume(source, now);
+            self.want_all(source);
         }
+        self.check(now);
     }
 
-    /// When an offer is taken: not while whoever claims such entries brings some.
+    /// When an offer is taken: not while whoever claims such entries brings some, unless it brings others for ever.
     fn due(&self, source: Source, device: &NodeId, since: Duration) -> Option<Duration> {
         let claim = self.claims.get(device).filter(|claim| claim.by != source)?;
-        Some(since.max(claim.moved) + self.patience)
+        Some((since.max(claim.moved) + self.patience).min(since + TURN * self.patience))
     }
 
     /// Takes what was claimed and did not come in time.
@@ -339,7 +384,7 @@ impl Claims {
     pub(crate) fn wakes(&self, source: Source, now: Duration) -> Option<Duration> {
         let peer = self.peers.get(&source).filter(|_| !sabotage::is(Bug::ClaimKept))?;
         let offers = peer.lacking.iter().filter_map(|(d, since)| self.due(source, d, *since)).min();
-        let at_it = self.peers.values().filter(|other| !other.waits && !other.stand.fed);
+        let at_it = self.peers.values().filter(|other| other.is_awaited());
         let stalls = at_it.map(|other| {
             let idle = if other.stand.taking { now } else { other.moved } + self.patience;
             idle.min(other.turn + TURN * self.patience)

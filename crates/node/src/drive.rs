@@ -555,8 +555,8 @@ impl Drive {
                 replica.blob_sent(self.id, &hash);
                 self.progress.bytes_sent += bytes;
             }
-            Event::Withheld { devices, more } => {
-                replica.source_offers((self.id, channel), &devices, more);
+            Event::Withheld { places, more } => {
+                replica.source_offers((self.id, channel), &places, more);
             }
             Event::Progress | Event::Closed { .. } => {}
         }
