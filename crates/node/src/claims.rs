@@ -30,6 +30,9 @@ pub(crate) struct Stand {
     pub(crate) able: bool,
     /// Whether it may know what is held here, so that offers can be answered.
     pub(crate) reads: bool,
+    /// Whether it has to prove that first, to a replica that could tell: its proof is among what it sends. Once it has not,
+    /// it never has.
+    pub(crate) proves: bool,
     /// Whether it has nothing more to send, as far as is known.
     pub(crate) fed: bool,
     /// Whether something that it sent is still to be applied.
@@ -37,10 +40,9 @@ pub(crate) struct Stand {
 }
 
 impl Stand {
-    /// Whether it waits for others and others for it. One that still has to prove that it may read does neither: its proof
-    /// is among what it sends.
+    /// Whether it waits for others.
     fn takes_turns(&self) -> bool {
-        self.able && self.reads
+        self.able && !self.proves
     }
 }
 
@@ -62,7 +64,7 @@ struct Peer {
     offers: BTreeMap<Position, Duration>,
     /// Who wrote that, and since when the oldest of it is lacking.
     lacking: BTreeMap<NodeId, Duration>,
-    /// When it last brought something, and since when it has been at it.
+    /// When it last brought something, and since when it has been at it or waits.
     moved: Duration,
     turn: Duration,
     orders: Vec<Order>,
@@ -71,7 +73,7 @@ struct Peer {
 impl Peer {
     /// Whether others wait for it, unless it stalls.
     fn is_awaited(&self) -> bool {
-        !self.waits && !self.stand.fed && self.stand.reads
+        !self.waits && !self.stand.fed && !self.stand.proves
     }
 }
 
@@ -86,8 +88,10 @@ struct Claim {
 pub(crate) struct Claims {
     patience: Duration,
     peers: BTreeMap<Source, Peer>,
-    /// Those who wait for their turn.
-    queue: VecDeque<Source>,
+    /// The devices that wait for their turn, however many channels lead to each.
+    queue: VecDeque<NodeId>,
+    /// Since when the first of them is the first.
+    passed: Duration,
     /// Who brings what a device writes.
     claims: BTreeMap<NodeId, Claim>,
     /// Peers that offer something that is lacking.
@@ -105,6 +109,7 @@ impl Claims {
             patience,
             peers: BTreeMap::new(),
             queue: VecDeque::new(),
+            passed: Duration::ZERO,
             claims: BTreeMap::new(),
             offering: BTreeSet::new(),
             ordered: BTreeSet::new(),
@@ -142,8 +147,9 @@ impl Claims {
     }
 
     /// A channel on which entries come stands like this now.
-    pub(crate) fn stands(&mut self, source: Source, stand: Stand, now: Duration) {
+    pub(crate) fn stands(&mut self, source: Source, mut stand: Stand, now: Duration) {
         let before = self.peers.get(&source).map(|peer| peer.stand);
+        stand.proves &= before.is_none_or(|before| before.proves);
         if before == Some(stand) {
             return;
         }
@@ -170,16 +176,21 @@ impl Claims {
             peer.moved = now;
         }
         if busy.is_some_and(|busy| busy != source) {
-            self.wait(source);
+            self.wait(source, now);
         } else if before.is_none_or(|before| before.fed != stand.fed) {
             self.pass_turn(now);
         }
     }
 
-    fn wait(&mut self, source: Source) {
+    fn wait(&mut self, source: Source, now: Duration) {
         let Some(peer) = self.peers.get_mut(&source).filter(|peer| !peer.waits) else { return };
-        peer.waits = true;
-        self.queue.push_back(source);
+        (peer.waits, peer.turn) = (true, now);
+        if self.queue.is_empty() {
+            self.passed = now;
+        }
+        if !self.queue.contains(&peer.stand.peer) {
+            self.queue.push_back(peer.stand.peer);
+        }
         self.order(source, Order::Hold(Vec::new()));
     }
 
@@ -194,9 +205,17 @@ impl Claims {
         self.peers.iter().find(|(_, peer)| at_it(peer)).map(|(source, _)| *source)
     }
 
+    /// When the next one goes on, whoever is at it: one device may come on ever new channels.
+    fn turn_ends(&self) -> Duration {
+        self.passed + TURN * self.patience
+    }
+
     /// Lets the next one go on if nobody is at it.
     fn pass_turn(&mut self, now: Duration) {
-        if self.queue.is_empty() || self.brings(now).is_some() || sabotage::is(Bug::ClaimKept) {
+        if self.queue.is_empty() || sabotage::is(Bug::ClaimKept) {
+            return;
+        }
+        if now < self.turn_ends() && self.brings(now).is_some() {
             return;
         }
         let stalled = |peer: &Peer| peer.is_awaited() && peer.stand.able;
@@ -206,15 +225,26 @@ impl Claims {
             .filter(|(_, peer)| stalled(peer))
             .map(|(source, _)| *source)
             .collect();
-        stalled.into_iter().for_each(|source| self.wait(source));
-        if let Some(source) = self.queue.pop_front() {
+        stalled.into_iter().for_each(|source| self.wait(source, now));
+        let Some(device) = self.queue.pop_front() else { return };
+        self.passed = now;
+        let first = self.waiting(device).min_by_key(|(_, peer)| peer.turn);
+        let first = first.map(|(source, _)| *source);
+        if self.waiting(device).nth(1).is_some() {
+            self.queue.push_back(device);
+        }
+        if let Some(source) = first {
             self.resume(source, now);
         }
     }
 
+    /// The channels to `device` that wait.
+    fn waiting(&self, device: NodeId) -> impl Iterator<Item = (&Source, &Peer)> {
+        self.peers.iter().filter(move |(_, peer)| peer.waits && peer.stand.peer == device)
+    }
+
     /// It is the turn of `source`.
     fn resume(&mut self, source: Source, now: Duration) {
-        self.queue.retain(|other| *other != source);
         let Some(peer) = self.peers.get_mut(&source) else { return };
         (peer.waits, peer.stand.fed) = (false, false);
         (peer.moved, peer.turn) = (now, now);
@@ -233,13 +263,14 @@ impl Claims {
 
     /// A channel ended: what was claimed by it is wanted from the others.
     pub(crate) fn leave(&mut self, source: Source, now: Duration) {
-        if self.peers.remove(&source).is_none() {
-            return;
+        let Some(peer) = self.peers.remove(&source) else { return };
+        let device = peer.stand.peer;
+        if self.waiting(device).next().is_none() {
+            self.queue.retain(|other| *other != device);
         }
         self.ordered.remove(&source);
         self.unrung.remove(&source);
         self.offering.remove(&source);
-        self.queue.retain(|other| *other != source);
         if sabotage::is(Bug::ClaimKept) {
             return;
         }
@@ -389,7 +420,8 @@ impl Claims {
             let idle = if other.stand.taking { now } else { other.moved } + self.patience;
             idle.min(other.turn + TURN * self.patience)
         });
-        let turn = if peer.waits { stalls.max() } else { None };
+        let ends = self.turn_ends();
+        let turn = peer.waits.then(|| stalls.max().map_or(ends, |stalls| stalls.min(ends)));
         offers.into_iter().chain(turn).min()
     }
 }

@@ -405,6 +405,7 @@ impl Drive {
                 peer,
                 able: channel.can_hold(),
                 reads: channel.peer_may_read(),
+                proves: channel.peer_proves(),
                 fed: channel.is_fed(),
                 taking: channel.is_taking(),
             };

@@ -18,7 +18,7 @@ fn source(n: u8) -> Source {
 }
 
 fn stand(n: u8, fed: bool) -> Stand {
-    Stand { peer: device(n), able: true, reads: true, fed, taking: false }
+    Stand { peer: device(n), able: true, reads: true, proves: false, fed, taking: false }
 }
 
 fn new(devices: &[u8]) -> Authors {
@@ -248,7 +248,7 @@ fn who_is_to_be_told_more_than_before_is_rung_for() {
 
 #[test]
 fn who_has_to_prove_its_right_first_neither_waits_nor_is_waited_for() {
-    let newcomer = Stand { reads: false, ..stand(2, false) };
+    let newcomer = Stand { reads: false, proves: true, ..stand(2, false) };
     let mut claims = Claims::new(PATIENCE);
     claims.stands(source(1), stand(1, false), at(0));
     claims.stands(source(2), newcomer, at(0));
@@ -298,4 +298,71 @@ fn a_claim_is_not_kept_alive_by_bringing_other_entries() {
         claims.offered(source(2), &BTreeSet::from([place(9, second)]), at(second));
         assert!(!claims.has_orders(), "{second}");
     }
+}
+
+#[test]
+fn who_comes_on_many_channels_has_one_turn() {
+    let mut claims = Claims::new(PATIENCE);
+    (11..=14).for_each(|n| claims.stands(source(n), stand(1, false), at(0)));
+    claims.stands(source(2), stand(2, false), at(0));
+    (11..=14).for_each(|n| _ = claims.orders(source(n)));
+    assert_eq!(claims.orders(source(2)), [hold(&[])]);
+    claims.check(at(10));
+    // Another of them, since it was in the queue first, and one only.
+    assert_eq!(claims.orders(source(11)), [hold(&[])]);
+    let told: Vec<Order> = (12..=14).flat_map(|n| claims.orders(source(n))).collect();
+    assert_eq!(told, [resume(&[])]);
+    claims.check(at(20));
+    assert_eq!(claims.orders(source(2)), [resume(&[])]);
+    claims.stands(source(2), stand(2, true), at(21));
+    let told: Vec<Order> = (11..=14).flat_map(|n| claims.orders(source(n))).collect();
+    assert_eq!(told, [hold(&[]), resume(&[])], "the one after the other");
+}
+
+#[test]
+fn who_comes_anew_over_and_over_keeps_nobody_waiting_for_ever() {
+    let unable = Stand { able: false, ..stand(1, false) };
+    let mut claims = Claims::new(PATIENCE);
+    claims.stands(source(10), unable, at(0));
+    claims.stands(source(2), stand(2, false), at(0));
+    assert_eq!(claims.orders(source(2)), [hold(&[])]);
+    let mut last = 10;
+    let waited = (1..1_000).find(|second| {
+        if second % 50 == 0 {
+            claims.stands(source(last + 1), unable, at(*second));
+            claims.leave(source(last), at(*second));
+            last += 1;
+        }
+        claims.brought(source(last), &new(&[1]), at(*second));
+        assert!(claims.wakes(source(2), at(*second)).is_some_and(|wakes| wakes <= at(60)));
+        claims.check(at(*second));
+        claims.has_orders()
+    });
+    assert_eq!(waited, Some(u64::from(TURN) * PATIENCE.as_secs()));
+    assert_eq!(claims.orders(source(2)), [resume(&[])]);
+}
+
+#[test]
+fn whoever_waits_and_leaves_takes_no_turn() {
+    let mut claims = Claims::new(PATIENCE);
+    (1..=3).for_each(|n| claims.stands(source(n), stand(n, false), at(0)));
+    claims.stands(source(12), stand(2, false), at(0));
+    (1..=3).for_each(|n| _ = claims.orders(source(n)));
+    claims.orders(source(12));
+    claims.leave(source(2), at(1));
+    claims.leave(source(12), at(1));
+    claims.stands(source(1), stand(1, true), at(2));
+    assert_eq!(claims.orders(source(3)), [resume(&[])]);
+}
+
+#[test]
+fn an_empty_replica_that_cannot_tell_who_may_read_lets_one_after_the_other_catch_it_up() {
+    let unknown = |n| Stand { reads: false, ..stand(n, false) };
+    let mut claims = Claims::new(PATIENCE);
+    (1..=2).for_each(|n| claims.stands(source(n), unknown(n), at(0)));
+    assert_eq!(claims.orders(source(2)), [hold(&[])]);
+    // It holds something by now that does not name them yet.
+    (1..=2).for_each(|n| claims.stands(source(n), Stand { proves: true, ..unknown(n) }, at(1)));
+    claims.check(at(1));
+    assert!(!claims.has_orders());
 }
