@@ -8,6 +8,7 @@ use crate::rogue::{OPEN, Rogue};
 use anabranch_core::frontier::FrontierTip;
 use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId, Position};
 use anabranch_core::ops::Role;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_sync::channel::{Channel, Direction, HOLDS};
 use anabranch_sync::frame::{Code, Frame, OFFERS, WITHHOLDS};
 use anabranch_sync::work::Work;
@@ -343,4 +344,33 @@ fn what_was_taken_back_is_not_counted_among_what_is_withheld() {
     say(&mut rogue, &devices(HOLDS), true);
     say(&mut rogue, &devices(2 * HOLDS), false);
     assert_eq!(rogue.closed.iter().map(|(code, _)| *code).collect::<Vec<_>>(), [Code::Limit]);
+}
+
+/// What a peer says that it holds takes no room from what came from it.
+#[test]
+fn what_came_does_not_go_back_however_much_is_said_to_be_held() {
+    let (host, member, database) = host();
+    let before = host.view(|view| view.frontier().unwrap());
+    let mut writer = member.same();
+    writer.put("k", "v");
+    let run = writer.view(|view| {
+        let mut out = Outgoing::new(view, &before).unwrap();
+        out.next(view, Withhold::NOTHING).unwrap().unwrap()
+    });
+    let mut rogue = Rogue::greet(&host, member.key.clone(), database);
+    rogue.open(OPEN, None);
+    rogue.frontier(&before);
+    rogue.hold = true;
+    rogue.committed();
+    assert!(matches!(rogue.held[..], [(_, Work::Next { .. })]));
+    for part in 0..40 {
+        rogue.send(&Frame::Held { channel: 0, places: invented(part * 256, OFFERS) });
+    }
+    rogue.batch(&[run]);
+    // It is applied as soon as the batch that was being put together is.
+    rogue.held.reverse();
+    while rogue.release() {}
+    assert_eq!(rogue.closed, []);
+    assert_eq!(host.values("k"), ["v"]);
+    assert_eq!(rogue.data(), 0);
 }
