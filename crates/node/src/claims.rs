@@ -4,7 +4,7 @@
 //! offer that nobody makes good in time is taken. A claim is a hint: what is not held stays lacking, whoever claimed it.
 
 use crate::wants::SessionId;
-use anabranch_core::id::NodeId;
+use anabranch_core::id::{NodeId, Position};
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_sync::channel::HOLDS;
 use anabranch_sync::frame::ChannelNo;
@@ -30,10 +30,20 @@ pub(crate) struct Stand {
     pub(crate) able: bool,
     /// Whether it may know what is held here, so that offers can be answered.
     pub(crate) reads: bool,
+    /// Whether it has to prove that first, to a replica that could tell: its proof is among what it sends. Once it has not,
+    /// it never has.
+    pub(crate) proves: bool,
     /// Whether it has nothing more to send, as far as is known.
     pub(crate) fed: bool,
     /// Whether something that it sent is still to be applied.
     pub(crate) taking: bool,
+}
+
+impl Stand {
+    /// Whether it waits for others.
+    fn takes_turns(&self) -> bool {
+        self.able && !self.proves
+    }
 }
 
 /// What a peer is to be told. No devices: everything.
@@ -50,12 +60,21 @@ struct Peer {
     waits: bool,
     /// Whose entries it was told to withhold.
     held: BTreeSet<NodeId>,
-    /// Whose entries it offers that are lacking here, and since when.
+    /// What it offers that is lacking here, and since when.
+    offers: BTreeMap<Position, Duration>,
+    /// Who wrote that, and since when the oldest of it is lacking.
     lacking: BTreeMap<NodeId, Duration>,
-    /// When it last brought something, and since when it has been at it.
+    /// When it last brought something, and since when it has been at it or waits.
     moved: Duration,
     turn: Duration,
     orders: Vec<Order>,
+}
+
+impl Peer {
+    /// Whether others wait for it, unless it stalls.
+    fn is_awaited(&self) -> bool {
+        !self.waits && !self.stand.fed && !self.stand.proves
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,14 +88,18 @@ struct Claim {
 pub(crate) struct Claims {
     patience: Duration,
     peers: BTreeMap<Source, Peer>,
-    /// Those who wait for their turn.
-    queue: VecDeque<Source>,
+    /// The devices that wait for their turn, however many channels lead to each.
+    queue: VecDeque<NodeId>,
+    /// Since when the first of them is the first.
+    passed: Duration,
     /// Who brings what a device writes.
     claims: BTreeMap<NodeId, Claim>,
     /// Peers that offer something that is lacking.
     offering: BTreeSet<Source>,
     /// Peers that have orders.
     ordered: BTreeSet<Source>,
+    /// Those of them that nobody has rung for.
+    unrung: BTreeSet<Source>,
 }
 
 impl Claims {
@@ -86,19 +109,28 @@ impl Claims {
             patience,
             peers: BTreeMap::new(),
             queue: VecDeque::new(),
+            passed: Duration::ZERO,
             claims: BTreeMap::new(),
             offering: BTreeSet::new(),
             ordered: BTreeSet::new(),
+            unrung: BTreeSet::new(),
         }
     }
 
     /// Whether somebody is to be told something.
-    pub(crate) fn has_orders(&self) -> bool {
+    #[cfg(test)]
+    fn has_orders(&self) -> bool {
         !self.ordered.is_empty()
+    }
+
+    /// Whether somebody is to be told something who was not when this was asked last.
+    pub(crate) fn rings(&mut self) -> bool {
+        !std::mem::take(&mut self.unrung).is_empty()
     }
 
     /// What this peer is to be told.
     pub(crate) fn orders(&mut self, source: Source) -> Vec<Order> {
+        self.unrung.remove(&source);
         if !self.ordered.remove(&source) {
             return Vec::new();
         }
@@ -108,23 +140,28 @@ impl Claims {
     fn order(&mut self, source: Source, order: Order) {
         if let Some(peer) = self.peers.get_mut(&source).filter(|_| !sabotage::is(Bug::Unclaimed)) {
             peer.orders.push(order);
-            self.ordered.insert(source);
+            if self.ordered.insert(source) {
+                self.unrung.insert(source);
+            }
         }
     }
 
     /// A channel on which entries come stands like this now.
-    pub(crate) fn stands(&mut self, source: Source, stand: Stand, now: Duration) {
+    pub(crate) fn stands(&mut self, source: Source, mut stand: Stand, now: Duration) {
         let before = self.peers.get(&source).map(|peer| peer.stand);
+        stand.proves &= before.is_none_or(|before| before.proves);
         if before == Some(stand) {
             return;
         }
-        let comes = before.is_none_or(|before| !before.able) && stand.able && !stand.fed;
+        let comes = before.is_none_or(|before| !before.takes_turns()) && stand.takes_turns();
+        let comes = comes && !stand.fed;
         // Whoever stalls keeps nobody waiting.
         let busy = if comes { self.brings(now) } else { None };
         let peer = self.peers.entry(source).or_insert_with(|| Peer {
             stand,
             waits: false,
             held: BTreeSet::new(),
+            offers: BTreeMap::new(),
             lacking: BTreeMap::new(),
             moved: now,
             turn: now,
@@ -139,16 +176,21 @@ impl Claims {
             peer.moved = now;
         }
         if busy.is_some_and(|busy| busy != source) {
-            self.wait(source);
+            self.wait(source, now);
         } else if before.is_none_or(|before| before.fed != stand.fed) {
             self.pass_turn(now);
         }
     }
 
-    fn wait(&mut self, source: Source) {
+    fn wait(&mut self, source: Source, now: Duration) {
         let Some(peer) = self.peers.get_mut(&source).filter(|peer| !peer.waits) else { return };
-        peer.waits = true;
-        self.queue.push_back(source);
+        (peer.waits, peer.turn) = (true, now);
+        if self.queue.is_empty() {
+            self.passed = now;
+        }
+        if !self.queue.contains(&peer.stand.peer) {
+            self.queue.push_back(peer.stand.peer);
+        }
         self.order(source, Order::Hold(Vec::new()));
     }
 
@@ -159,35 +201,61 @@ impl Claims {
 
     /// Somebody who is at it.
     fn brings(&self, now: Duration) -> Option<Source> {
-        let at_it = |peer: &Peer| !peer.waits && !peer.stand.fed && !self.is_stalled(peer, now);
+        let at_it = |peer: &Peer| peer.is_awaited() && !self.is_stalled(peer, now);
         self.peers.iter().find(|(_, peer)| at_it(peer)).map(|(source, _)| *source)
+    }
+
+    /// When the next one goes on, whoever is at it: one device may come on ever new channels.
+    fn turn_ends(&self) -> Duration {
+        self.passed + TURN * self.patience
     }
 
     /// Lets the next one go on if nobody is at it.
     fn pass_turn(&mut self, now: Duration) {
-        if self.queue.is_empty() || self.brings(now).is_some() || sabotage::is(Bug::ClaimKept) {
+        if self.queue.is_empty() || sabotage::is(Bug::ClaimKept) {
             return;
         }
-        let stalled = |peer: &Peer| !peer.waits && !peer.stand.fed && peer.stand.able;
+        if now < self.turn_ends() && self.brings(now).is_some() {
+            return;
+        }
+        let stalled = |peer: &Peer| peer.is_awaited() && peer.stand.able;
         let stalled: Vec<Source> = self
             .peers
             .iter()
             .filter(|(_, peer)| stalled(peer))
             .map(|(source, _)| *source)
             .collect();
-        stalled.into_iter().for_each(|source| self.wait(source));
-        if let Some(source) = self.queue.pop_front() {
+        stalled.into_iter().for_each(|source| self.wait(source, now));
+        let Some(device) = self.queue.pop_front() else { return };
+        self.passed = now;
+        let first = self.waiting(device).min_by_key(|(_, peer)| peer.turn);
+        let first = first.map(|(source, _)| *source);
+        if self.waiting(device).nth(1).is_some() {
+            self.queue.push_back(device);
+        }
+        if let Some(source) = first {
             self.resume(source, now);
         }
     }
 
-    /// Everything is wanted from `source`.
+    /// The channels to `device` that wait.
+    fn waiting(&self, device: NodeId) -> impl Iterator<Item = (&Source, &Peer)> {
+        self.peers.iter().filter(move |(_, peer)| peer.waits && peer.stand.peer == device)
+    }
+
+    /// It is the turn of `source`.
     fn resume(&mut self, source: Source, now: Duration) {
-        self.queue.retain(|other| *other != source);
         let Some(peer) = self.peers.get_mut(&source) else { return };
         (peer.waits, peer.stand.fed) = (false, false);
         (peer.moved, peer.turn) = (now, now);
+        self.want_all(source);
+    }
+
+    /// Everything is wanted from `source`.
+    fn want_all(&mut self, source: Source) {
+        let Some(peer) = self.peers.get_mut(&source) else { return };
         peer.held.clear();
+        peer.offers.clear();
         peer.lacking.clear();
         self.offering.remove(&source);
         self.order(source, Order::Resume(Vec::new()));
@@ -195,12 +263,14 @@ impl Claims {
 
     /// A channel ended: what was claimed by it is wanted from the others.
     pub(crate) fn leave(&mut self, source: Source, now: Duration) {
-        if self.peers.remove(&source).is_none() {
-            return;
+        let Some(peer) = self.peers.remove(&source) else { return };
+        let device = peer.stand.peer;
+        if self.waiting(device).next().is_none() {
+            self.queue.retain(|other| *other != device);
         }
         self.ordered.remove(&source);
+        self.unrung.remove(&source);
         self.offering.remove(&source);
-        self.queue.retain(|other| *other != source);
         if sabotage::is(Bug::ClaimKept) {
             return;
         }
@@ -221,6 +291,7 @@ impl Claims {
             peer.held.remove(device);
             peer.lacking.remove(device);
         }
+        peer.offers.retain(|place, _| !devices.contains(&place.log.device));
         if !devices.is_empty() {
             self.order(source, Order::Resume(devices));
         }
@@ -278,13 +349,16 @@ impl Claims {
         }
     }
 
-    /// All that `source` offers and that is lacking here was written by these.
-    pub(crate) fn offered(&mut self, source: Source, devices: &BTreeSet<NodeId>, now: Duration) {
+    /// All that `source` offers and that is lacking here.
+    pub(crate) fn offered(&mut self, source: Source, places: &BTreeSet<Position>, now: Duration) {
         let Some(peer) = self.peers.get_mut(&source) else { return };
-        let before = std::mem::take(&mut peer.lacking);
-        for device in devices {
-            let since = before.get(device).copied().unwrap_or(now);
-            peer.lacking.insert(*device, since);
+        let before = std::mem::take(&mut peer.offers);
+        peer.lacking.clear();
+        for place in places {
+            let since = before.get(place).copied().unwrap_or(now);
+            peer.offers.insert(*place, since);
+            let oldest = peer.lacking.entry(place.log.device).or_insert(since);
+            *oldest = since.min(*oldest);
         }
         if peer.lacking.is_empty() {
             self.offering.remove(&source);
@@ -296,15 +370,17 @@ impl Claims {
 
     /// More is offered by `source` than can be remembered.
     pub(crate) fn overflowed(&mut self, source: Source, now: Duration) {
+        // That brings nothing, so its turn goes on as it is.
         if self.peers.get(&source).is_some_and(|peer| !peer.waits) {
-            self.resume(source, now);
+            self.want_all(source);
         }
+        self.check(now);
     }
 
-    /// When an offer is taken: not while whoever claims such entries brings some.
+    /// When an offer is taken: not while whoever claims such entries brings some, unless it brings others for ever.
     fn due(&self, source: Source, device: &NodeId, since: Duration) -> Option<Duration> {
         let claim = self.claims.get(device).filter(|claim| claim.by != source)?;
-        Some(since.max(claim.moved) + self.patience)
+        Some((since.max(claim.moved) + self.patience).min(since + TURN * self.patience))
     }
 
     /// Takes what was claimed and did not come in time.
@@ -339,12 +415,13 @@ impl Claims {
     pub(crate) fn wakes(&self, source: Source, now: Duration) -> Option<Duration> {
         let peer = self.peers.get(&source).filter(|_| !sabotage::is(Bug::ClaimKept))?;
         let offers = peer.lacking.iter().filter_map(|(d, since)| self.due(source, d, *since)).min();
-        let at_it = self.peers.values().filter(|other| !other.waits && !other.stand.fed);
+        let at_it = self.peers.values().filter(|other| other.is_awaited());
         let stalls = at_it.map(|other| {
             let idle = if other.stand.taking { now } else { other.moved } + self.patience;
             idle.min(other.turn + TURN * self.patience)
         });
-        let turn = if peer.waits { stalls.max() } else { None };
+        let ends = self.turn_ends();
+        let turn = peer.waits.then(|| stalls.max().map_or(ends, |stalls| stalls.min(ends)));
         offers.into_iter().chain(turn).min()
     }
 }

@@ -419,6 +419,7 @@ impl Drive {
                 peer,
                 able: channel.can_hold(),
                 reads: channel.peer_may_read(),
+                proves: channel.peer_proves(),
                 fed: channel.is_fed(),
                 taking: channel.is_taking(),
             };
@@ -572,8 +573,8 @@ impl Drive {
                 replica.blob_sent(self.id, &hash);
                 self.progress.bytes_sent += bytes;
             }
-            Event::Withheld { devices, more } => {
-                replica.source_offers((self.id, channel), &devices, more);
+            Event::Withheld { places, more } => {
+                replica.source_offers((self.id, channel), &places, more);
             }
             Event::Progress | Event::Closed { .. } => {}
         }

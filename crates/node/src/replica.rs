@@ -13,7 +13,7 @@ use anabranch_core::author::{Draft, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build;
 use anabranch_core::entry::Entry;
-use anabranch_core::id::{DatabaseId, NodeId};
+use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::sabotage::{self, Bug};
@@ -673,9 +673,8 @@ impl Replica {
     fn claims<T>(&self, act: impl FnOnce(&mut Claims, Duration) -> T) -> T {
         let now = self.device().steady();
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        let had = claims.has_orders();
         let result = act(&mut claims, now);
-        let rings = claims.has_orders() && !had;
+        let rings = claims.rings();
         drop(claims);
         if rings {
             self.ring();
@@ -701,10 +700,10 @@ impl Replica {
         self.claims(|claims, now| claims.brought(source, authors, now));
     }
 
-    pub(crate) fn source_offers(&self, source: Source, devices: &BTreeSet<NodeId>, more: bool) {
+    pub(crate) fn source_offers(&self, source: Source, places: &BTreeSet<Position>, more: bool) {
         self.claims(|claims, now| match more {
             true => claims.overflowed(source, now),
-            false => claims.offered(source, devices, now),
+            false => claims.offered(source, places, now),
         });
     }
 

@@ -85,6 +85,10 @@ pub struct Channel {
     their_digest: Option<[u8; 32]>,
     started: bool,
     told_frontier: Told,
+    /// Ours is being read.
+    reading_frontier: bool,
+    /// It is to be read once more, like this: the peer is to be told anew.
+    read_again: Option<(Option<Frontier>, bool)>,
     /// What a peer that may not read has shown that it knows.
     shown: Option<Frontier>,
     tips: Vec<FrontierTip>,
@@ -159,6 +163,8 @@ impl Channel {
             their_digest: None,
             started: false,
             told_frontier: Told::Nothing,
+            reading_frontier: false,
+            read_again: None,
             shown: None,
             tips: Vec::new(),
             compare: Compare::default(),
@@ -274,10 +280,21 @@ impl Channel {
     }
 
     fn ask_frontier(&mut self, within: Option<Frontier>) {
-        self.told_frontier = Told::Soon;
         // A peer that has told no digest may hold nothing at all, and when something went wrong all is compared.
         let summed = within.is_none() && self.their_digest.is_some() && self.recompares == 0;
-        self.work(Work::Frontier { within, summed });
+        self.read_frontier(within, summed);
+    }
+
+    /// Reads it once at a time: whatever a peer does, no more of that is under way.
+    fn read_frontier(&mut self, within: Option<Frontier>, summed: bool) {
+        self.told_frontier = Told::Soon;
+        if self.reading_frontier {
+            let summed = summed && self.read_again.as_ref().is_none_or(|(_, summed)| *summed);
+            self.read_again = Some((within, summed));
+        } else {
+            self.reading_frontier = true;
+            self.work(Work::Frontier { within, summed });
+        }
     }
 
     pub(crate) fn receive(&mut self, frame: Frame) {
@@ -451,12 +468,22 @@ impl Channel {
             }
             Answer::Open { digest, readable, ticket } => self.on_open(digest, readable, ticket),
             Answer::Frontier { frontier, whole } => {
+                self.reading_frontier = false;
+                let again = self.read_again.take();
                 self.tell_frontier(&frontier, whole);
                 if !whole && self.peer_may_read {
                     self.ask_frontier(None);
+                } else if let Some((within, summed)) = again {
+                    self.read_frontier(within, summed);
                 }
             }
-            Answer::Summed { frontier, row, digest } => self.on_summed(frontier, row, digest),
+            Answer::Summed { frontier, row, digest } => {
+                self.reading_frontier = false;
+                self.on_summed(frontier, row, digest);
+                if let Some((within, summed)) = self.read_again.take() {
+                    self.read_frontier(within, summed);
+                }
+            }
             Answer::Differ { round, found, tips } => self.on_differ(round, found, tips),
             Answer::Named { tips } => self.frame(Frame::Named { channel: self.number, tips }),
             Answer::Assembled { round, frontier, digest } => {
@@ -494,6 +521,7 @@ impl Channel {
                 let bytes = self.acknowledge();
                 self.event(Event::Applied { entries, bytes, changes, authors });
                 if entries > 0 {
+                    self.claims.brought();
                     self.recompares = 0;
                 }
                 // What it waits for may be what the peer was told to withhold.
@@ -743,7 +771,9 @@ impl Channel {
             self.dirty = false;
             self.sending = true;
             self.applied_last = false;
-            let (held, forks) = (std::mem::take(&mut self.held), std::mem::take(&mut self.parted));
+            let (mut held, forks) =
+                (std::mem::take(&mut self.held), std::mem::take(&mut self.parted));
+            held.append(&mut self.claims.heard);
             let withhold = std::sync::Arc::clone(&self.claims.withhold);
             let budget = self.credit.max(0) as usize;
             self.work(Work::Next { out, held, forks, budget, withhold });

@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub const HOLDS: usize = 1_024;
 /// Places that a peer offered and that are remembered until they are held; beyond, everything is compared anew.
 const OFFERED: usize = 1_024;
+/// How often more than that may be offered while nothing new comes.
+const OVERFLOWS: u32 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -32,8 +34,14 @@ pub(super) struct Claims {
     /// Offers are answers to such words.
     ever: bool,
     /// What the peer offered and was not held when that was looked up last.
-    offered: Vec<Position>,
-    /// It is being looked up.
+    offered: BTreeSet<Position>,
+    /// More was offered than is remembered: no offer counts until all is compared anew.
+    full: bool,
+    /// How often that was so since something new came.
+    overflows: u32,
+    /// What the peer said that it holds of what it was offered, for the next batch.
+    pub(super) heard: Vec<Position>,
+    /// What was offered is being looked up.
     judging: bool,
     /// It is to be looked up.
     stale: bool,
@@ -45,9 +53,19 @@ impl Claims {
         self.told.all || !self.told.devices.is_empty()
     }
 
-    /// The database changed: some of what was offered may have come.
+    /// Whether offers count. Else all is compared anew before the peer is to send again, and nothing need be remembered.
+    fn minds_offers(&self) -> bool {
+        !self.full && !self.told.all && !self.told.devices.is_empty()
+    }
+
+    /// The database changed: some of what was offered may have come, even of what is just being looked up.
     pub(super) fn changed(&mut self) {
-        self.stale |= !self.offered.is_empty();
+        self.stale |= self.judging || !self.offered.is_empty();
+    }
+
+    /// The peer brought something new.
+    pub(super) fn brought(&mut self) {
+        self.overflows = 0;
     }
 
     /// The peer told its frontier.
@@ -106,6 +124,7 @@ impl Channel {
         }
         if devices.is_empty() {
             self.claims.told = Withhold::default();
+            self.claims.full = false;
         }
         self.claims.told.devices.retain(|device| !devices.contains(device));
         // What stays withheld is offered anew.
@@ -131,7 +150,9 @@ impl Channel {
             self.claims.ending.devices.remove(&device);
             withhold.devices.insert(device);
         }
-        if withhold.devices.len() > HOLDS {
+        // What was taken back counts no more, and still ends only with the next frontier.
+        let (all, ending) = (withhold.devices.len(), self.claims.ending.devices.len());
+        if all - ending.min(all) > HOLDS || all > 2 * HOLDS {
             self.refuse(Code::Limit, "the entries of too many devices were to be withheld");
         }
     }
@@ -153,21 +174,29 @@ impl Channel {
         }
         // What it withholds it still has to send, or to hear that it is held.
         self.their_level = false;
-        self.claims.offered.extend(places);
-        self.claims.stale = true;
-        self.bound_offers();
-    }
-
-    fn bound_offers(&mut self) {
-        if self.claims.offered.len() > OFFERED {
-            self.claims.offered.truncate(OFFERED);
-            self.event(Event::Withheld { devices: BTreeSet::new(), more: true });
+        if self.claims.minds_offers() {
+            self.claims.offered.extend(places);
+            self.claims.stale = true;
+            self.bound_offers();
         }
     }
 
+    fn bound_offers(&mut self) {
+        if self.claims.offered.len() <= OFFERED {
+            return;
+        }
+        self.claims.offered.clear();
+        self.claims.full = true;
+        self.claims.overflows += 1;
+        if self.claims.overflows > OVERFLOWS {
+            return self.refuse(Code::Limit, "more was offered than came, over and over");
+        }
+        self.event(Event::Withheld { places: BTreeSet::new(), more: true });
+    }
+
     pub(super) fn on_held(&mut self, places: Vec<Position>) {
-        self.held.extend(places);
-        self.held.truncate(HELD);
+        self.claims.heard.extend(places);
+        self.claims.heard.truncate(HELD);
         self.dirty = true;
     }
 
@@ -175,17 +204,23 @@ impl Channel {
         if self.claims.stale && !self.claims.judging {
             self.claims.stale = false;
             self.claims.judging = true;
-            let places = std::mem::take(&mut self.claims.offered);
+            let places = std::mem::take(&mut self.claims.offered).into_iter().collect();
             self.work(Work::Judge { places });
         }
     }
 
     pub(super) fn on_judged(&mut self, held: Vec<Position>, lacking: Vec<Position>) {
         self.claims.judging = false;
-        let devices = lacking.iter().map(|place| place.log.device).collect();
-        self.claims.offered.splice(0..0, lacking);
+        let lacking = if self.claims.minds_offers() { lacking } else { Vec::new() };
+        let places = lacking.iter().copied().collect();
+        self.claims.offered.extend(lacking);
         self.bound_offers();
-        self.event(Event::Withheld { devices, more: false });
+        if self.closed {
+            return;
+        }
+        if !self.claims.full {
+            self.event(Event::Withheld { places, more: false });
+        }
         for places in held.chunks(OFFERS) {
             self.frame(Frame::Held { channel: self.number, places: places.to_vec() });
         }

@@ -218,7 +218,6 @@ impl Channel {
     }
 
     fn tell_whole(&mut self) {
-        self.told_frontier = Told::Soon;
-        self.work(Work::Frontier { within: None, summed: false });
+        self.read_frontier(None, false);
     }
 }

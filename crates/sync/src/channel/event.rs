@@ -3,7 +3,7 @@
 use crate::frame::{Code, Frame};
 use crate::work::{Authors, Work};
 use anabranch_core::blob::ChunkHash;
-use anabranch_core::id::NodeId;
+use anabranch_core::id::Position;
 use anabranch_core::ledger::Changes;
 use std::collections::BTreeSet;
 
@@ -62,8 +62,8 @@ pub enum Event {
     },
     /// What the peer was told to withhold, has, and is not held here: all of it.
     Withheld {
-        /// Who wrote it.
-        devices: BTreeSet<NodeId>,
+        /// The tips of it, as the peer offers them.
+        places: BTreeSet<Position>,
         /// There is more than is remembered.
         more: bool,
     },

@@ -133,6 +133,12 @@ impl Channel {
         self.peer_may_read
     }
 
+    /// Whether the peer still has to show that it may read, to a replica that holds something by which to tell.
+    #[must_use]
+    pub fn peer_proves(&self) -> bool {
+        !self.peer_may_read && self.digest != Frontier::default().digest()
+    }
+
     /// Whether entries have settled, whatever is still being done with them.
     #[must_use]
     pub fn entries_settled(&self) -> bool {

@@ -12,7 +12,7 @@ use anabranch_core::storage::Durability;
 use anabranch_sync::channel::{Direction, Event};
 use anabranch_sync::frame::{ChannelNo, Code, Frame, PROTOCOL_VERSION, Terms, TicketProof};
 use anabranch_sync::session::{Config, Output, Session};
-use anabranch_sync::work::{Access, Work};
+use anabranch_sync::work::{Access, Answer, Work};
 use std::collections::BTreeMap;
 
 pub(crate) const BINDING: [u8; 32] = [3; 32];
@@ -34,6 +34,10 @@ pub(crate) struct Rogue<'a> {
     /// Whether work is put aside instead of being done at once.
     pub(crate) hold: bool,
     pub(crate) held: Vec<(ChannelNo, Work)>,
+    /// How often the session was offered more than it remembers.
+    pub(crate) overflows: usize,
+    /// What it says it can do.
+    pub(crate) features: u64,
 }
 
 impl<'a> Rogue<'a> {
@@ -56,6 +60,8 @@ impl<'a> Rogue<'a> {
             missing: vec![],
             hold: false,
             held: vec![],
+            overflows: 0,
+            features: 0,
         };
         rogue.pump();
         rogue
@@ -63,7 +69,18 @@ impl<'a> Rogue<'a> {
 
     /// A link to `node` after an honest greeting.
     pub(crate) fn greet(node: &'a Node, key: DeviceKey, database: DatabaseId) -> Self {
+        Self::greet_with(node, key, database, 0)
+    }
+
+    /// The same, as one that can do this.
+    pub(crate) fn greet_with(
+        node: &'a Node,
+        key: DeviceKey,
+        database: DatabaseId,
+        features: u64,
+    ) -> Self {
         let mut rogue = Self::link(node, key, database);
+        rogue.features = features;
         rogue.send(&rogue.hello());
         rogue.send(&Frame::Auth(rogue.key.sign(Context::Greeting, &rogue.greeting(true))));
         assert_eq!(rogue.session.peer(), Some(rogue.key.node_id()));
@@ -72,7 +89,7 @@ impl<'a> Rogue<'a> {
 
     pub(crate) fn hello(&self) -> Frame {
         let versions = (PROTOCOL_VERSION, PROTOCOL_VERSION);
-        Frame::Hello { versions, node: self.key.node_id(), clock: 5, features: 0 }
+        Frame::Hello { versions, node: self.key.node_id(), clock: 5, features: self.features }
     }
 
     pub(crate) fn greeting(&self, initiator: bool) -> Vec<u8> {
@@ -157,12 +174,20 @@ impl<'a> Rogue<'a> {
                 Output::Work(channel, work) => self.perform(channel, work),
                 Output::Event(_, Event::Closed { code, text, by_peer: false })
                 | Output::Closed { code, text, by_peer: false } => self.closed.push((code, text)),
+                Output::Event(_, Event::Withheld { more: true, .. }) => self.overflows += 1,
                 Output::Event(_, Event::NoBlobs(hashes)) => self.missing.extend(hashes),
                 _ => {}
             }
         }
     }
+
     fn perform(&mut self, channel: ChannelNo, work: Work) {
+        let answer = self.outcome(channel, work);
+        self.session.answer(channel, answer);
+    }
+
+    /// What comes of a piece of work, as of now.
+    pub(crate) fn outcome(&self, channel: ChannelNo, work: Work) -> Answer {
         let access = Access {
             storage: &*self.node.storage,
             blobs: &TableBlobs(&*self.node.storage),
@@ -174,8 +199,7 @@ impl<'a> Rogue<'a> {
             ticket: self.session.ticket_of(channel),
             now: Timestamp(self.node.clock),
         };
-        let answer = access.perform(work);
-        self.session.answer(channel, answer);
+        access.perform(work)
     }
 
     /// Does the work that was put aside longest.

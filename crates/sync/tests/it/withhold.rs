@@ -2,13 +2,16 @@
 //! as held before it is.
 
 use crate::cases;
-use crate::harness::{Node, Run, join};
+use crate::harness::{Node, Run, join, sync};
 use crate::net::Net;
 use crate::rogue::{OPEN, Rogue};
+use anabranch_core::frontier::FrontierTip;
 use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId, Position};
 use anabranch_core::ops::Role;
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_sync::channel::{Channel, Direction, HOLDS};
-use anabranch_sync::frame::{Code, Frame, OFFERS};
+use anabranch_sync::frame::{Code, Frame, OFFERS, WITHHOLDS};
+use anabranch_sync::work::Work;
 use proptest::prelude::*;
 
 /// Three members in a triangle, all level.
@@ -205,4 +208,169 @@ fn who_cannot_withhold_is_not_told_to() {
     rogue.session.resume(0, &[]);
     rogue.pump();
     assert!(!rogue.got.iter().any(|f| matches!(f, Frame::Hold { .. } | Frame::Resume { .. })));
+}
+
+/// Places that nobody ever wrote, all different.
+fn invented(from: u32, count: usize) -> Vec<Position> {
+    let log = LogId { device: NodeId([9; 32]), epoch: 1 };
+    let place = |n: u32| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        Position { log, seq: u64::from(n) + 1, id: EntryId(id) }
+    };
+    (from..from + count as u32).map(place).collect()
+}
+
+fn frontiers(rogue: &Rogue<'_>) -> usize {
+    let told = |f: &&Frame| matches!(f, Frame::Tips { last: true, .. } | Frame::Symbols { .. });
+    rogue.got.iter().filter(told).count()
+}
+
+#[test]
+fn offers_without_end_that_bring_nothing_end_the_channel() {
+    let (host, member, database) = host();
+    let mut rogue = Rogue::greet_with(&host, member.key.clone(), database, WITHHOLDS);
+    rogue.open(OPEN, None);
+    let mut rounds = 0;
+    while rogue.closed.is_empty() && rounds < 100 {
+        // Each time it is told anew to withhold something, and each time it offers more than is remembered.
+        rogue.session.hold(0, &[NodeId([9; 32])]);
+        for frame in 0..6 {
+            let places = invented(rounds * 10_000 + frame * 256, OFFERS);
+            rogue.send(&Frame::Offer { channel: 0, places });
+        }
+        rogue.session.resume(0, &[]);
+        rogue.pump();
+        rounds += 1;
+    }
+    assert_eq!(rogue.closed.iter().map(|(code, _)| *code).collect::<Vec<_>>(), [Code::Limit]);
+    assert!((2..20).contains(&rounds), "{rounds}");
+}
+
+#[test]
+fn the_same_offer_over_and_over_takes_no_room() {
+    let (host, member, database) = host();
+    let mut rogue = Rogue::greet_with(&host, member.key.clone(), database, WITHHOLDS);
+    rogue.open(OPEN, None);
+    rogue.session.hold(0, &[NodeId([9; 32])]);
+    rogue.hold = true;
+    for _ in 0..20 {
+        rogue.send(&Frame::Offer { channel: 0, places: invented(0, OFFERS) });
+    }
+    while rogue.release() {}
+    assert_eq!(rogue.overflows, 0);
+    rogue.send(&Frame::Offer { channel: 0, places: invented(0, OFFERS) });
+    for part in 1..5 {
+        rogue.send(&Frame::Offer { channel: 0, places: invented(part * 256, OFFERS) });
+    }
+    while rogue.release() {}
+    assert_eq!(rogue.overflows, 1);
+}
+
+#[test]
+fn one_frontier_is_read_at_a_time() {
+    let (host, member, database) = host();
+    let mut rogue = Rogue::greet_with(&host, member.key.clone(), database, WITHHOLDS);
+    rogue.open(OPEN, None);
+    rogue.hold = true;
+    for _ in 0..50 {
+        rogue.session.hold(0, &[]);
+        rogue.session.resume(0, &[]);
+        rogue.pump();
+    }
+    let reads = rogue.held.iter().filter(|(_, work)| matches!(work, Work::Frontier { .. }));
+    assert_eq!(reads.count(), 1);
+    let before = frontiers(&rogue);
+    while rogue.release() {}
+    // The last word was said after the first was read.
+    assert_eq!(frontiers(&rogue) - before, 2);
+}
+
+#[test]
+fn what_came_while_an_offer_was_looked_up_is_looked_up_again() {
+    let (host, mut member, database) = host();
+    let before = member.view(|view| view.frontier().unwrap());
+    member.put("k", "v");
+    let log = |node: &Node| {
+        node.view(|view| {
+            let frontier = view.frontier().unwrap();
+            let mine = |tip: &&FrontierTip| tip.head.position.log.device == member.key.node_id();
+            frontier.tips().iter().find(mine).map(|tip| tip.head.position)
+        })
+    };
+    let place = log(&member).unwrap();
+    let mut rogue = Rogue::greet_with(&host, member.key.clone(), database, WITHHOLDS);
+    rogue.open(OPEN, None);
+    rogue.frontier(&before);
+    rogue.session.hold(0, &[NodeId([9; 32])]);
+    rogue.hold = true;
+    rogue.send(&Frame::Offer { channel: 0, places: vec![place] });
+    let (channel, judge) = rogue.held.remove(0);
+    assert!(matches!(judge, Work::Judge { .. }));
+    let answer = rogue.outcome(channel, judge);
+    // It comes from elsewhere before the answer does.
+    sync(&host, &member, database);
+    rogue.committed();
+    rogue.session.answer(channel, answer);
+    rogue.pump();
+    while rogue.release() {}
+    let held = |f: &&Frame| matches!(f, Frame::Held { places, .. } if *places == [place]);
+    assert_eq!(rogue.got.iter().filter(held).count(), 1);
+}
+
+#[test]
+fn what_was_taken_back_is_not_counted_among_what_is_withheld() {
+    let (host, member, database) = host();
+    let mut rogue = Rogue::greet(&host, member.key.clone(), database);
+    rogue.open(OPEN, None);
+    let devices = |from: usize| -> Vec<NodeId> {
+        let places = invented(from as u32, HOLDS);
+        places.iter().map(|place| NodeId(place.id.0)).collect()
+    };
+    let say = |rogue: &mut Rogue<'_>, devices: &[NodeId], resume: bool| {
+        for part in devices.chunks(OFFERS) {
+            let (channel, devices) = (0, part.to_vec());
+            rogue.send(&match resume {
+                true => Frame::Resume { channel, devices },
+                false => Frame::Hold { channel, devices },
+            });
+        }
+    };
+    say(&mut rogue, &devices(0), false);
+    say(&mut rogue, &devices(0), true);
+    say(&mut rogue, &devices(HOLDS), false);
+    assert_eq!(rogue.closed, []);
+    // And yet no more is remembered than that.
+    say(&mut rogue, &devices(HOLDS), true);
+    say(&mut rogue, &devices(2 * HOLDS), false);
+    assert_eq!(rogue.closed.iter().map(|(code, _)| *code).collect::<Vec<_>>(), [Code::Limit]);
+}
+
+/// What a peer says that it holds takes no room from what came from it.
+#[test]
+fn what_came_does_not_go_back_however_much_is_said_to_be_held() {
+    let (host, member, database) = host();
+    let before = host.view(|view| view.frontier().unwrap());
+    let mut writer = member.same();
+    writer.put("k", "v");
+    let run = writer.view(|view| {
+        let mut out = Outgoing::new(view, &before).unwrap();
+        out.next(view, Withhold::NOTHING).unwrap().unwrap()
+    });
+    let mut rogue = Rogue::greet(&host, member.key.clone(), database);
+    rogue.open(OPEN, None);
+    rogue.frontier(&before);
+    rogue.hold = true;
+    rogue.committed();
+    assert!(matches!(rogue.held[..], [(_, Work::Next { .. })]));
+    for part in 0..40 {
+        rogue.send(&Frame::Held { channel: 0, places: invented(part * 256, OFFERS) });
+    }
+    rogue.batch(&[run]);
+    // It is applied as soon as the batch that was being put together is.
+    rogue.held.reverse();
+    while rogue.release() {}
+    assert_eq!(rogue.closed, []);
+    assert_eq!(host.values("k"), ["v"]);
+    assert_eq!(rogue.data(), 0);
 }
