@@ -621,12 +621,9 @@ impl Drive {
     /// Passes on what the replica wants of this session.
     fn attend(&mut self, channel: ChannelNo, replica: &Replica) {
         if self.joined.contains_key(&channel) {
-            if self.session.channel(channel).is_some_and(Channel::peer_may_read) {
-                replica.session_reads(self.id);
-                let wants = replica.wants_of(self.id);
-                if !wants.is_empty() {
-                    self.session.want(channel, &wants);
-                }
+            let wants = replica.wants_of(self.id);
+            if !wants.is_empty() {
+                self.session.want(channel, &wants);
             }
             let offers = replica.offers_to(self.id);
             if !offers.is_empty() {

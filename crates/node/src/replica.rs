@@ -645,19 +645,13 @@ impl Replica {
     }
 
     pub(crate) fn session_joined(&self, session: SessionId) {
+        self.wants().join(session);
         // Building may have failed before.
         self.loaded();
+        self.gather_anew();
         self.set_settled(session, false);
-    }
-
-    /// The peer of a session has proved that it may read: it may be asked for blobs, and know by that what is lacking.
-    pub(crate) fn session_reads(&self, session: SessionId) {
-        let news = self.wants().join(session);
-        if news {
-            self.gather_anew();
-            if self.worker.load(Ordering::SeqCst) {
-                self.changed();
-            }
+        if self.worker.load(Ordering::SeqCst) {
+            self.changed();
         }
     }
 

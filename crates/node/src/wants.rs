@@ -89,11 +89,9 @@ impl Wants {
         }
     }
 
-    /// A session may be asked from now on. Whether it might not before.
-    pub(crate) fn join(&mut self, session: SessionId) -> bool {
-        let news = !self.sessions.contains_key(&session);
+    /// A session may be asked from now on.
+    pub(crate) fn join(&mut self, session: SessionId) {
         self.sessions.entry(session).or_default();
-        news
     }
 
     pub(crate) fn leave(&mut self, session: SessionId) {

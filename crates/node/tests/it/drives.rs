@@ -201,41 +201,6 @@ fn who_proves_its_right_after_it_asked_for_a_blob_gets_it() {
     assert!(pair.replicas[0].blobs().get(&hash).unwrap().is_some());
 }
 
-/// What is lacking here is nothing that strangers are told.
-#[test]
-fn who_has_not_proved_its_right_is_asked_for_nothing() {
-    let [admin, newcomer] = [1, 2].map(|n| Device::new(DeviceKey::from_seed(&[n; 32])));
-    let storage = Arc::new(MemoryStorage::new());
-    Replica::found(&*storage, &admin).unwrap();
-    let open = |storage: MemoryStorage, device: &Device| {
-        Replica::open(Arc::new(storage), None, device.clone(), ReplicaOptions::default()).unwrap()
-    };
-    let behind = open(storage.fork([8; 32]), &admin);
-    let grant = MemberOp::Grant {
-        subject: Subject::Device(newcomer.id()),
-        role: Role::Read,
-        priority: 0,
-        terms: TicketTerms::default(),
-    };
-    let ahead = open(storage.fork([9; 32]), &admin);
-    ahead.commit_group(&[vec![Draft { members: vec![grant], ..Draft::default() }]]).unwrap();
-    let member = replica(&newcomer, |to| Replica::prepare(to, behind.database()).unwrap());
-    let mut between = Pair::of(ahead, member, Until::Closed);
-    assert!(between.pump("nothing of the kind").is_none());
-    let [_, member] = between.replicas;
-    drop(between.drives);
-    let blob = b"a blob".to_vec();
-    let hash = ChunkHash::of(&blob);
-    member.blobs().put(&[(hash, blob)]).unwrap();
-    behind.want([hash]);
-    let mut pair = Pair::of(member, behind, Until::Closed);
-    let job = pair.pump("Apply").expect("the grant comes");
-    assert_eq!(pair.replicas[1].lacking(), (1, 1), "nobody was asked");
-    pair.drives[1].answer(job.perform());
-    assert!(pair.pump("nothing of the kind").is_none());
-    assert_eq!(pair.replicas[1].lacking(), (0, 0));
-}
-
 #[test]
 fn what_a_peer_is_asked_for_and_never_answers_comes_from_another() {
     const PATIENCE: Duration = Duration::from_millis(300);
