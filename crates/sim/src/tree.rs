@@ -121,9 +121,12 @@ fn keeps_to_itself(node: &Node) -> bool {
     node.copied && !matches!(role, Ok(role) if role >= Some(Role::Write))
 }
 
-/// For each node which others it can get content from, by a number that these share; none for those that keep to themselves.
+/// For each node which others it can get content from, by a number that these share; none for those that have no folder,
+/// since nobody there asks for content, and for those that keep to themselves.
 fn groups(nodes: &[Node], links: &[[usize; 2]]) -> Vec<Option<usize>> {
-    let own = |(number, node)| Some(number).filter(|_| !keeps_to_itself(node));
+    let own = |(number, node): (usize, &Node)| {
+        Some(number).filter(|_| node.folder.is_some() && !keeps_to_itself(node))
+    };
     let mut groups: Vec<Option<usize>> = nodes.iter().enumerate().map(own).collect();
     for link in links.iter().filter(|link| link.iter().all(|node| !nodes[*node].stranger)) {
         if let [Some(a), Some(b)] = link.map(|node| groups[node]) {
