@@ -314,47 +314,46 @@ fn scan(
     range: Range<'_>,
     visit: &mut Visit<'_>,
 ) -> Result<(), StorageError> {
-    let Some(from) = Key::to_bound(table, range.from) else {
-        return Ok(());
-    };
-    let to = range.to.and_then(|to| Key::to_bound(table, to)).or_else(|| Key::end(table));
-    let failed = |error| explain.sqlite(error);
-    let sql = statements(table).scan(range.order, to.is_some());
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-    let mut rows = match &to {
-        Some(to) => statement.query([&from, to]),
-        None => statement.query([&from]),
-    }
-    .map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        let flow = with_pair(row, table, visit).ok_or_else(|| wrong_type(explain, table))?;
-        if flow.is_break() {
-            break;
-        }
-    }
-    Ok(())
+    let sql = |bounded| statements(table).scan(range.order, bounded);
+    each_row(connection, explain, table, (range.from, range.to), &sql, &mut |row| {
+        with_pair(row, table, visit)
+    })
 }
 
 fn keys(
     connection: &Connection,
     explain: &Explain,
     table: Table,
-    (from, to): (&[u8], Option<&[u8]>),
+    range: (&[u8], Option<&[u8]>),
     visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Result<(), StorageError> {
-    let Some(from) = Key::to_bound(table, from) else { return Ok(()) };
+    let sql = |bounded| statements(table).keys(bounded);
+    each_row(connection, explain, table, range, &sql, &mut |row| with_key(row, table, visit))
+}
+
+/// Runs the statement that `sql` gives, with or without an upper bound, and hands its rows on until `visit` breaks; nothing
+/// from `visit` means that a row is not of the types that the table has.
+fn each_row(
+    connection: &Connection,
+    explain: &Explain,
+    table: Table,
+    (from, to): (&[u8], Option<&[u8]>),
+    sql: &dyn Fn(bool) -> &'static str,
+    visit: &mut dyn FnMut(&Row<'_>) -> Option<ControlFlow<()>>,
+) -> Result<(), StorageError> {
+    let Some(from) = Key::to_bound(table, from) else {
+        return Ok(());
+    };
     let to = to.and_then(|to| Key::to_bound(table, to)).or_else(|| Key::end(table));
     let failed = |error| explain.sqlite(error);
-    let sql = statements(table).keys(to.is_some());
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = connection.prepare_cached(sql(to.is_some())).map_err(failed)?;
     let mut rows = match &to {
         Some(to) => statement.query([&from, to]),
         None => statement.query([&from]),
     }
     .map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
-        let flow = with_key(row, table, visit).ok_or_else(|| wrong_type(explain, table))?;
-        if flow.is_break() {
+        if visit(row).ok_or_else(|| wrong_type(explain, table))?.is_break() {
             break;
         }
     }
