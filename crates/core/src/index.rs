@@ -175,7 +175,9 @@ fn prefix(kind: u8, number: u32) -> Vec<u8> {
 fn all(tx: &dyn ReadTx) -> Result<Vec<(u32, Declared)>, StorageError> {
     let mut found = Vec::new();
     tx.scan(Table::Index, &[DECLARED], Some(&[VALUE]), Order::Ascending, &mut |key, row| {
-        found.push((last4(key), Declared::from_bytes(row)));
+        // Only what is where it would be written can be changed or removed.
+        let number = last4(key).ok().filter(|number| key == prefix(DECLARED, *number));
+        found.push((number.ok_or_else(|| corrupt("an index")), Declared::from_bytes(row)));
         ControlFlow::Continue(())
     })?;
     found.into_iter().map(|(number, row)| Ok((number?, row?))).collect()
