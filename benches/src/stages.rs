@@ -73,7 +73,7 @@ pub(crate) fn run(dir: &Path, entries: u64, keys: Keys) -> Result<()> {
             Ok(())
         })?;
         told.push((storing, stored));
-        let built = timed(|| Ok(build::finish(&storage, build::STRETCH_BYTES)?))?;
+        let built = timed(|| Ok(build::finish(&storage, build::Budget::default())?))?;
         if load == Load::Bulk {
             told.push((building, built));
         }

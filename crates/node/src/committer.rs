@@ -25,8 +25,8 @@ pub(crate) struct Committer {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) device: Device,
     pub(crate) durability: Durability,
-    /// Memory for building a stretch of cells, in bytes.
-    pub(crate) stretch: usize,
+    /// What building a stretch of cells may take.
+    pub(crate) stretch: build::Budget,
     pub(crate) memory: LastKnown,
 }
 

@@ -3,6 +3,7 @@
 
 use crate::error::NodeError;
 use crate::replica::{Bulk, ReplicaOptions};
+use anabranch_core::build;
 use anabranch_core::storage::Durability;
 use anabranch_store::Options;
 use anabranch_transport::http::TlsRoots;
@@ -409,7 +410,10 @@ impl Settings {
                 bulk: Bulk {
                     from: values.count("bulk.from")? as u64,
                     entries: values.count("bulk.entries")? as u64,
-                    bytes: values.bytes("bulk.memory")? as usize,
+                    stretch: build::Budget {
+                        bytes: values.bytes("bulk.memory")? as usize,
+                        ..build::Budget::default()
+                    },
                 },
                 ..ReplicaOptions::default()
             },
@@ -420,7 +424,7 @@ impl Settings {
                 reader_cache: values.bytes("store.reader_cache")? as u32,
                 checkpoint_pages: values.count("store.checkpoint_pages")? as u32,
                 wal_keep: u32::try_from(values.bytes("store.wal_keep")?).unwrap_or(u32::MAX),
-                vfs: None,
+                ..Options::default()
             },
             transport,
             ticket_expires: values.duration("ticket.expires")?,

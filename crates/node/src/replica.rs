@@ -118,13 +118,13 @@ pub struct Bulk {
     pub from: u64,
     /// How many entries may be stored before a stretch of cells is built.
     pub entries: u64,
-    /// Memory for sorting one stretch, in bytes.
-    pub bytes: usize,
+    /// What building one stretch may take.
+    pub stretch: build::Budget,
 }
 
 impl Default for Bulk {
     fn default() -> Self {
-        Self { from: 20_000, entries: 250_000, bytes: build::STRETCH_BYTES }
+        Self { from: 20_000, entries: 250_000, stretch: build::Budget::default() }
     }
 }
 
@@ -189,7 +189,7 @@ impl Replica {
         let stores_blobs = blobs.is_none();
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
         let ReplicaOptions { durability, bulk, .. } = options;
-        let (stretch, memory) = (bulk.bytes, LastKnown::default());
+        let (stretch, memory) = (bulk.stretch, LastKnown::default());
         let committer = Committer { database, storage, device, durability, stretch, memory };
         // An earlier process ended between a commit under normal durability and its signature. Reading works without.
         let signed = if unsigned > 0 { committer.sign() } else { Ok(()) };
@@ -397,7 +397,7 @@ impl Replica {
 
     fn build_stretch(&self) {
         let _within = tracing::debug_span!("build", database = %self.database.short()).entered();
-        let left = match build::step(&**self.storage(), self.bulk.bytes) {
+        let left = match build::step(&**self.storage(), self.bulk.stretch) {
             Ok(left) => left.unwrap_or(0),
             Err(e) => {
                 // Whoever reads or writes next tries again and is told.

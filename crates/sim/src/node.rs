@@ -111,7 +111,7 @@ impl Node {
     /// [`StorageError`].
     pub fn content(&self) -> Result<MemoryStorage, StorageError> {
         let content = self.disk.content();
-        build::finish(&content, usize::MAX)?;
+        build::finish(&content, build::Budget { bytes: usize::MAX, threads: 1 })?;
         Ok(content)
     }
 

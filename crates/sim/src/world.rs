@@ -21,6 +21,7 @@ use crate::trace::Trace;
 use crate::workload::{Memory, Op, named_blobs};
 use anabranch_core::author::Draft;
 use anabranch_core::blob::ChunkHash;
+use anabranch_core::build::Budget;
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Subject, TicketTerms};
@@ -182,7 +183,9 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
             claim_timeout: Duration::from_secs(3),
             bulk: match setup.bulk {
                 0 => Bulk::default(),
-                from => Bulk { from, entries: 2 * from, bytes: 4_000 },
+                from => {
+                    Bulk { from, entries: 2 * from, stretch: Budget { bytes: 4_000, threads: 1 } }
+                }
             },
             // So few that most content is put in with several transactions.
             put_bytes: 40_000,

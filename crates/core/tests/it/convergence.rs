@@ -321,9 +321,11 @@ proptest! {
     fn cells_that_are_built_later_are_the_same(
         steps in prop::collection::vec(arb_step(), 1..20),
         order in arb_order(),
-        budget in prop_oneof![Just(1), 200usize..4_000, Just(usize::MAX)],
+        bytes in prop_oneof![Just(1), 200usize..4_000, Just(usize::MAX)],
+        threads in 1usize..4,
         pauses in prop::collection::vec(any::<bool>(), 1..6),
     ) {
+        let budget = build::Budget { bytes, threads };
         let world = play(&steps);
         let (plain, bulk) = (Replica::empty(world.database), Replica::empty(world.database));
         let bulk = Replica { load: Load::Bulk, ..bulk };

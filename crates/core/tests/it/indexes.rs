@@ -6,7 +6,7 @@ use crate::counting::Counting;
 use crate::replica::{Device, Replica};
 use anabranch_core::admit::Load;
 use anabranch_core::author::{Draft, Seen, Write};
-use anabranch_core::build;
+use anabranch_core::build::{self, Budget};
 use anabranch_core::entry::StoreId;
 use anabranch_core::error::Error;
 use anabranch_core::index::{self, MOST_INDEXES, Range};
@@ -230,7 +230,8 @@ fn take(devices: &mut [Device], step: &Step) {
             index::step(&*devices[*who].replica.storage, *budget).unwrap();
         }
         Step::Build { who, budget } => {
-            build::step(&*devices[*who].replica.storage, *budget).unwrap();
+            build::step(&*devices[*who].replica.storage, Budget { bytes: *budget, threads: 1 })
+                .unwrap();
         }
     }
 }
@@ -258,7 +259,7 @@ proptest! {
             }
         }
         for device in &devices {
-            build::finish(&*device.replica.storage, 1_000).unwrap();
+            build::finish(&*device.replica.storage, Budget { bytes: 1_000, threads: 1 }).unwrap();
             index::finish(&*device.replica.storage).unwrap();
             prop_assert!(!device.replica.view(|view| view.indexing().unwrap()));
             device.replica.judge(&bounds)?;

@@ -2,6 +2,7 @@
 
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
+use anabranch_core::build::Budget;
 use anabranch_core::entry::StoreId;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
@@ -265,7 +266,7 @@ fn bulk() -> Pair {
     let one = replica(&device, |storage| _ = Replica::found(storage, &device).unwrap());
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     Replica::prepare(&*storage, one.database()).unwrap();
-    let bulk = Bulk { from: 10, entries: 200, bytes: 20_000 };
+    let bulk = Bulk { from: 10, entries: 200, stretch: Budget { bytes: 20_000, threads: 1 } };
     let options = ReplicaOptions { bulk, ..ReplicaOptions::default() };
     let other = Replica::open(storage, None, device, options).unwrap();
     let pair = Pair::of(one, other, Until::Closed);

@@ -3,6 +3,7 @@
 
 use crate::drives::row;
 use anabranch_core::author::Draft;
+use anabranch_core::build::Budget;
 use anabranch_core::entry::Timestamp;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
@@ -87,7 +88,8 @@ fn device(clock: &Arc<Clock>, number: usize) -> Device {
 }
 
 fn options() -> ReplicaOptions {
-    let bulk = Bulk { from: 1_000, entries: 10_000, bytes: 4 << 20 };
+    let bulk =
+        Bulk { from: 1_000, entries: 10_000, stretch: Budget { bytes: 4 << 20, threads: 2 } };
     ReplicaOptions { claim_timeout: PATIENCE, bulk, ..ReplicaOptions::default() }
 }
 

@@ -86,7 +86,7 @@ fn check(storage: &SqliteStorage, scratch: &Path, done: &AtomicU64) -> Result<Ve
     }
     let scratch = SqliteStorage::create(scratch, Options::default())?;
     // What a bulk load left is part of what is verified.
-    build::finish(storage, build::STRETCH_BYTES)?;
+    build::finish(storage, build::Budget::default())?;
     let tx = storage.read()?;
     verify(&*tx, &scratch, &mut |entries| done.store(entries, Ordering::Relaxed)).map_err(|e| {
         match e {

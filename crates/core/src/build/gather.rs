@@ -1,0 +1,328 @@
+//! Reading what the entries of a stretch do. One thread reads the table, others decode what it read and sum it up, each into
+//! a part of its own that it puts in order.
+
+use super::Budget;
+use crate::cells::element;
+use crate::counters::decode_counts;
+use crate::entry::{StoreKind, Timestamp};
+use crate::error::corrupt;
+use crate::id::{EntryId, LogId, Seq};
+use crate::lthash::LtHash;
+use crate::names::Names;
+use crate::ops::{ValueName, decode_cells_of};
+use crate::rows::{BranchNo, EntryRow, Row, StoreNo};
+use crate::sabotage::{self, Bug};
+use crate::storage::{Order, StorageError, Table};
+use crate::view::View;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{self, AtomicUsize};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+/// Bytes of rows that a thread is handed at once.
+const BATCH_BYTES: usize = 64 * 1024;
+/// Offsets have 32 bits.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Operations in order of store, path and arrival.
+#[derive(Default)]
+pub(super) struct Part {
+    pub(super) entries: Vec<Source>,
+    pub(super) ops: Vec<Gathered>,
+    /// Paths and values.
+    pub(super) bytes: Vec<u8>,
+    /// What the values add to the digests of their stores.
+    pub(super) added: BTreeMap<StoreNo, LtHash>,
+    pub(super) logs: BTreeMap<BranchNo, LogId>,
+    pub(super) replaced: Vec<ValueName>,
+    /// By store and path: what is added to the sum there.
+    pub(super) sums: BTreeMap<(StoreNo, Vec<u8>), i128>,
+    /// What these take in memory, about.
+    sums_bytes: usize,
+    /// Stores with operations that this program does not know.
+    pub(super) newer: BTreeSet<StoreNo>,
+}
+
+pub(super) struct Source {
+    pub(super) arrival: u64,
+    pub(super) id: EntryId,
+    pub(super) branch: BranchNo,
+    pub(super) seq: Seq,
+    pub(super) timestamp: Timestamp,
+}
+
+pub(super) struct Gathered {
+    pub(super) store: StoreNo,
+    /// Where the path begins, as a number that sorts alike: most comparisons end here.
+    prefix: u64,
+    /// Which entry of the part, and which of its operations.
+    pub(super) ordinal: (u32, u32),
+    path: Range<u32>,
+    value: Option<Range<u32>>,
+    replaced: Range<u32>,
+}
+
+/// Entries as they were read, with the names that they use.
+struct Batch {
+    /// Arrival number of the first entry.
+    first: u64,
+    entries: Vec<EntryRow<'static>>,
+    names: Known,
+}
+
+#[derive(Default)]
+struct Known {
+    logs: BTreeMap<BranchNo, LogId>,
+    kinds: BTreeMap<StoreNo, StoreKind>,
+}
+
+/// What entries from `first` on do, of about `budget.bytes`; and how many entries that are.
+pub(super) fn gather(
+    view: View<'_>,
+    first: u64,
+    budget: Budget,
+) -> Result<(Vec<Part>, u64), StorageError> {
+    let most = budget.bytes.min(MOST_BYTES);
+    let left = usize::try_from(view.next_arrival()?.saturating_sub(first)).unwrap_or(usize::MAX);
+    let batch = BATCH_BYTES.min(most / 8);
+    let size = AtomicUsize::new(0);
+    if budget.threads <= 1 {
+        let mut part = Part::with_room(left, most);
+        let read = read(view, first, batch, |batch| {
+            part.take(batch, &size);
+            size.load(atomic::Ordering::Relaxed) < most
+        })?;
+        part.sort();
+        return Ok((vec![part], read));
+    }
+    let (hand, handed) = mpsc::sync_channel(budget.threads);
+    let handed = Mutex::new(handed);
+    thread::scope(|scope| {
+        let (handed, size) = (&handed, &size);
+        let work = move || {
+            let mut part = Part::with_room(left, most);
+            // Waiting for the lock is waiting for a batch.
+            let next = || handed.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            while let Ok(batch) = next() {
+                part.take(batch, size);
+            }
+            part.sort();
+            part
+        };
+        let workers = (0..budget.threads)
+            .map(|_| {
+                thread::Builder::new().name("anabranch-build".into()).spawn_scoped(scope, work)
+            })
+            .collect::<Result<Vec<_>, _>>();
+        let read = read(view, first, batch, |batch| {
+            hand.send(batch).is_ok() && size.load(atomic::Ordering::Relaxed) < most
+        });
+        drop(hand);
+        let workers =
+            workers.map_err(|e| StorageError::Io(format!("no thread could be started: {e}")))?;
+        let parts = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        let parts: thread::Result<Vec<Part>> = parts;
+        Ok((parts.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), read?))
+    })
+}
+
+/// Reads entries in the order of arrival until `take` wants no more; says how many `take` got.
+fn read(
+    view: View<'_>,
+    first: u64,
+    bytes: usize,
+    mut take: impl FnMut(Batch) -> bool,
+) -> Result<u64, StorageError> {
+    let mut names = Names::new(view)?;
+    let mut batch = Batch::starting(first);
+    let mut waiting = 0;
+    let mut failed = None;
+    view.tx.scan(Table::Entry, &first.to_be_bytes(), None, Order::Ascending, &mut |_, row| {
+        if let Err(e) = EntryRow::from_bytes(row).and_then(|row| batch.add(&mut names, row)) {
+            failed = Some(e);
+            return ControlFlow::Break(());
+        }
+        waiting += row.len();
+        if waiting < bytes {
+            return ControlFlow::Continue(());
+        }
+        waiting = 0;
+        let next = Batch::starting(batch.end());
+        match take(std::mem::replace(&mut batch, next)) {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    })?;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    let end = batch.end();
+    if !batch.entries.is_empty() {
+        take(batch);
+    }
+    Ok(end - first)
+}
+
+impl Batch {
+    fn starting(first: u64) -> Self {
+        Self { first, entries: Vec::new(), names: Known::default() }
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn add(&mut self, names: &mut Names<'_>, row: EntryRow<'static>) -> Result<(), StorageError> {
+        self.names.logs.insert(row.branch, names.log(row.branch)?);
+        for (store, _) in &row.body.payloads {
+            self.names.kinds.insert(*store, names.store(*store)?.kind);
+        }
+        self.entries.push(row);
+        Ok(())
+    }
+}
+
+impl Part {
+    /// With room for all of `entries` as far as `bytes` allow, since what grows is copied and takes twice as much meanwhile.
+    /// What is not used takes no memory.
+    fn with_room(entries: usize, bytes: usize) -> Self {
+        const LEAST: usize = size_of::<Source>() + size_of::<Gathered>() + 16;
+        let most = entries.min(bytes / LEAST);
+        Self {
+            entries: Vec::with_capacity(most),
+            ops: Vec::with_capacity(most),
+            bytes: Vec::with_capacity((most * LEAST).min(bytes / 2)),
+            ..Self::default()
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len()
+            + self.entries.len() * size_of::<Source>()
+            + self.ops.len() * size_of::<Gathered>()
+            + self.replaced.len() * size_of::<ValueName>()
+            + self.sums_bytes
+    }
+
+    fn take(&mut self, batch: Batch, size: &AtomicUsize) {
+        let before = self.size();
+        for (arrival, row) in (batch.first..).zip(batch.entries) {
+            self.add(&batch.names, arrival, row);
+        }
+        self.logs.extend(batch.names.logs);
+        size.fetch_add(self.size() - before, atomic::Ordering::Relaxed);
+    }
+
+    fn add(&mut self, names: &Known, arrival: u64, row: EntryRow<'static>) {
+        let EntryRow { id, branch, seq, body } = row;
+        let number = self.entries.len() as u32;
+        self.entries.push(Source { arrival, id, branch, seq, timestamp: body.timestamp });
+        for (store, payload) in &body.payloads {
+            let Some(payload) = payload.bytes() else { continue };
+            let (kind, log) = (names.kinds[store], &names.logs[&branch]);
+            if kind.has_sums() {
+                self.count(*store, payload);
+            }
+            if !kind.has_cells() {
+                continue;
+            }
+            let decoded = decode_cells_of(&id, log, payload);
+            if decoded.unknown {
+                self.newer.insert(*store);
+            }
+            for (index, op) in decoded.ops.into_iter().enumerate() {
+                let Some(op) = op else { continue };
+                if let Some(value) = &op.value {
+                    let element = element(kind, op.path.as_bytes(), &id, index as u32, value);
+                    self.added.entry(*store).or_default().add(&element);
+                }
+                let path = self.keep(op.path.as_bytes());
+                let value = op.value.map(|value| self.keep(&value));
+                let from = self.replaced.len() as u32;
+                self.replaced.extend(op.replaces);
+                self.ops.push(Gathered {
+                    store: *store,
+                    prefix: prefix(op.path.as_bytes()),
+                    ordinal: (number, index as u32),
+                    path,
+                    value,
+                    replaced: from..self.replaced.len() as u32,
+                });
+            }
+        }
+    }
+
+    fn count(&mut self, store: StoreNo, payload: &[u8]) {
+        let decoded = decode_counts(payload);
+        if decoded.unknown {
+            self.newer.insert(store);
+        }
+        for op in decoded.ops.into_iter().flatten() {
+            let path = op.path.as_bytes().to_vec();
+            let bytes = path.len() + size_of::<((StoreNo, Vec<u8>), i128)>();
+            let sum = self.sums.entry((store, path)).or_insert_with(|| {
+                self.sums_bytes += bytes;
+                0
+            });
+            *sum = sum.wrapping_add(op.count.delta());
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Range<u32> {
+        let from = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        from..self.bytes.len() as u32
+    }
+
+    /// Batches came in the order of arrival, so within a part entries are in that order.
+    fn sort(&mut self) {
+        let mut ops = std::mem::take(&mut self.ops);
+        ops.sort_unstable_by(|a, b| {
+            self.by_path(a, self, b).then_with(|| match sabotage::is(Bug::StretchUnordered) {
+                true => b.ordinal.cmp(&a.ordinal),
+                false => a.ordinal.cmp(&b.ordinal),
+            })
+        });
+        self.ops = ops;
+    }
+
+    fn by_path(&self, op: &Gathered, other: &Self, others: &Gathered) -> Ordering {
+        let by_prefix = (op.store, op.prefix).cmp(&(others.store, others.prefix));
+        by_prefix.then_with(|| self.path(op).cmp(other.path(others)))
+    }
+
+    /// How an operation of this part and one of another part are to be carried out one after the other.
+    pub(super) fn order(&self, op: &Gathered, other: &Self, others: &Gathered) -> Ordering {
+        let arrival = |part: &Self, op: &Gathered| part.source(op).map(|source| source.arrival);
+        self.by_path(op, other, others).then_with(|| arrival(self, op).cmp(&arrival(other, others)))
+    }
+
+    pub(super) fn source(&self, op: &Gathered) -> Option<&Source> {
+        self.entries.get(op.ordinal.0 as usize)
+    }
+
+    pub(super) fn path(&self, op: &Gathered) -> &[u8] {
+        &self.bytes[op.path.start as usize..op.path.end as usize]
+    }
+
+    pub(super) fn value(&self, op: &Gathered) -> Option<&[u8]> {
+        op.value.as_ref().map(|range| &self.bytes[range.start as usize..range.end as usize])
+    }
+
+    pub(super) fn replaces(&self, op: &Gathered) -> &[ValueName] {
+        &self.replaced[op.replaced.start as usize..op.replaced.end as usize]
+    }
+
+    pub(super) fn log(&self, source: &Source) -> Result<&LogId, StorageError> {
+        self.logs.get(&source.branch).ok_or_else(|| corrupt("a log"))
+    }
+}
+
+fn prefix(path: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    let len = path.len().min(8);
+    first[..len].copy_from_slice(&path[..len]);
+    u64::from_be_bytes(first)
+}
