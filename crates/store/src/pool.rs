@@ -2,6 +2,7 @@
 //!
 //! Waiting has an end, so that a user who holds two at once gets an error and not a thread that hangs for ever.
 
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,13 +20,22 @@ struct Shelf<T> {
     idle: Vec<T>,
     /// How many exist, lent ones included.
     made: usize,
+    /// Who waits, in the order in which they came: whoever gives back and comes again at once does not go before them.
+    waiting: VecDeque<u64>,
+    /// Told apart by this.
+    next: u64,
 }
 
 impl<T> Pool<T> {
     /// An empty pool that will make up to `capacity` values, at least one.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
-            shelf: Mutex::new(Shelf { idle: Vec::new(), made: 0 }),
+            shelf: Mutex::new(Shelf {
+                idle: Vec::new(),
+                made: 0,
+                waiting: VecDeque::new(),
+                next: 0,
+            }),
             returned: Condvar::new(),
             capacity: capacity.max(1),
         }
@@ -42,7 +52,8 @@ impl<T> Pool<T> {
         pool
     }
 
-    /// Borrows an idle value or makes one; waits up to `patience` when all are lent. Nothing when that was in vain.
+    /// Borrows an idle value or makes one; waits up to `patience` when all are lent, and for those who waited before. Nothing
+    /// when that was in vain.
     pub(crate) fn lend<E>(
         &self,
         patience: Duration,
@@ -50,31 +61,44 @@ impl<T> Pool<T> {
     ) -> Result<Option<Lease<'_, T>>, E> {
         let deadline = Instant::now().checked_add(patience);
         let mut shelf = self.shelf();
+        let mut place = None;
         loop {
-            if let Some(value) = shelf.idle.pop() {
-                return Ok(Some(self.lease(value)));
-            }
-            if shelf.made < self.capacity {
+            let first = shelf.waiting.front().copied() == place;
+            if first && (!shelf.idle.is_empty() || shelf.made < self.capacity) {
+                shelf.waiting.pop_front();
+                self.wake(&shelf);
+                if let Some(value) = shelf.idle.pop() {
+                    return Ok(Some(self.lease(value)));
+                }
                 shelf.made += 1;
                 drop(shelf);
                 return self.fill_place(make).map(Some);
             }
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
+                shelf.waiting.retain(|waiting| Some(*waiting) != place);
+                self.wake(&shelf);
                 return Ok(None);
+            }
+            if place.is_none() {
+                place = Some(shelf.next);
+                let next = shelf.next;
+                shelf.waiting.push_back(next);
+                shelf.next += 1;
             }
             shelf = self.wait(shelf, left);
         }
     }
 
-    /// Borrows a value only if one is idle.
+    /// Borrows a value only if one is idle and nobody waits for it.
     pub(crate) fn lend_idle(&self) -> Option<Lease<'_, T>> {
-        let value = self.shelf().idle.pop()?;
+        let mut shelf = self.shelf();
+        let value = if shelf.waiting.is_empty() { shelf.idle.pop() } else { None }?;
         Some(self.lease(value))
     }
 
     /// Takes out everything idle, for closing.
-    pub(crate) fn drain(&mut self) -> Vec<T> {
+    pub(crate) fn drain(&self) -> Vec<T> {
         let mut shelf = self.shelf();
         shelf.made -= shelf.idle.len();
         std::mem::take(&mut shelf.idle)
@@ -85,8 +109,16 @@ impl<T> Pool<T> {
     }
 
     fn give_up_place(&self) {
-        self.shelf().made -= 1;
-        self.returned.notify_one();
+        let mut shelf = self.shelf();
+        shelf.made -= 1;
+        self.wake(&shelf);
+    }
+
+    /// Only the first of those who wait can go on, and which thread is woken is not ours to say.
+    fn wake(&self, shelf: &Shelf<T>) {
+        if !shelf.waiting.is_empty() {
+            self.returned.notify_all();
+        }
     }
 
     fn lease(&self, value: T) -> Lease<'_, T> {
@@ -148,8 +180,9 @@ impl<T> Drop for Lease<'_, T> {
             drop(self.value.take());
             self.pool.give_up_place();
         } else if let Some(value) = self.value.take() {
-            self.pool.shelf().idle.push(value);
-            self.pool.returned.notify_one();
+            let mut shelf = self.pool.shelf();
+            shelf.idle.push(value);
+            self.pool.wake(&shelf);
         }
     }
 }
@@ -186,6 +219,46 @@ mod tests {
             drop(held);
             assert_eq!(waiting.join().unwrap(), Some(1));
         });
+    }
+
+    #[test]
+    fn who_comes_again_at_once_does_not_go_before_who_waits() {
+        let pool = Pool::of_one(1);
+        let order = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let held = lend(&pool, SHORT).unwrap();
+            scope.spawn(|| {
+                let _lent = lend(&pool, Duration::from_secs(30)).unwrap();
+                order.lock().unwrap().push("who waited");
+            });
+            while pool.shelf().waiting.is_empty() {
+                std::thread::yield_now();
+            }
+            drop(held);
+            let _again = lend(&pool, Duration::from_secs(30)).unwrap();
+            order.lock().unwrap().push("who came again");
+        });
+        assert_eq!(order.into_inner().unwrap(), ["who waited", "who came again"]);
+    }
+
+    #[test]
+    fn who_does_not_wait_does_not_go_before_who_does() {
+        let pool = Pool::of_one(1);
+        let held = lend(&pool, SHORT).unwrap();
+        pool.shelf().waiting.push_back(7);
+        drop(held);
+        assert!(pool.lend_idle().is_none());
+        pool.shelf().waiting.clear();
+        assert!(pool.lend_idle().is_some());
+    }
+
+    #[test]
+    fn who_gave_up_waiting_keeps_nobody() {
+        let pool = Pool::of_one(1);
+        let held = lend(&pool, SHORT).unwrap();
+        assert!(lend(&pool, SHORT).is_none());
+        drop(held);
+        assert!(pool.lend_idle().is_some());
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! any descriptor of a file gives up all locks that the process holds on it. The `-wal` file may be opened.
 
 mod backup;
+mod checkpoint;
 mod connection;
 mod explain;
 mod instance;
@@ -30,12 +31,14 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, WriteTx};
 use rusqlite::Connection;
 
+use self::checkpoint::Checkpointer;
 use self::connection::Writer;
 use self::explain::Explain;
 pub use self::open::FORMAT_VERSION;
@@ -62,7 +65,9 @@ pub struct SqliteStorage {
     /// See [`WriteTx::state`]: one more for each own commit, two more for whatever else may have changed something.
     state: AtomicU64,
     readers: Pool<Connection>,
-    writer: Pool<Writer>,
+    writer: Arc<Pool<Writer>>,
+    /// There until it is dropped.
+    checkpointer: Option<Checkpointer>,
 }
 
 impl SqliteStorage {
@@ -79,13 +84,16 @@ impl SqliteStorage {
         let path = open::vet(path.as_ref(), &options, &explain)?;
         let writer = connection::open_writer(&path, &options, &explain)?;
         open::admit(&writer.connection, &path, &explain)?;
+        let writer = Arc::new(Pool::of_one(writer));
+        let checkpointer = Checkpointer::new(path.clone(), options.clone(), Arc::clone(&writer));
         Ok(Self {
             wal_path: with_suffix(&path, "-wal"),
             instance: instance::mark(&path).map_err(|error| explain.io("looked up", &error))?,
             foreign_commits: AtomicU64::new(0),
             state: AtomicU64::new(0),
             readers: Pool::new(options.readers),
-            writer: Pool::of_one(writer),
+            writer,
+            checkpointer: Some(checkpointer),
             path,
             options,
             explain,
@@ -195,7 +203,7 @@ impl SqliteStorage {
             transaction.require_version()?;
             transaction.writer().vetted = true;
         }
-        transaction.count_in(&self.state);
+        transaction.count_in(&self.state, self.checkpointer.as_ref());
         Ok(transaction)
     }
 
@@ -220,6 +228,7 @@ impl SqliteStorage {
     /// Moves the write-ahead log into the file and empties it, without waiting for anybody.
     fn tidy(&mut self) -> rusqlite::Result<()> {
         drop(self.readers.drain());
+        drop(self.checkpointer.take());
         for writer in self.writer.drain() {
             writer.connection.busy_timeout(Duration::ZERO)?;
             writer.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
@@ -234,10 +243,14 @@ impl Storage for SqliteStorage {
     }
 
     fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError> {
+        self.checkpointer.iter().for_each(Checkpointer::catch_up);
         Ok(Box::new(self.begin(self.writer()?, durability, true)?))
     }
 
     fn try_write(&self) -> Result<Option<Box<dyn WriteTx + '_>>, StorageError> {
+        if self.checkpointer.as_ref().is_some_and(Checkpointer::is_behind) {
+            return Ok(None);
+        }
         let Some(writer) = self.writer.lend_idle() else {
             return Ok(None);
         };

@@ -25,12 +25,14 @@ struct Trial {
     plan: Plan,
     end: End,
     lies: bool,
+    /// The log is moved beside the commits.
+    beside: bool,
     seed: u64,
 }
 
 impl Trial {
     fn new(seed: u64, asking: Asking, end: End) -> Self {
-        Self { plan: Plan::new(seed, 10, asking), end, lies: false, seed }
+        Self { plan: Plan::new(seed, 10, asking), end, lies: false, beside: false, seed }
     }
 
     /// The end comes at every change of the disk in turn. Returns how many there are, and what went wrong.
@@ -48,7 +50,8 @@ impl Trial {
 
     /// The outcome when the end comes at this change; nothing when it is too late for that.
     fn end_at(&self, change: u64) -> Option<Result<(), String>> {
-        let world = World::new(self.seed * 10_000 + change);
+        let mut world = World::new(self.seed * 10_000 + change);
+        world.beside = self.beside;
         world.disk.lie(self.lies);
         match self.end {
             End::PowerLoss => world.disk.crash_at(change),
@@ -157,6 +160,20 @@ fn a_disk_that_lies_loses_commits() {
 #[test]
 fn a_killed_process_loses_nothing_on_a_disk_that_lies() {
     nothing_goes_wrong(&Trial { lies: true, ..Trial::new(7, Asking::Full, End::Kill) });
+}
+
+/// Whatever a thread beside has moved of the log by then, and however far it is in that.
+#[test]
+fn a_log_that_is_moved_beside_the_commits_loses_nothing() {
+    for (seed, asking, end) in [
+        (8, Asking::Full, End::PowerLoss),
+        (9, Asking::Normal, End::PowerLoss),
+        (10, Asking::Mixed, End::PowerLoss),
+        (11, Asking::Normal, End::Kill),
+        (12, Asking::Mixed, End::KillThenPowerLoss),
+    ] {
+        nothing_goes_wrong(&Trial { beside: true, ..Trial::new(seed, asking, end) });
+    }
 }
 
 /// What SQLite does not sync, the store does itself, and the name of the log has to be safe as well.

@@ -12,25 +12,35 @@ use crate::plan::{Contents, Plan, Progress};
 
 pub(crate) struct World {
     pub(crate) disk: Disk,
+    /// Whether the log is moved by a thread beside: then no two lives are the same.
+    pub(crate) beside: bool,
     _directory: TempDir,
 }
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let directory = scratch();
-        Self { disk: Disk::new(directory.path(), seed).unwrap(), _directory: directory }
+        Self {
+            disk: Disk::new(directory.path(), seed).unwrap(),
+            beside: false,
+            _directory: directory,
+        }
     }
 
     pub(crate) fn file(&self) -> PathBuf {
         self.disk.path().join("x.db")
     }
 
+    fn options(&self) -> Options {
+        Options { checkpoint_beside: self.beside, ..options() }
+    }
+
     pub(crate) fn create(&self) -> Result<SqliteStorage, StorageError> {
-        SqliteStorage::create(self.file(), options())
+        SqliteStorage::create(self.file(), self.options())
     }
 
     pub(crate) fn open(&self) -> Result<SqliteStorage, StorageError> {
-        SqliteStorage::open(self.file(), options())
+        SqliteStorage::open(self.file(), self.options())
     }
 
     /// A database from which the plan is carried out in two sittings, to the end or until something fails.
@@ -67,6 +77,7 @@ pub(crate) fn scratch() -> TempDir {
 pub(crate) fn options() -> Options {
     Options {
         checkpoint_pages: 12,
+        checkpoint_beside: false,
         wal_keep: 60_000,
         vfs: Some(Vfs { name: anabranch_faultdisk::NAME, sync: anabranch_faultdisk::sync }),
         ..Options::default()

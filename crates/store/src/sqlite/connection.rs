@@ -1,9 +1,12 @@
 //! Connections to a database file: how they are set up, and the state that the one writer carries.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anabranch_core::storage::{Durability, StorageError};
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags};
 
 use super::explain::Explain;
@@ -16,8 +19,10 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     /// The `synchronous` setting in force.
     durability: Durability,
-    /// Whether it waits for other processes, and moves a long log into the file.
+    /// Whether it waits for other processes.
     patient: bool,
+    /// Pages in the log after the last commit.
+    pages: Arc<AtomicU32>,
     /// Whether the format version was looked at since another connection committed.
     pub(super) vetted: bool,
     /// SQLite's mark of the state of the file; only commits of other connections change it.
@@ -39,20 +44,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether the next transaction may wait: for another process's write lock, and for the syncs that moving the log into
-    /// the file takes. The one after an impatient one that may does what that left.
+    /// Whether the next transaction may wait for another process's write lock.
     pub(super) fn set_patient(&mut self, patient: bool, options: &Options) -> rusqlite::Result<()> {
         if patient != self.patient {
-            let (timeout, pages) = if patient {
-                (options.busy_timeout, options.checkpoint_pages)
-            } else {
-                (Duration::ZERO, 0)
-            };
-            self.connection.execute_batch(&format!("PRAGMA wal_autocheckpoint = {pages}"))?;
+            let timeout = if patient { options.busy_timeout } else { Duration::ZERO };
             self.connection.busy_timeout(timeout)?;
             self.patient = patient;
         }
         Ok(())
+    }
+
+    /// Pages in the log after the last commit that added to it.
+    pub(super) fn pages(&self) -> u32 {
+        self.pages.load(Ordering::Relaxed)
     }
 
     /// Whether another connection has committed since the last call.
@@ -71,18 +75,24 @@ pub(super) fn open_writer(
 ) -> Result<Writer, StorageError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = options.connect(path, flags)?;
+        let mut connection = options.connect(path, flags)?;
         set_up(&connection, options, options.writer_cache)?;
         connection.execute_batch(&format!(
             "PRAGMA synchronous = FULL;
              PRAGMA fullfsync = ON;
-             PRAGMA checkpoint_fullfsync = ON;
-             PRAGMA wal_autocheckpoint = {};
              PRAGMA journal_size_limit = {};",
-            options.checkpoint_pages, options.wal_keep
+            options.wal_keep
         ))?;
+        let pages = Arc::new(AtomicU32::new(0));
+        let told = Arc::clone(&pages);
+        // In the place of SQLite's own hook, which would move the log into the file in the middle of a commit.
+        connection.wal_hook(Some(move |_: &mut Wal, pages| {
+            told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
         let seen = data_version(&connection)?;
-        Ok(Writer { seen, durability: Durability::Full, patient: true, vetted: false, connection })
+        let durability = Durability::Full;
+        Ok(Writer { connection, durability, patient: true, pages, vetted: false, seen })
     };
     open().map_err(|error| explain.sqlite(error))
 }
@@ -99,6 +109,19 @@ pub(super) fn open_reader(
         Ok(connection)
     };
     open().map_err(|error| explain.sqlite(error))
+}
+
+/// The connection that moves the log into the file. It waits for nobody.
+pub(super) fn open_checkpointer(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = options.connect(path, flags)?;
+    connection.execute_batch(
+        "PRAGMA synchronous = NORMAL;
+         PRAGMA checkpoint_fullfsync = ON;
+         PRAGMA mmap_size = 0;
+         PRAGMA trusted_schema = OFF;",
+    )?;
+    Ok(connection)
 }
 
 /// What readers and the writer have in common. A negative cache size counts KiB instead of pages.

@@ -12,6 +12,7 @@ use anabranch_core::storage::{Durability, Order, ReadTx, StorageError, Table, Vi
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql};
 
+use super::checkpoint::Checkpointer;
 use super::connection::Writer;
 use super::explain::Explain;
 use super::open;
@@ -87,6 +88,8 @@ pub(super) struct Writing<'s> {
     failed: bool,
     /// The storage's state, and what it was when this began.
     state: Option<(&'s AtomicU64, u64)>,
+    /// Who is told how long the log is.
+    checkpointer: Option<&'s Checkpointer>,
 }
 
 impl<'s> Writing<'s> {
@@ -99,13 +102,27 @@ impl<'s> Writing<'s> {
     ) -> Result<Self, StorageError> {
         writer.set_durability(durability).map_err(|error| explain.sqlite(error))?;
         execute(&writer.connection, "BEGIN IMMEDIATE", explain)?;
-        let (changed, failed, state) = (false, false, None);
-        Ok(Self { writer, durability, wal_path, options, explain, changed, failed, state })
+        Ok(Self {
+            writer,
+            durability,
+            wal_path,
+            options,
+            explain,
+            changed: false,
+            failed: false,
+            state: None,
+            checkpointer: None,
+        })
     }
 
-    /// Has the commit counted in `state`.
-    pub(super) fn count_in(&mut self, state: &'s AtomicU64) {
+    /// Has the commit counted in `state`, and `checkpointer` told of it.
+    pub(super) fn count_in(
+        &mut self,
+        state: &'s AtomicU64,
+        checkpointer: Option<&'s Checkpointer>,
+    ) {
         self.state = Some((state, state.load(Ordering::Acquire)));
+        self.checkpointer = checkpointer;
     }
 
     pub(super) fn writer(&mut self) -> &mut Writer {
@@ -217,6 +234,9 @@ impl WriteTx for Writing<'_> {
         if let Some((state, _)) = self.state {
             // Of one that failed it is not certain what is left.
             state.fetch_add(if done.is_ok() { 1 } else { 2 }, Ordering::AcqRel);
+        }
+        if let Some(checkpointer) = self.checkpointer {
+            checkpointer.committed(self.writer.pages());
         }
         done
     }
