@@ -7,6 +7,7 @@ use crate::entry::{Payload, Timestamp};
 use crate::id::{EntryId, Seq};
 use crate::key::Signature;
 use crate::limits;
+use std::borrow::Cow;
 
 /// A parent by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,17 +21,21 @@ pub(crate) struct BodyParent {
 
 /// An entry in compact form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Body {
+pub(crate) struct Body<'p> {
     pub(crate) generation: u64,
     pub(crate) timestamp: Timestamp,
     pub(crate) grant: u32,
     pub(crate) parents: Vec<BodyParent>,
-    pub(crate) payloads: Vec<(u32, Payload)>,
+    /// Borrowed where an entry is written, owned where one was read.
+    pub(crate) payloads: Vec<(u32, Cow<'p, Payload>)>,
     /// In a genesis entry alone.
     pub(crate) salt: Option<[u8; 16]>,
 }
 
-impl Body {
+impl Body<'_> {
+    /// The shortest encoding: an array of five numbers and empty arrays.
+    pub(crate) const LEAST_BYTES: usize = 6;
+
     pub(crate) fn encode(&self, w: &mut Writer) {
         w.array(if self.salt.is_some() { 6 } else { 5 });
         w.u64(self.generation).u64(self.timestamp.0).u64(u64::from(self.grant));
@@ -44,7 +49,7 @@ impl Body {
         }
         w.array(self.payloads.len());
         for (store, payload) in &self.payloads {
-            match payload {
+            match &**payload {
                 Payload::Present(bytes) => w.array(2).u64(u64::from(*store)).bytes(bytes),
                 Payload::Absent { len, hash } => {
                     w.array(3).u64(u64::from(*store)).u64(u64::from(*len)).bytes(hash)
@@ -69,7 +74,7 @@ impl Body {
             .map(|_| decode_parent(r))
             .collect::<Result<_, _>>()?;
         let payloads = (0..r.array("payloads", limits::PAYLOADS)?)
-            .map(|_| decode_payload(r))
+            .map(|_| decode_payload(r).map(|(store, payload)| (store, Cow::Owned(payload))))
             .collect::<Result<_, _>>()?;
         let salt = (fields == 6).then(|| r.array_of("salt")).transpose()?;
         Ok(Self { generation, timestamp, grant, parents, payloads, salt })

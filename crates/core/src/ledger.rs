@@ -24,6 +24,7 @@ use crate::sabotage::{self, Bug};
 use crate::storage::{ReadTx, StorageError, Table, WriteTx};
 use crate::unsummed::{self, unsummed};
 use crate::view::View;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -526,7 +527,7 @@ impl<'t> Ledger<'t> {
         };
         let payloads = entry
             .payloads()
-            .map(|(store, payload)| Ok((self.store_number(store)?, payload.clone())))
+            .map(|(store, payload)| Ok((self.store_number(store)?, Cow::Borrowed(payload))))
             .collect::<Result<Vec<_>, StorageError>>()?;
         let parents = header
             .parents

@@ -354,9 +354,10 @@ impl View<'_> {
             0 => None,
             after => Some(self.entry_id(self.owner(branch, after)?, after)?),
         };
-        let mut entries: Vec<Entry> = Vec::new();
+        let rows = self.entry_rows(branch, after + 1, seq)?;
+        let mut entries: Vec<Entry> = Vec::with_capacity(rows.len());
         let mut signatures = Vec::new();
-        for stored in self.entry_rows(branch, after + 1, seq)? {
+        for stored in rows {
             for parent in &stored.body.parents {
                 signatures.push(self.signature(parent.log, parent.seq)?);
             }

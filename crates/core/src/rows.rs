@@ -299,15 +299,15 @@ impl Row for HeadRow {
 
 /// An entry as stored, under its arrival number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EntryRow {
+pub(crate) struct EntryRow<'p> {
     pub(crate) id: EntryId,
     pub(crate) branch: BranchNo,
     pub(crate) seq: Seq,
     /// Logs are branch numbers, stores and grants as in their tables; the genesis entry's grant is its own, number 0.
-    pub(crate) body: Body,
+    pub(crate) body: Body<'p>,
 }
 
-impl Row for EntryRow {
+impl Row for EntryRow<'_> {
     const TABLE: Table = Table::Entry;
     const WHAT: &'static str = "an entry";
 
@@ -323,7 +323,7 @@ impl Row for EntryRow {
     }
 }
 
-impl EntryRow {
+impl EntryRow<'_> {
     /// Only the id: the cheap part.
     pub(crate) fn id_of(bytes: &[u8]) -> Result<EntryId, StorageError> {
         Reader::new(bytes).array_of("entry id").map(EntryId).map_err(|_| corrupt("an entry"))

@@ -9,6 +9,7 @@ use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
 use crate::key::Signature;
 use crate::limits;
 use crate::sabotage::{self, Bug};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A stretch of a log as it was received or is about to be sent: entries chained by hash, a signature over the last.
@@ -109,7 +110,9 @@ impl Run {
         let signature = Signature(r.array_of("signature")?);
         let dictionary = Dictionary::decode(r)?;
         let n = r.array("entries", limits::RUN_ENTRIES)?;
-        let (mut entries, mut parent_signatures) = (Vec::new(), Vec::new());
+        // No more than may be in a run, and no more than the input has room for.
+        let mut entries = Vec::with_capacity(n.min(r.rest().len() / Body::LEAST_BYTES));
+        let mut parent_signatures = Vec::new();
         let mut bytes = 0;
         for i in 0..n {
             let body = Body::decode(r)?;
@@ -246,11 +249,11 @@ impl<T: Ord + Clone> Numbered<T> {
 }
 
 impl Dictionary {
-    fn body<'s>(
+    fn body<'e, 's>(
         &mut self,
-        entry: &Entry,
+        entry: &'e Entry,
         signatures: &mut impl Iterator<Item = &'s Signature>,
-    ) -> Body {
+    ) -> Body<'e> {
         let header = entry.header();
         Body {
             generation: header.generation,
@@ -266,14 +269,17 @@ impl Dictionary {
                     signature: signatures.next().copied(),
                 })
                 .collect(),
-            payloads: entry.payloads().map(|(s, p)| (self.stores.number(s), p.clone())).collect(),
+            payloads: entry
+                .payloads()
+                .map(|(store, payload)| (self.stores.number(store), Cow::Borrowed(payload)))
+                .collect(),
             salt: header.salt,
         }
     }
 
     fn entry(
         &self,
-        body: Body,
+        body: Body<'_>,
         database: DatabaseId,
         log: LogId,
         seq: Seq,
@@ -302,7 +308,9 @@ impl Dictionary {
         let payloads = body
             .payloads
             .into_iter()
-            .map(|(n, payload)| Ok((self.stores.get(n, "store number")?.clone(), payload)))
+            .map(|(n, payload)| {
+                Ok((self.stores.get(n, "store number")?.clone(), payload.into_owned()))
+            })
             .collect::<Result<_, DecodeError>>()?;
         Entry::new(header, payloads)
     }

@@ -52,7 +52,7 @@ pub(crate) fn unsummed(
 fn add(
     added: &mut BTreeMap<StoreNo, Added>,
     names: &mut Names<'_>,
-    row: &EntryRow,
+    row: &EntryRow<'_>,
 ) -> Result<(), StorageError> {
     let log = names.log(row.branch)?;
     for (store, payload) in &row.body.payloads {

@@ -28,7 +28,7 @@ pub struct View<'t> {
 /// An entry's place in this replica, with the row.
 pub(crate) struct Located {
     pub(crate) branch: BranchNo,
-    pub(crate) row: EntryRow,
+    pub(crate) row: EntryRow<'static>,
 }
 
 /// Sums over a database, for people.
@@ -212,7 +212,11 @@ impl<'t> View<'t> {
         EntryRow::place_of(&bytes.ok_or_else(|| corrupt("an entry"))?)
     }
 
-    pub(crate) fn entry_row(&self, branch: BranchNo, seq: Seq) -> Result<EntryRow, StorageError> {
+    pub(crate) fn entry_row(
+        &self,
+        branch: BranchNo,
+        seq: Seq,
+    ) -> Result<EntryRow<'static>, StorageError> {
         let row = EntryRow::from_bytes(&self.entry_bytes(branch, seq)?)?;
         if (row.branch, row.seq) == (branch, seq) { Ok(row) } else { Err(corrupt("an entry")) }
     }
@@ -223,7 +227,7 @@ impl<'t> View<'t> {
         branch: BranchNo,
         first: Seq,
         last: Seq,
-    ) -> Result<Vec<EntryRow>, StorageError> {
+    ) -> Result<Vec<EntryRow<'static>>, StorageError> {
         let mut rows = Vec::new();
         let mut at = first;
         while at <= last {
@@ -368,7 +372,7 @@ impl<'t> View<'t> {
     pub(crate) fn rebuild(
         &self,
         names: &mut Names<'_>,
-        body: Body,
+        body: Body<'_>,
         id: EntryId,
         log: LogId,
         seq: Seq,
@@ -384,7 +388,7 @@ impl<'t> View<'t> {
         let payloads = body
             .payloads
             .into_iter()
-            .map(|(store, payload)| Ok((names.store(store)?.clone(), payload)))
+            .map(|(store, payload)| Ok((names.store(store)?.clone(), payload.into_owned())))
             .collect::<Result<Vec<_>, StorageError>>()?;
         let header = Header {
             database: (!genesis).then_some(names.database),
