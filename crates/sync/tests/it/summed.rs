@@ -62,7 +62,7 @@ fn agree(a: &Node, b: &Node, database: DatabaseId) -> Outcome {
 
 #[test]
 fn few_changes_in_many_logs_are_found_out_cheaply() {
-    let (a, b, database) = crowd(400);
+    let (a, b, database) = crowd(10_000);
     (0..10).for_each(|who| write(&a, who * 31));
     let outcome = agree(&a, &b, database);
     let bytes = finding_out(&outcome);
