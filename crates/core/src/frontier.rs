@@ -92,6 +92,7 @@ impl Frontier {
     #[must_use]
     pub fn split(&self, database: &DatabaseId, elements: &BTreeSet<u64>) -> (Self, Self) {
         let (mut named, mut rest) = (Self::default(), Self::default());
+        rest.tips.reserve_exact(self.tips.len());
         for (tip, element) in self.tips.iter().zip(self.elements(database)) {
             let side = if elements.contains(&element) { &mut named } else { &mut rest };
             side.tips.push(*tip);

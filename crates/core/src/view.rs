@@ -527,7 +527,7 @@ impl<'t> View<'t> {
                 next = below.base.filter(|_| below.head.is_none());
             }
         }
-        let mut tips = Vec::new();
+        let mut tips = Vec::with_capacity(branches.len());
         for (number, branch) in branches {
             let covered = |head: &Tip| left.get(&number).is_some_and(|at| *at >= head.seq);
             if let Some(head) = branch.head.filter(|head| !covered(head)) {

@@ -185,6 +185,7 @@ impl Asked {
             storage: &**replica.storage(),
             blobs: &**replica.blobs(),
             pending: &replica.pending,
+            summed: &replica.summed,
             // Received runs bring their heads, and what has a head is told to others (I1).
             durability: Durability::Full,
             sum_from: replica.sum_from,

@@ -20,7 +20,7 @@ use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_sync::pending::Pending;
-use anabranch_sync::work::{Authors, Blobs};
+use anabranch_sync::work::{Authors, Blobs, LastSummed};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -57,6 +57,7 @@ pub struct Replica {
     /// How many readers there were.
     readers: AtomicU64,
     pub(crate) pending: Mutex<Pending>,
+    pub(crate) summed: LastSummed,
     pub(crate) bulk: Bulk,
     pub(crate) sum_from: usize,
     pub(crate) put_bytes: usize,
@@ -205,6 +206,7 @@ impl Replica {
             gather: Gather::default(),
             readers: AtomicU64::new(READERS),
             pending: Mutex::new(Pending::new(options.pending_bytes)),
+            summed: LastSummed::default(),
             bulk,
             sum_from: options.sum_from,
             put_bytes: options.put_bytes,

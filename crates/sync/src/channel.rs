@@ -477,9 +477,9 @@ impl Channel {
                     self.read_frontier(within, summed);
                 }
             }
-            Answer::Summed { frontier, row, digest } => {
+            Answer::Summed(summed) => {
                 self.reading_frontier = false;
-                self.on_summed(frontier, row, digest);
+                self.on_summed(summed);
                 if let Some((within, summed)) = self.read_again.take() {
                     self.read_frontier(within, summed);
                 }

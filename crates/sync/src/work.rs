@@ -20,7 +20,7 @@ use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Where the blobs of a database are kept.
 pub trait Blobs: Send + Sync {
@@ -46,6 +46,8 @@ pub struct Access<'a> {
     pub blobs: &'a dyn Blobs,
     /// Runs that wait, shared by all sessions.
     pub pending: &'a Mutex<Pending>,
+    /// The frontier that was summed up last, shared by all sessions.
+    pub summed: &'a LastSummed,
     /// How safe applied entries must be before they are acknowledged.
     pub durability: Durability,
     /// From how many tips on a frontier is summed up instead of told.
@@ -58,6 +60,43 @@ pub struct Access<'a> {
     pub ticket: Option<NodeId>,
     /// The wall clock, for tickets that expire.
     pub now: Timestamp,
+}
+
+/// A frontier and what sums it up.
+#[derive(Debug)]
+pub struct Summed {
+    /// The tips.
+    pub frontier: Frontier,
+    /// Their row.
+    pub row: Row,
+    /// Their digest.
+    pub digest: [u8; 32],
+}
+
+/// What was summed up last, as long as a session needs it: of many that ask at a time one does the work, and all have the one
+/// copy.
+#[derive(Debug, Default)]
+pub struct LastSummed(Mutex<Weak<Summed>>);
+
+impl LastSummed {
+    /// What sums the frontier up, or the frontier itself if it has fewer than so many tips.
+    fn of(&self, view: View<'_>, least: usize) -> Result<Result<Arc<Summed>, Frontier>, Error> {
+        let digest = view.frontier_digest()?;
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits =
+            |summed: &Summed| summed.digest == digest && summed.frontier.tips().len() >= least;
+        if let Some(summed) = last.upgrade().filter(|summed| fits(summed)) {
+            return Ok(Ok(summed));
+        }
+        let frontier = view.frontier()?;
+        if frontier.tips().len() < least {
+            return Ok(Err(frontier));
+        }
+        let database = view.database()?.ok_or(Error::Empty)?;
+        let summed = Arc::new(Summed { row: frontier.row(&database), frontier, digest });
+        *last = Arc::downgrade(&summed);
+        Ok(Ok(summed))
+    }
 }
 
 /// A batch whose runs were verified.
@@ -105,8 +144,8 @@ pub enum Work {
     },
     /// Find tips by what stands for them.
     Name {
-        /// The frontier that was summed up.
-        frontier: Arc<Frontier>,
+        /// What was told of it.
+        summed: Arc<Summed>,
         /// What stands for the tips.
         elements: Vec<u64>,
     },
@@ -226,14 +265,7 @@ pub enum Answer {
         whole: bool,
     },
     /// To [`Work::Frontier`]: all of them, summed up.
-    Summed {
-        /// The tips.
-        frontier: Frontier,
-        /// Their row.
-        row: Row,
-        /// Their digest.
-        digest: [u8; 32],
-    },
+    Summed(Arc<Summed>),
     /// To [`Work::Differ`].
     Differ {
         /// Of the work.
@@ -380,7 +412,7 @@ impl Access<'_> {
                 let digest = frontier.digest();
                 Ok(Answer::Assembled { round, frontier, digest })
             }
-            Work::Name { frontier, elements } => self.name(&frontier, &elements),
+            Work::Name { summed, elements } => self.name(&summed.frontier, &elements),
             Work::Level { digest } => self.level(&digest),
             Work::Plan { peer } => self.plan(&peer),
             Work::Lacking { peer } => {
@@ -426,15 +458,18 @@ impl Access<'_> {
     fn frontier(&self, within: Option<Frontier>, summed: bool) -> Result<Answer, Error> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
+        let Some(shown) = within else {
+            let found = match summed {
+                true => self.summed.of(view, self.sum_from)?,
+                false => Err(view.frontier()?),
+            };
+            return Ok(match found {
+                Ok(summed) => Answer::Summed(summed),
+                Err(frontier) => Answer::Frontier { frontier, whole: true },
+            });
+        };
         let whole = view.frontier()?;
         let database = view.database()?.ok_or(Error::Empty)?;
-        let Some(shown) = within else {
-            if summed && whole.tips().len() >= self.sum_from {
-                let (row, digest) = (whole.row(&database), view.frontier_digest()?);
-                return Ok(Answer::Summed { frontier: whole, row, digest });
-            }
-            return Ok(Answer::Frontier { frontier: whole, whole: true });
-        };
         // Whether a log is known costs a look-up, its head a signature: strangers do not get to choose.
         let mut known = Vec::new();
         for tip in shown.tips() {
@@ -451,10 +486,10 @@ impl Access<'_> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
         let database = view.database()?.ok_or(Error::Empty)?;
-        let ours = view.frontier()?;
-        let tips = ours.tips().len();
-        let found = ours.row(&database).difference(theirs).map(|Difference { mine, theirs }| {
-            let (_, common) = ours.split(&database, &mine.into_iter().collect());
+        let Ok(ours) = self.summed.of(view, 0)? else { return Err(Error::Empty) };
+        let tips = ours.frontier.tips().len();
+        let found = ours.row.difference(theirs).map(|Difference { mine, theirs }| {
+            let (_, common) = ours.frontier.split(&database, &mine.into_iter().collect());
             (common, theirs)
         });
         Ok(Answer::Differ { round, found, tips })

@@ -20,7 +20,7 @@ use anabranch_sync::channel::{Direction, Event};
 use anabranch_sync::frame::{Code, Frame, PROTOCOL_VERSION, Terms, TicketProof, WITHHOLDS};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
-use anabranch_sync::work::{Access, Blobs};
+use anabranch_sync::work::{Access, Blobs, LastSummed};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -200,6 +200,7 @@ impl Attack {
                         storage: &self.storage,
                         blobs: &TableBlobs(&self.storage),
                         pending: &self.pending,
+                        summed: &LastSummed::default(),
                         durability: Durability::Normal,
                         sum_from: 3,
                         bulk_from: 2,

@@ -4,9 +4,9 @@
 
 use super::{Channel, Told};
 use crate::frame::{Ask, Code, Frame};
-use crate::work::Work;
+use crate::work::{Summed, Work};
 use anabranch_core::frontier::{Frontier, FrontierTip};
-use anabranch_core::riblt::{Row, SYMBOLS, Symbol};
+use anabranch_core::riblt::{SYMBOLS, Symbol};
 use std::sync::Arc;
 
 /// Symbols that are sent unasked: enough for some 30 differing tips.
@@ -45,9 +45,8 @@ enum Summary {
 /// Our frontier as the peer was told of it.
 #[derive(Debug)]
 struct Mine {
-    frontier: Arc<Frontier>,
-    digest: [u8; 32],
-    row: Row,
+    summed: Arc<Summed>,
+    /// So many symbols.
     told: usize,
 }
 
@@ -83,10 +82,9 @@ impl Compare {
 
 impl Channel {
     /// Ours was summed up.
-    pub(super) fn on_summed(&mut self, frontier: Frontier, row: Row, digest: [u8; 32]) {
+    pub(super) fn on_summed(&mut self, summed: Arc<Summed>) {
         self.told_frontier = Told::Whole;
-        let frontier = Arc::new(frontier);
-        self.compare.mine = Summary::Kept(Mine { frontier, digest, row, told: 0 });
+        self.compare.mine = Summary::Kept(Mine { summed, told: 0 });
         self.compare.asks = 0;
         self.tell_symbols(FIRST);
     }
@@ -94,10 +92,11 @@ impl Channel {
     /// Tells the peer the next symbols of our row, up to `end`.
     fn tell_symbols(&mut self, end: usize) {
         let Summary::Kept(mine) = &mut self.compare.mine else { return };
-        let symbols = mine.row.symbols().get(mine.told..end).unwrap_or_default().to_vec();
-        let (from, tips) = (mine.told as u32, mine.frontier.tips().len() as u32);
+        let Summed { frontier, row, digest } = &*mine.summed;
+        let symbols = row.symbols().get(mine.told..end).unwrap_or_default().to_vec();
+        let (from, tips) = (mine.told as u32, frontier.tips().len() as u32);
+        let digest = *digest;
         mine.told = end.max(mine.told);
-        let digest = mine.digest;
         let digest = self.blind(digest);
         self.frame(Frame::Symbols { channel: self.number, from, tips, digest, symbols });
     }
@@ -206,14 +205,14 @@ impl Channel {
         if self.compare.asks > ASKS {
             return self.refuse(Code::Limit, "a frontier was asked for too often");
         }
-        let frontier = match &self.compare.mine {
-            Summary::Kept(mine) => Arc::clone(&mine.frontier),
+        let summed = match &self.compare.mine {
+            Summary::Kept(mine) => Arc::clone(&mine.summed),
             _ => return self.tell_whole(),
         };
         match what {
             Ask::Symbols => self.tell_symbols(SYMBOLS),
             Ask::Whole => self.tell_whole(),
-            Ask::Named(elements) => self.work(Work::Name { frontier, elements }),
+            Ask::Named(elements) => self.work(Work::Name { summed, elements }),
         }
     }
 

@@ -15,7 +15,7 @@ use anabranch_sync::channel::{Direction, Event};
 use anabranch_sync::frame::{Code, Frame};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
-use anabranch_sync::work::{Access, Blobs};
+use anabranch_sync::work::{Access, Blobs, LastSummed};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -40,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) key: DeviceKey,
     pub(crate) storage: Arc<MemoryStorage>,
     pub(crate) pending: Mutex<Pending>,
+    pub(crate) summed: LastSummed,
     pub(crate) clock: u64,
     pub(crate) epoch: u64,
     pub(crate) instance: [u8; 32],
@@ -53,6 +54,7 @@ impl Node {
             key: DeviceKey::from_seed(&[seed; 32]),
             storage: Arc::new(MemoryStorage::new()),
             pending: Mutex::default(),
+            summed: LastSummed::default(),
             clock: 1_000_000,
             epoch: u64::from(seed) * 1000,
             instance: [seed; 32],
@@ -63,7 +65,7 @@ impl Node {
     /// The same storage, for writing while a session borrows the node.
     pub(crate) fn same(&self) -> Self {
         let (storage, pending) = (self.storage.clone(), Mutex::default());
-        Self { key: self.key.clone(), storage, pending, ..*self }
+        Self { key: self.key.clone(), storage, pending, summed: LastSummed::default(), ..*self }
     }
 
     /// Another node with the same key and a copy of what is held.
@@ -310,6 +312,7 @@ impl<'a> Run<'a> {
                     storage: &*node.storage,
                     blobs: &TableBlobs(&*node.storage),
                     pending: &node.pending,
+                    summed: &node.summed,
                     durability: Durability::Full,
                     sum_from: node.sum_from,
                     bulk_from: u64::MAX,

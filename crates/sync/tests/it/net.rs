@@ -172,6 +172,7 @@ impl Net {
                     storage: &*node.storage,
                     blobs: &TableBlobs(&*node.storage),
                     pending: &node.pending,
+                    summed: &node.summed,
                     durability: Durability::Full,
                     sum_from: 3,
                     bulk_from: u64::MAX,

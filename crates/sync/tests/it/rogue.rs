@@ -192,6 +192,7 @@ impl<'a> Rogue<'a> {
             storage: &*self.node.storage,
             blobs: &TableBlobs(&*self.node.storage),
             pending: &self.node.pending,
+            summed: &self.node.summed,
             durability: Durability::Full,
             sum_from: self.node.sum_from,
             bulk_from: u64::MAX,

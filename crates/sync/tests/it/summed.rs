@@ -11,6 +11,8 @@ use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::riblt::Symbol;
 use anabranch_core::storage::{Durability, Storage};
 use anabranch_sync::frame::{Ask, Code, Frame};
+use anabranch_sync::work::{Answer, Work};
+use std::sync::Arc;
 
 /// Two devices that hold the same logs of many others, and sum them up.
 fn crowd(logs: u64) -> (Node, Node, DatabaseId) {
@@ -159,6 +161,33 @@ fn a_summary_is_not_kept_for_a_peer_that_has_found_out() {
         rogue.send(&Frame::Ask { channel: 0, what: Ask::Symbols });
     }
     assert_eq!(rogue.closed.last().map(|c| c.0), Some(Code::Limit));
+}
+
+/// Many peers of one replica share a summary (I7), each of what is held then.
+#[test]
+fn a_summary_is_made_once_and_anew_when_something_changed() {
+    let (node, _, database) = crowd(10);
+    let rogue = Rogue::greet(&node, DeviceKey::from_seed(&[77; 32]), database);
+    let summed = || match rogue.outcome(0, Work::Frontier { within: None, summed: true }) {
+        Answer::Summed(summed) => summed,
+        other => panic!("{other:?}"),
+    };
+    let (first, second) = (summed(), summed());
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!(first.digest, node.frontier());
+    write(&node, 3);
+    let third = summed();
+    assert_eq!(third.digest, node.frontier());
+    assert_ne!(third.frontier, first.frontier);
+    assert_eq!(third.digest, third.frontier.digest());
+    assert_eq!(third.row, third.frontier.row(&database));
+    // Few tips are not worth it, even if they were summed up to be compared.
+    let few = Node { sum_from: 100, ..node.same() };
+    let other = Rogue::greet(&few, DeviceKey::from_seed(&[77; 32]), database);
+    let theirs = vec![Symbol::default(); 3];
+    assert!(matches!(other.outcome(0, Work::Differ { round: 0, theirs }), Answer::Differ { .. }));
+    let told = other.outcome(0, Work::Frontier { within: None, summed: true });
+    assert!(matches!(told, Answer::Frontier { whole: true, .. }), "{told:?}");
 }
 
 /// Who may not read is told what it has shown that it knows, and a summary shows nothing.

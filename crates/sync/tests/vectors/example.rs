@@ -18,7 +18,7 @@ use anabranch_sync::channel::{Channel, Direction};
 use anabranch_sync::frame::{ChannelNo, Frame};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
-use anabranch_sync::work::{Access, Blobs, Work};
+use anabranch_sync::work::{Access, Blobs, LastSummed, Work};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -81,6 +81,7 @@ impl Side {
             storage: &self.storage,
             blobs: &NoBlobs,
             pending: &self.pending,
+            summed: &LastSummed::default(),
             durability: Durability::Full,
             sum_from: usize::MAX,
             bulk_from: u64::MAX,
