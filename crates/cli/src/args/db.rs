@@ -87,7 +87,10 @@ pub(crate) enum DbCommand {
     )]
     Blob(BlobCommand),
     /// Free the space of content that no blob names any more
-    #[command(after_help = "Example:\n  anabranch db gc album")]
+    #[command(
+        after_help = "The space is used again for what comes; the database file does not become smaller.\n\n\
+                      Example:\n  anabranch db gc album"
+    )]
     Gc(DbArgs),
     /// Print every change from now on, wherever it is made, until interrupted
     #[command(after_help = "Example:\n  anabranch db watch notes")]
