@@ -135,7 +135,8 @@ impl SqliteStorage {
     /// # Errors
     /// Whatever SQLite reports.
     pub fn commits_by_others(&self) -> Result<u64, StorageError> {
-        // While the writer is lent, its transaction keeps others from committing; it looked when it began.
+        // While the writer is lent, its transaction keeps others from committing; it looked when it began. Or the log is being
+        // moved, which takes a moment: whoever asks asks again.
         if let Some(mut writer) = self.writer.lend_idle() {
             self.note_foreign_commits(&mut writer)?;
         }

@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{self, AtomicUsize};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 /// Bytes of rows that a thread is handed at once.
@@ -88,44 +88,49 @@ pub(super) fn gather(
     let left = usize::try_from(view.next_arrival()?.saturating_sub(first)).unwrap_or(usize::MAX);
     let batch = BATCH_BYTES.min(most / 8);
     let size = AtomicUsize::new(0);
-    if budget.threads <= 1 {
-        let mut part = Part::with_room(left, most);
-        let read = read(view, first, batch, |batch| {
-            part.take(batch, &size);
-            size.load(atomic::Ordering::Relaxed) < most
-        })?;
-        part.sort();
-        return Ok((vec![part], read));
-    }
-    let (hand, handed) = mpsc::sync_channel(budget.threads);
-    let handed = Mutex::new(handed);
+    let small = || size.load(atomic::Ordering::Relaxed) < most;
     thread::scope(|scope| {
-        let (handed, size) = (&handed, &size);
-        let work = move || {
-            let mut part = Part::with_room(left, most);
-            // Waiting for the lock is waiting for a batch.
-            let next = || handed.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            while let Ok(batch) = next() {
-                part.take(batch, size);
-            }
-            part.sort();
-            part
-        };
-        let workers = (0..budget.threads)
-            .map(|_| {
-                thread::Builder::new().name("anabranch-build".into()).spawn_scoped(scope, work)
+        let (hand, handed) = mpsc::sync_channel(budget.threads);
+        // Once no worker is left nothing can be handed to any.
+        let handed = Arc::new(Mutex::new(handed));
+        let workers: Vec<_> = (0..budget.threads)
+            .filter(|_| budget.threads > 1)
+            .map_while(|_| {
+                let (handed, size) = (Arc::clone(&handed), &size);
+                let part = Part::with_room(left / budget.threads, most / budget.threads);
+                thread::Builder::new()
+                    .name("anabranch-build".into())
+                    .spawn_scoped(scope, move || work(&handed, part, size))
+                    .ok()
             })
-            .collect::<Result<Vec<_>, _>>();
-        let read = read(view, first, batch, |batch| {
-            hand.send(batch).is_ok() && size.load(atomic::Ordering::Relaxed) < most
-        });
+            .collect();
+        drop(handed);
+        if workers.is_empty() {
+            let mut part = Part::with_room(left, most);
+            let read = read(view, first, batch, |batch| {
+                part.take(batch, &size);
+                small()
+            })?;
+            part.sort();
+            return Ok((vec![part], read));
+        }
+        let read = read(view, first, batch, |batch| hand.send(batch).is_ok() && small());
         drop(hand);
-        let workers =
-            workers.map_err(|e| StorageError::Io(format!("no thread could be started: {e}")))?;
         let parts = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         let parts: thread::Result<Vec<Part>> = parts;
         Ok((parts.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), read?))
     })
+}
+
+/// Gathers what is handed over until there is no more.
+fn work(handed: &Mutex<mpsc::Receiver<Batch>>, mut part: Part, size: &AtomicUsize) -> Part {
+    // Waiting for the lock is waiting for a batch.
+    let next = || handed.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    while let Ok(batch) = next() {
+        part.take(batch, size);
+    }
+    part.sort();
+    part
 }
 
 /// Reads entries in the order of arrival until `take` wants no more; says how many `take` got.
@@ -203,6 +208,8 @@ impl Part {
             + self.entries.len() * size_of::<Source>()
             + self.ops.len() * size_of::<Gathered>()
             + self.replaced.len() * size_of::<ValueName>()
+            // Here and among the stores that the ledger keeps.
+            + self.added.len() * 3 * LtHash::STATE_BYTES
             + self.sums_bytes
     }
 

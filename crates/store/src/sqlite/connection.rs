@@ -111,10 +111,11 @@ pub(super) fn open_reader(
     open().map_err(|error| explain.sqlite(error))
 }
 
-/// The connection that moves the log into the file. It waits for nobody.
+/// The connection that moves the log into the file. It waits for nobody unless it is told to.
 pub(super) fn open_checkpointer(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = options.connect(path, flags)?;
+    connection.busy_timeout(Duration::ZERO)?;
     connection.execute_batch(
         "PRAGMA synchronous = NORMAL;
          PRAGMA checkpoint_fullfsync = ON;
