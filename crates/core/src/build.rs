@@ -28,10 +28,10 @@ pub struct Budget {
 }
 
 impl Default for Budget {
-    /// 48 MiB, and as many threads as there are processors, up to four.
+    /// 48 MiB, and two threads if there are two processors: reading does not keep more of them busy.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { bytes: 48 * 1024 * 1024, threads: processors.min(4) }
+        Self { bytes: 48 * 1024 * 1024, threads: processors.min(2) }
     }
 }
 

@@ -97,10 +97,12 @@ pub(super) fn gather(
             .filter(|_| budget.threads > 1)
             .map_while(|_| {
                 let (handed, size) = (Arc::clone(&handed), &size);
-                let part = Part::with_room(left / budget.threads, most / budget.threads);
                 thread::Builder::new()
                     .name("anabranch-build".into())
-                    .spawn_scoped(scope, move || work(&handed, part, size))
+                    .spawn_scoped(scope, move || {
+                        // Made here: a thread's memory is given back when it ends.
+                        work(&handed, Part::with_room(left, most), size)
+                    })
                     .ok()
             })
             .collect();
