@@ -57,7 +57,7 @@ const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "million",
-        about: "a million entries over loopback HTTP, below 200 MB on both sides",
+        about: "a million entries over loopback HTTP, below 150 MB on both sides",
         run: million::run,
     },
 ];

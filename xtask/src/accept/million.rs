@@ -8,7 +8,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// Bytes that each side may have in use at its peak.
-const PEAK: u64 = 200 * 1000 * 1000;
+const PEAK: u64 = 150 * 1000 * 1000;
 /// Single-cell entries.
 const ENTRIES: u64 = 1_000_000;
 
@@ -42,8 +42,8 @@ fn judge(bootstrap: &Value) -> Result<()> {
     );
     require(number("held") > ENTRIES, "all entries are on the joining side")?;
     require(bootstrap["digests_equal"] == true, "both sides have one digest")?;
-    require((1..PEAK).contains(&serving), "the serving side needs less than 200 MB")?;
-    require((1..PEAK).contains(&joining), "the joining side needs less than 200 MB")
+    require((1..PEAK).contains(&serving), "the serving side needs less than 150 MB")?;
+    require((1..PEAK).contains(&joining), "the joining side needs less than 150 MB")
 }
 
 fn require(holds: bool, what: &str) -> Result<()> {
@@ -64,7 +64,7 @@ mod tests {
         assert!(judge(&good).is_ok());
         for (name, bad) in [
             ("held", json!(999_999)),
-            ("peak_serving", json!(200_000_000)),
+            ("peak_serving", json!(150_000_000)),
             ("peak_joining", json!(0)),
             ("digests_equal", json!(false)),
         ] {
