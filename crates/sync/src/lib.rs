@@ -11,5 +11,6 @@ pub mod frame;
 mod incoming;
 pub mod pending;
 pub mod session;
+pub mod summed;
 mod wanted;
 pub mod work;

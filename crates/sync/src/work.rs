@@ -3,6 +3,7 @@
 
 use crate::frame::{BATCH_BYTES, Code, DATA_BYTES, OFFERS};
 use crate::pending::Pending;
+use crate::summed::{LastSummed, Summed};
 use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::{Reader, Writer};
@@ -14,13 +15,13 @@ use anabranch_core::ledger::Changes;
 use anabranch_core::limits;
 use anabranch_core::membership::TicketState;
 use anabranch_core::outgoing::{Outgoing, Withhold};
-use anabranch_core::riblt::{Difference, Row, Symbol};
+use anabranch_core::riblt::{Difference, Symbol};
 use anabranch_core::run::{Run, RunError, VerifiedRun};
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the blobs of a database are kept.
 pub trait Blobs: Send + Sync {
@@ -60,43 +61,6 @@ pub struct Access<'a> {
     pub ticket: Option<NodeId>,
     /// The wall clock, for tickets that expire.
     pub now: Timestamp,
-}
-
-/// A frontier and what sums it up.
-#[derive(Debug)]
-pub struct Summed {
-    /// The tips.
-    pub frontier: Frontier,
-    /// Their row.
-    pub row: Row,
-    /// Their digest.
-    pub digest: [u8; 32],
-}
-
-/// What was summed up last, as long as a session needs it: of many that ask at a time one does the work, and all have the one
-/// copy.
-#[derive(Debug, Default)]
-pub struct LastSummed(Mutex<Weak<Summed>>);
-
-impl LastSummed {
-    /// What sums the frontier up, or the frontier itself if it has fewer than so many tips.
-    fn of(&self, view: View<'_>, least: usize) -> Result<Result<Arc<Summed>, Frontier>, Error> {
-        let digest = view.frontier_digest()?;
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits =
-            |summed: &Summed| summed.digest == digest && summed.frontier.tips().len() >= least;
-        if let Some(summed) = last.upgrade().filter(|summed| fits(summed)) {
-            return Ok(Ok(summed));
-        }
-        let frontier = view.frontier()?;
-        if frontier.tips().len() < least {
-            return Ok(Err(frontier));
-        }
-        let database = view.database()?.ok_or(Error::Empty)?;
-        let summed = Arc::new(Summed { row: frontier.row(&database), frontier, digest });
-        *last = Arc::downgrade(&summed);
-        Ok(Ok(summed))
-    }
 }
 
 /// A batch whose runs were verified.
@@ -459,14 +423,16 @@ impl Access<'_> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
         let Some(shown) = within else {
-            let found = match summed {
-                true => self.summed.of(view, self.sum_from)?,
-                false => Err(view.frontier()?),
-            };
-            return Ok(match found {
-                Ok(summed) => Answer::Summed(summed),
-                Err(frontier) => Answer::Frontier { frontier, whole: true },
-            });
+            if !summed {
+                return Ok(Answer::Frontier { frontier: view.frontier()?, whole: true });
+            }
+            let ours = self.summed.of(view)?;
+            if ours.frontier.tips().len() < self.sum_from {
+                return Ok(Answer::Frontier { frontier: ours.frontier.clone(), whole: true });
+            }
+            // Here, since the session that tells it does not block.
+            ours.row();
+            return Ok(Answer::Summed(ours));
         };
         let whole = view.frontier()?;
         let database = view.database()?.ok_or(Error::Empty)?;
@@ -486,9 +452,9 @@ impl Access<'_> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
         let database = view.database()?.ok_or(Error::Empty)?;
-        let Ok(ours) = self.summed.of(view, 0)? else { return Err(Error::Empty) };
+        let ours = self.summed.of(view)?;
         let tips = ours.frontier.tips().len();
-        let found = ours.row.difference(theirs).map(|Difference { mine, theirs }| {
+        let found = ours.row().difference(theirs).map(|Difference { mine, theirs }| {
             let (_, common) = ours.frontier.split(&database, &mine.into_iter().collect());
             (common, theirs)
         });

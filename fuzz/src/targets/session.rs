@@ -20,7 +20,8 @@ use anabranch_sync::channel::{Direction, Event};
 use anabranch_sync::frame::{Code, Frame, PROTOCOL_VERSION, Terms, TicketProof, WITHHOLDS};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
-use anabranch_sync::work::{Access, Blobs, LastSummed};
+use anabranch_sync::summed::LastSummed;
+use anabranch_sync::work::{Access, Blobs};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 

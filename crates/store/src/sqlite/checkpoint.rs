@@ -145,7 +145,7 @@ impl Shared {
             .and_then(|connection| act(self, &connection));
         if moved.is_err() {
             // Nothing is lost; it is tried again when there is more.
-            self.again_at(self.pages.load(Ordering::Relaxed), self.options.checkpoint_pages / 4);
+            self.again_soon(self.pages.load(Ordering::Relaxed));
         }
     }
 
@@ -155,10 +155,14 @@ impl Shared {
         self.due.store(due, Ordering::Relaxed);
     }
 
+    fn again_soon(&self, pages: u32) {
+        self.again_at(pages, self.options.checkpoint_pages / 4);
+    }
+
     /// One pass, by whoever has the writer.
     fn move_some(&self, connection: &Connection) -> rusqlite::Result<()> {
         let (pages, _) = pass(connection, CheckpointMode::PASSIVE)?;
-        self.again_at(pages, self.options.checkpoint_pages / 4);
+        self.again_soon(pages);
         Ok(())
     }
 
@@ -173,7 +177,7 @@ impl Shared {
             // Somebody reads what was there before.
             let held_up = !few && moved == last;
             if held_up || self.stopping.load(Ordering::Relaxed) {
-                self.again_at(pages, self.options.checkpoint_pages / 4);
+                self.again_soon(pages);
                 return Ok(());
             }
             if few {
@@ -188,7 +192,7 @@ impl Shared {
     fn move_rest(&self, connection: &Connection) -> rusqlite::Result<()> {
         // Held to the end: nobody commits before it is noted when the log is to be moved next.
         let Ok(Some(_nobody_writes)) = self.writer.lend(PATIENCE, || Err(())) else {
-            self.again_at(self.pages.load(Ordering::Relaxed), self.options.checkpoint_pages / 4);
+            self.again_soon(self.pages.load(Ordering::Relaxed));
             return Ok(());
         };
         connection.busy_timeout(OTHERS)?;

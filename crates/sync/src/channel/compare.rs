@@ -4,7 +4,8 @@
 
 use super::{Channel, Told};
 use crate::frame::{Ask, Code, Frame};
-use crate::work::{Summed, Work};
+use crate::summed::Summed;
+use crate::work::Work;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::riblt::{SYMBOLS, Symbol};
 use std::sync::Arc;
@@ -92,8 +93,8 @@ impl Channel {
     /// Tells the peer the next symbols of our row, up to `end`.
     fn tell_symbols(&mut self, end: usize) {
         let Summary::Kept(mine) = &mut self.compare.mine else { return };
-        let Summed { frontier, row, digest } = &*mine.summed;
-        let symbols = row.symbols().get(mine.told..end).unwrap_or_default().to_vec();
+        let Summed { frontier, digest, .. } = &*mine.summed;
+        let symbols = mine.summed.row().symbols().get(mine.told..end).unwrap_or_default().to_vec();
         let (from, tips) = (mine.told as u32, frontier.tips().len() as u32);
         let digest = *digest;
         mine.told = end.max(mine.told);

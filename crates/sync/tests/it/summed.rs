@@ -180,7 +180,7 @@ fn a_summary_is_made_once_and_anew_when_something_changed() {
     assert_eq!(third.digest, node.frontier());
     assert_ne!(third.frontier, first.frontier);
     assert_eq!(third.digest, third.frontier.digest());
-    assert_eq!(third.row, third.frontier.row(&database));
+    assert_eq!(*third.row(), third.frontier.row(&database));
     // Few tips are not worth it, even if they were summed up to be compared.
     let few = Node { sum_from: 100, ..node.same() };
     let other = Rogue::greet(&few, DeviceKey::from_seed(&[77; 32]), database);
