@@ -1,7 +1,7 @@
 //! Admitting what peers send: a verified run is checked against what is held and, if it is admissible, applied (I3, I4).
 //! A refusal changes nothing that is not undone by dropping the transaction.
 
-use crate::entry::{Entry, GrantRef, StoreKind};
+use crate::entry::{Entry, StoreId, StoreKind};
 use crate::error::{Error, Refusal};
 use crate::head::Head;
 use crate::id::{LogId, Position, Seq};
@@ -45,12 +45,24 @@ impl Ledger<'_> {
             return Err(Refusal::Gap(log, new[0].header().seq - 1).into());
         };
         let mut state = self.before(branch, prev.as_ref())?;
+        if self.lacks_head_below(branch, &new[0])? {
+            return Err(Refusal::Gap(log, new[0].header().seq - 1).into());
+        }
         for entry in new {
             self.admit_entry(entry, branch, &mut heads, &mut state)?;
         }
         let tip = self.branch(branch)?.tip;
         self.keep_head(branch, tip, run.head().signature)?;
         Ok(Admitted::New(new.len() as u64))
+    }
+
+    /// Whether `entry`, the next one of its branch, uses another grant than the one before it, whose head is not known here: it
+    /// is ours and was never signed, but somebody else has it, with a head.
+    fn lacks_head_below(&mut self, branch: BranchNo, entry: &Entry) -> Result<bool, Error> {
+        let row = self.branch(branch)?.clone();
+        let Some((number, _)) = self.grant(&entry.header().grant)? else { return Ok(false) };
+        let goes_on = row.owns(row.tip.seq) && row.grant != number;
+        Ok(goes_on && self.view().head(branch, row.tip.seq)?.is_none())
     }
 
     /// Index of the first entry that is not held; `None` if all are.
@@ -125,6 +137,12 @@ impl Ledger<'_> {
                 return Err(Refusal::Gap(position.log, position.seq).into());
             }
         }
+        for tip in new.iter().flat_map(membership::listed_by) {
+            let Position { log, seq, .. } = tip.position;
+            if self.find(&tip.position)?.is_none() {
+                return Err(Refusal::Gap(log, seq).into());
+            }
+        }
         Ok(())
     }
 
@@ -140,9 +158,15 @@ impl Ledger<'_> {
         let grant = if row.body.salt.is_some() {
             None
         } else {
-            Some(membership::reference(&self.view().grant(row.body.grant)?))
+            Some(membership::reference(&self.grant_row(row.body.grant)?))
         };
-        Ok(Before { place: Some((owner, position.seq)), generation: row.body.generation, grant })
+        let members = self.known_number(&StoreId::members())?;
+        let members = row.body.payloads.iter().any(|(store, _)| Some(*store) == members);
+        Ok(Before {
+            place: Some((owner, position.seq)),
+            generation: row.body.generation,
+            judged: membership::Before { grant, members },
+        })
     }
 
     fn admit_entry(
@@ -174,16 +198,26 @@ impl Ledger<'_> {
                 Refusal::Generation { log: header.log, stated: header.generation, right }.into()
             );
         }
+        for tip in membership::listed_by(entry) {
+            let gap = Refusal::Gap(tip.position.log, tip.position.seq);
+            let number = self.find(&tip.position)?.ok_or(gap)?;
+            if !self.pin_head(number, &tip)? {
+                return Err(Refusal::CutNotHead(tip.position).into());
+            }
+        }
         if header.salt.is_some() {
             membership::check_genesis(entry)?;
         } else {
-            membership::check(self, entry, &below, before.grant)?;
+            membership::check(self, entry, &below, &before.judged)?;
         }
         self.append(entry, branch, &parents)?;
         *before = Before {
             place: Some((branch, header.seq)),
             generation: right,
-            grant: header.salt.is_none().then_some(header.grant),
+            judged: membership::Before {
+                grant: header.salt.is_none().then_some(header.grant),
+                members: entry.payloads().any(|(store, _)| store.kind == StoreKind::MEMBERS),
+            },
         };
         Ok(())
     }
@@ -210,7 +244,7 @@ impl Ledger<'_> {
 struct Before {
     place: Option<(BranchNo, Seq)>,
     generation: u64,
-    grant: Option<GrantRef>,
+    judged: membership::Before,
 }
 
 /// Rules that an entry keeps or breaks whatever is held.

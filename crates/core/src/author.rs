@@ -7,16 +7,16 @@ use crate::counters::{Count, CountOp, encode_counts};
 use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use crate::error::{Error, corrupt};
 use crate::head::{self, Head};
-use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position};
+use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
 use crate::key::{Context, DeviceKey};
 use crate::ledger::{Ledger, found};
 use crate::limits;
-use crate::membership;
+use crate::membership::{self, stints};
 use crate::ops::{
-    CellOp, MemberOp, Role, Subject, TicketTerms, ValueName, encode_cells, encode_members,
+    CellOp, Cut, MemberOp, Role, Subject, TicketTerms, ValueName, encode_cells, encode_members,
 };
 use crate::path::{Path, PathError};
-use crate::rows::{Branch, BranchNo, Own};
+use crate::rows::{Branch, BranchNo, GrantRow, Own, Tip};
 use crate::sabotage::{self, Bug};
 use crate::storage::{StorageError, WriteTx};
 use std::collections::BTreeMap;
@@ -148,9 +148,16 @@ impl Ledger<'_> {
         }
         let device = author.key.node_id();
         let needed = if draft.members.is_empty() { Role::Write } else { Role::Admin };
-        let grant = self.writing_grant(&device, needed)?;
-        let grant = grant.ok_or_else(|| not_permitted(&device, needed))?;
+        let grant = match self.resigned(&device, draft)? {
+            Some(grant) => grant,
+            None => {
+                let grant = self.writing_grant(&device, needed)?;
+                grant.ok_or_else(|| not_permitted(&device, needed))?
+            }
+        };
+        self.keep_an_admin(&draft.members)?;
         let log = self.own_log(author)?;
+        self.sign_before(author, &log, &grant)?;
         // A map, since payloads are in the order of their stores.
         let mut payloads = BTreeMap::new();
         for (store, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
@@ -161,11 +168,115 @@ impl Ledger<'_> {
             payloads.insert(store, Payload::Present(encode_counts(&ops)));
         }
         if !draft.members.is_empty() {
-            let bytes = encode_members(&draft.members);
+            let bytes = encode_members(&self.cut_as_of_now(&grant, &draft.members)?);
             payloads.insert(StoreId::members(), Payload::Present(bytes));
         }
         let payloads = payloads.into_iter().collect();
         self.write(author, log, membership::reference(&grant), payloads).map(Some)
+    }
+
+    /// The device's own grant, if the draft is to give that up and nothing else.
+    fn resigned(
+        &mut self,
+        device: &NodeId,
+        draft: &Draft,
+    ) -> Result<Option<GrantRow>, StorageError> {
+        let Draft { writes, tallies, members } = draft;
+        let [MemberOp::Revoke { grant, cut: Cut::Past }] = &members[..] else { return Ok(None) };
+        let alone = writes.is_empty() && tallies.is_empty();
+        let own = self.grant(grant)?.map(|(_, row)| row);
+        Ok(own.filter(|row| alone && row.holds() && row.subject == Subject::Device(*device)))
+    }
+
+    /// Refuses what would leave nobody who may let others in. Cost: a step a grant, for revocations alone.
+    fn keep_an_admin(&mut self, ops: &[MemberOp]) -> Result<(), Error> {
+        let mut revoked = Vec::new();
+        for op in ops {
+            match op {
+                MemberOp::Revoke { grant, .. } => revoked.push(*grant),
+                MemberOp::Grant { subject: Subject::Device(_), role: Role::Admin, .. } => {
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        if revoked.is_empty() {
+            return Ok(());
+        }
+        for number in 1..=self.counters.grants {
+            let row = self.view().grant(number)?;
+            let admin = row.role == Role::Admin && matches!(row.subject, Subject::Device(_));
+            if admin && row.holds() && !revoked.contains(&membership::reference(&row)) {
+                return Ok(());
+            }
+        }
+        Err(Error::LastAdmin)
+    }
+
+    /// A run uses one grant, so what was written with another one is signed first.
+    fn sign_before(
+        &mut self,
+        author: &Author<'_>,
+        log: &LogId,
+        grant: &GrantRow,
+    ) -> Result<(), StorageError> {
+        let number = self.grant(&membership::reference(grant))?.map(|(number, _)| number);
+        if let [branch] = self.branches_of(log)?[..]
+            && Some(self.branch(branch)?.grant) != number
+        {
+            self.sign_tip(author.key, branch)?;
+        }
+        Ok(())
+    }
+
+    /// Lists what there is of the use of a revoked grant, where that is little: whoever gets the list need not search the past.
+    fn cut_as_of_now(
+        &mut self,
+        used: &GrantRow,
+        ops: &[MemberOp],
+    ) -> Result<Vec<MemberOp>, StorageError> {
+        let own = membership::reference(used);
+        let mut cut = Vec::with_capacity(ops.len());
+        for op in ops {
+            cut.push(match op {
+                MemberOp::Revoke { grant, cut: Cut::Past } if *grant != own => {
+                    let tips = self.tips_using(grant)?.map_or(Cut::Past, Cut::Tips);
+                    MemberOp::Revoke { grant: *grant, cut: tips }
+                }
+                op => op.clone(),
+            });
+        }
+        Ok(cut)
+    }
+
+    /// Of each log that used a grant, the last place that did and counts; `None` where these are many or one is not signed.
+    fn tips_using(&mut self, grant: &GrantRef) -> Result<Option<Vec<Head>>, StorageError> {
+        const MANY: usize = 64;
+        let Some((number, _)) = self.grant(grant)? else { return Ok(None) };
+        let stints = stints::of_grant(&*self.tx, number)?;
+        if stints.len() > MANY {
+            return Ok(None);
+        }
+        let standing = self.standing(number)?;
+        let mut last: BTreeMap<BranchNo, Seq> = BTreeMap::new();
+        for (branch, from) in stints {
+            let row = self.branch(branch)?.clone();
+            // Our own entries of this moment are not signed; they are in the past of what is about to be written.
+            let signed = row.head.map_or(0, |head| head.seq);
+            let end = stints::end(&*self.tx, (branch, from), row.tip.seq)?;
+            let end = end.min(standing.last(&*self.tx, branch)?).min(signed);
+            if end >= from {
+                last.insert(branch, end);
+            }
+        }
+        let mut tips = Vec::with_capacity(last.len());
+        for (branch, seq) in last {
+            let log = self.branch(branch)?.log;
+            let Some(head) = self.view().head(branch, seq)? else { return Ok(None) };
+            let position = Position { log, seq, id: self.view().entry_id(branch, seq)? };
+            tips.push(Head { position, signature: head.signature });
+        }
+        Ok(Some(tips))
     }
 
     /// Redeems the ticket with this secret key for the author's device. `None` when the device may do as much already.
@@ -182,6 +293,7 @@ impl Ledger<'_> {
             return Ok(None);
         }
         let log = self.own_log(author)?;
+        self.sign_before(author, &log, &grant)?;
         let reference = membership::reference(&grant);
         let op = MemberOp::redeem(ticket, &self.database(), &reference, &log);
         let payload = Payload::Present(encode_members(&[op]));
@@ -223,8 +335,10 @@ impl Ledger<'_> {
             let untouched = match branches[..] {
                 [] => own.seq == 0,
                 [branch] => {
-                    let tip = self.branch(branch)?.tip;
-                    (tip.seq, tip.id) == (own.seq, own.id)
+                    let row = self.branch(branch)?;
+                    let tip = row.tip;
+                    // What lies past a cut is nobody's concern as long as nothing builds on it.
+                    row.cut.is_none() && (tip.seq, tip.id) == (own.seq, own.id)
                 }
                 _ => false,
             };
@@ -260,14 +374,17 @@ impl Ledger<'_> {
 
     /// Tips of other logs that nothing builds on yet and whose heads are signed.
     fn open_tips(&mut self, log: &LogId, grant: &GrantRef) -> Result<Vec<Parent>, StorageError> {
+        self.compare_anew()?;
         let (mut open, mut unsigned) = (Vec::new(), false);
         for number in self.uncovered()? {
-            let branch = self.branch(number)?;
-            let Branch { tip, generation, timestamp, .. } = *branch;
+            let branch = self.branch(number)?.clone();
+            let Branch { tip, generation, timestamp, .. } = branch;
             if branch.log == *log {
                 continue;
             }
-            if branch.head == Some(tip) {
+            if branch.cut.is_some() {
+                open.extend(self.told_tip(number, &branch)?);
+            } else if branch.head == Some(tip) {
                 let position = Position { log: branch.log, seq: tip.seq, id: tip.id };
                 open.push(Parent { position, branch: number, generation, timestamp });
             } else {
@@ -281,6 +398,19 @@ impl Ledger<'_> {
             open.splice(0..0, ground);
         }
         Ok(open)
+    }
+
+    /// The last place of a branch that peers compare.
+    fn told_tip(
+        &mut self,
+        number: BranchNo,
+        branch: &Branch,
+    ) -> Result<Option<Parent>, StorageError> {
+        let Some(Tip { seq, id }) = branch.told() else { return Ok(None) };
+        let body = self.view().entry_row(number, seq)?.body;
+        let position = Position { log: branch.log, seq, id };
+        let (generation, timestamp) = (body.generation, body.timestamp);
+        Ok(Some(Parent { position, branch: number, generation, timestamp }))
     }
 
     /// The first signed place from which `grant` can be seen.
@@ -329,7 +459,9 @@ impl Ledger<'_> {
         };
         let entry = Entry::new(header, payloads)?;
         // What peers would refuse must not get into the log: everything after it would be refused as well.
-        membership::check_right(self, &entry)?;
+        let mut places: Vec<_> = parents.iter().map(|p| (p.branch, p.position.seq)).collect();
+        places.extend(own.zip(tip.as_ref()).map(|(number, branch)| (number, branch.tip.seq)));
+        membership::check_right(self, &entry, &places)?;
         let number = self.room(author, own, &log, &entry)?;
         for Parent { position, branch, .. } in &parents {
             let stated = Head { position: *position, signature: crate::key::Signature([0; 64]) };

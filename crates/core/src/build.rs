@@ -6,10 +6,12 @@
 //! Operations at different paths do not depend on each other, so each path's operations in the order of arrival give what
 //! all of them in the order of arrival would (I2).
 
+pub(crate) mod again;
 mod gather;
 
-use self::gather::{Gathered, Part, gather};
+use self::gather::{Gathered, Part, Scope, gather};
 use crate::cells::{Op, Origin, carry_out, element};
+use crate::compared::Uncounted;
 use crate::counters;
 use crate::error::corrupt;
 use crate::ledger::Ledger;
@@ -49,15 +51,22 @@ pub fn step(storage: &dyn Storage, budget: Budget) -> Result<Option<u64>, Storag
         match view.built()? {
             None => return Ok(None),
             Some(built) => {
-                let (parts, entries) = gather(view, built + 1, budget)?;
-                Stretch { first: built + 1, entries, parts }
+                let counters = view.counters()?;
+                let uncounted = Uncounted::of(&*tx, &counters)?;
+                let scope = Scope { uncounted, again: None };
+                let (parts, entries) = gather(view, built + 1, budget, &scope)?;
+                let revocations = counters.revocations;
+                Stretch { first: built + 1, entries, revocations, parts }
             }
         }
     };
     // Cells follow from entries, so a loss of power may take them back.
     let mut tx = storage.write(Durability::Normal)?;
     let mut ledger = Ledger::open(&mut *tx)?;
-    if ledger.built() == Some(stretch.first - 1) {
+    // A revocation that came meanwhile may have changed what counts; then the stretch is read again.
+    let same =
+        ledger.counters.revocations == stretch.revocations || sabotage::is(Bug::StretchStale);
+    if ledger.built() == Some(stretch.first - 1) && same {
         let last = stretch.first - 1 + stretch.entries;
         stretch.carry_out(&mut ledger)?;
         ledger.built_up_to(if sabotage::is(Bug::BuiltTooFar) { u64::MAX - 1 } else { last })?;
@@ -82,6 +91,8 @@ struct Stretch {
     /// Arrival number of the first entry.
     first: u64,
     entries: u64,
+    /// How many revocations there were when it was read.
+    revocations: u32,
     parts: Vec<Part>,
 }
 

@@ -10,6 +10,7 @@ use crate::index;
 use crate::ledger::Ledger;
 use crate::lthash::LtHash;
 use crate::ops::{ValueName, decode_cells_of};
+use crate::past::{self, Sought};
 use crate::path::Path;
 use crate::rows::{
     BranchNo, CellRow, Place, StoreNo, cell_key, cell_prefix, last4, log_key, split_cell_key,
@@ -18,7 +19,7 @@ use crate::sabotage::{self, Bug};
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use crate::unsummed::unsummed;
 use crate::view::View;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 pub(crate) const STORE_KEY_PREFIX: &[u8] = b"store/";
@@ -142,9 +143,11 @@ pub(crate) fn carry_out(
     store: StoreNo,
     op: &Op<'_>,
 ) -> Result<bool, StorageError> {
+    let mut through = Through::default();
     for name in op.replaces.iter().filter(|_| !sabotage::is(Bug::ReplacedKept)) {
-        replace(ledger, origin.arrival, store, op.path, name)?;
+        replace(ledger, origin.arrival, store, op.path, name, &mut through)?;
     }
+    through.follow(ledger, (place.0, place.1), store, op.path)?;
     match op.value {
         Some(value) => add(ledger, origin, place, store, op.path, value),
         None => Ok(false),
@@ -187,6 +190,7 @@ fn replace(
     store: StoreNo,
     path: &[u8],
     name: &ValueName,
+    through: &mut Through,
 ) -> Result<(), StorageError> {
     for branch in ledger.branches_of(&name.log)? {
         if !ledger.branch(branch)?.owns(name.seq) {
@@ -197,26 +201,16 @@ fn replace(
         if let Some(row) = ledger.tx.get(Table::Cell, &key)? {
             let row = CellRow::decode(&row)?;
             if row.entry.first16() == name.id16 {
-                ledger.tx.delete(Table::Cell, &key)?;
-                index::removed(ledger, store, &key, path, place, &row.value)?;
-                if sabotage::is(Bug::DigestNotReduced) {
-                    return Ok(());
-                }
-                let number = store;
-                let store = ledger.store(number)?;
-                let kind = store.id.kind;
-                store.sum.remove(&element(kind, path, &row.entry, name.index, &row.value));
-                store.live = store.live.saturating_sub(1);
-                if kind == StoreKind::BLOBS {
-                    awaited::forget(ledger, number, (branch, name.seq, name.index))?;
-                }
-                return Ok(());
+                return remove(ledger, store, path, place, &row);
             }
         } else if ledger.view().entry_id(branch, name.seq)?.first16() == name.id16
             && (ledger.view().arrival(branch, name.seq)? < arrival
                 || sabotage::is(Bug::ReplacedAsOfNow))
         {
-            // Held, and not live: replaced before, or never written here.
+            // Held, and not live: replaced before, or never written here, or it does not count.
+            if ledger.counters.revocations > 0 {
+                through.note(ledger, place)?;
+            }
             return Ok(());
         }
     }
@@ -227,6 +221,138 @@ fn replace(
     if ledger.tx.get(Table::Name, &key)?.is_none() {
         ledger.tx.put(Table::Name, &key, &[])?;
         ledger.counters.names += 1;
+    }
+    Ok(())
+}
+
+/// Values that do not count and were named as replaced. Whoever replaced one of them saw it in the place of what its own writer
+/// replaced, so that goes as well, or it would be back.
+#[derive(Default)]
+struct Through {
+    open: Vec<Place>,
+    seen: BTreeSet<Place>,
+}
+
+impl Through {
+    fn note(&mut self, ledger: &mut Ledger<'_>, place: Place) -> Result<(), StorageError> {
+        let (branch, seq, _) = place;
+        let grant = ledger.view().entry_row(branch, seq)?.body.grant;
+        if !ledger.counts(grant, (branch, seq), false)? && self.seen.insert(place) {
+            self.open.push(place);
+        }
+        Ok(())
+    }
+
+    /// Replaces what the noted values replaced, as far as all of it is in the past of the writer, whose place is given: what
+    /// it cannot have seen stays.
+    fn follow(
+        mut self,
+        ledger: &mut Ledger<'_>,
+        writer: past::Place,
+        store: StoreNo,
+        path: &[u8],
+    ) -> Result<(), StorageError> {
+        if sabotage::is(Bug::NotPassedThrough) {
+            return Ok(());
+        }
+        while let Some((branch, seq, index)) = self.open.pop() {
+            let row = ledger.view().entry_row(branch, seq)?;
+            if !is_past(ledger, writer, (branch, seq), row.body.generation)? {
+                continue;
+            }
+            let log = ledger.branch(branch)?.log;
+            let payload = row.body.payloads.iter().find(|(number, _)| *number == store);
+            let ops = payload
+                .and_then(|(_, payload)| payload.bytes())
+                .map(|bytes| decode_cells_of(&row.id, &log, bytes).ops);
+            let op = ops.and_then(|ops| ops.into_iter().nth(index as usize).flatten());
+            for name in
+                op.filter(|op| op.path.as_bytes() == path).into_iter().flat_map(|op| op.replaces)
+            {
+                let Some((branch, row)) = held(ledger, &name)? else { continue };
+                if is_past(ledger, writer, (branch, name.seq), row)? {
+                    replace(ledger, u64::MAX, store, path, &name, &mut self)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_past(
+    ledger: &mut Ledger<'_>,
+    writer: past::Place,
+    place: past::Place,
+    generation: u64,
+) -> Result<bool, StorageError> {
+    Ok(place != writer && past::sees(ledger, &[writer], Sought::entry(place, generation))?)
+}
+
+/// The branch and the generation of the entry that wrote a value, if it is held.
+fn held(
+    ledger: &mut Ledger<'_>,
+    name: &ValueName,
+) -> Result<Option<(BranchNo, u64)>, StorageError> {
+    for branch in ledger.branches_of(&name.log)? {
+        if !ledger.branch(branch)?.owns(name.seq) {
+            continue;
+        }
+        let row = ledger.view().entry_row(branch, name.seq)?;
+        if row.id.first16() == name.id16 {
+            return Ok(Some((branch, row.body.generation)));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes away everything at a path, as if nothing had ever been written there.
+pub(crate) fn clear(
+    ledger: &mut Ledger<'_>,
+    store: StoreNo,
+    path: &[u8],
+) -> Result<(), StorageError> {
+    let from = [&cell_prefix(store, path)[..], &[0]].concat();
+    let to = [&cell_prefix(store, path)[..], &[1]].concat();
+    let mut rows = Vec::new();
+    ledger.tx.scan(Table::Cell, &from, Some(&to), Order::Ascending, &mut |key, row| {
+        rows.push((key.to_vec(), CellRow::decode(row)));
+        ControlFlow::Continue(())
+    })?;
+    for (key, row) in rows {
+        let place = split_cell_key(&key)?.1;
+        remove(ledger, store, path, place, &row?)?;
+    }
+    let mut names = Vec::new();
+    ledger.tx.keys(Table::Name, &from, Some(&to), &mut |key| {
+        names.push(key.to_vec());
+        ControlFlow::Continue(())
+    })?;
+    for key in names {
+        ledger.tx.delete(Table::Name, &key)?;
+        ledger.counters.names -= 1;
+    }
+    Ok(())
+}
+
+fn remove(
+    ledger: &mut Ledger<'_>,
+    number: StoreNo,
+    path: &[u8],
+    place: Place,
+    row: &CellRow,
+) -> Result<(), StorageError> {
+    let key = cell_key(number, path, place);
+    ledger.tx.delete(Table::Cell, &key)?;
+    index::removed(ledger, number, &key, path, place, &row.value)?;
+    if sabotage::is(Bug::DigestNotReduced) {
+        return Ok(());
+    }
+    let store = ledger.store(number)?;
+    let kind = store.id.kind;
+    store.sum.remove(&element(kind, path, &row.entry, place.2, &row.value));
+    store.live = store.live.saturating_sub(1);
+    if kind == StoreKind::BLOBS {
+        awaited::forget(ledger, number, place)?;
     }
     Ok(())
 }
@@ -404,7 +530,9 @@ impl View<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn state_digest(&self) -> Result<Option<[u8; 32]>, StorageError> {
-        let stores = self.stores()?;
+        let mut stores = self.stores()?;
+        // What was never written to, by entries that count, is no different from what was emptied.
+        stores.retain(|store| store.live > 0 || store.digest.is_none());
         let mut w = Writer::new();
         w.array(stores.len());
         for store in &stores {

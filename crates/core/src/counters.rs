@@ -115,16 +115,22 @@ pub(crate) fn apply(
     store: StoreNo,
     payload: &[u8],
 ) -> Result<(), StorageError> {
-    let decoded = decode_counts(payload);
-    if decoded.unknown {
+    let (deltas, unknown) = deltas(payload);
+    if unknown {
         ledger.store(store)?.needs_newer = true;
     }
+    deltas.into_iter().try_for_each(|(path, delta)| add(ledger, store, path.as_bytes(), delta))
+}
+
+/// What one payload adds, by path, and whether there are operations of an unknown kind in it.
+pub(crate) fn deltas(payload: &[u8]) -> (BTreeMap<Path, i128>, bool) {
+    let decoded = decode_counts(payload);
     let mut deltas = BTreeMap::new();
     for op in decoded.ops.into_iter().flatten() {
         let sum: &mut i128 = deltas.entry(op.path).or_default();
         *sum = sum.wrapping_add(op.count.delta());
     }
-    deltas.into_iter().try_for_each(|(path, delta)| add(ledger, store, path.as_bytes(), delta))
+    (deltas, decoded.unknown)
 }
 
 /// Adds `delta` to the sum of a path. Whoever takes operations back adds the opposite.

@@ -67,6 +67,9 @@ pub enum Error {
     /// An index is not what the values are. Nothing else is affected.
     #[error("{0}; remove the index and add it again, nothing else is affected")]
     WrongIndex(String),
+    /// Nobody would be left to let others in.
+    #[error("this would leave the database without an admin; make somebody else an admin first")]
+    LastAdmin,
     /// The storage holds no database yet.
     #[error("the database has not received its first entry yet; sync with a peer that has it")]
     Empty,
@@ -118,6 +121,44 @@ pub enum Refusal {
         /// The place.
         seq: Seq,
     },
+    /// It hands a right on further than that may go.
+    #[error(
+        "an entry of log {log} at {seq} hands on a grant that {} others lie between already",
+        crate::limits::DELEGATION_DEPTH
+    )]
+    Depth {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+    /// It revokes a grant that is not in its past.
+    #[error("an entry of log {log} at {seq} revokes a grant that it cannot know")]
+    Target {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+    /// It revokes a grant that does not rank below its own.
+    #[error("an entry of log {log} at {seq} revokes a grant that ranks no lower than its author's")]
+    Rank {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+    /// Its author had been told that the grant does not hold any more.
+    #[error("an entry of log {log} at {seq} uses a grant that was revoked before")]
+    Revoked {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
+    /// A place that a cut lists was never signed by its device.
+    #[error("a revocation lists {0:?}, which its device never signed as a head")]
+    CutNotHead(Position),
     /// It names a place of its own log as a parent; only `prev` leads down there.
     #[error("an entry of log {log} at {seq} names its own log as a parent")]
     OwnParent {

@@ -15,8 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// At most one item for each entry, grant and log that the transaction touches.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Grants, once made, stay what they are.
-    grants: BTreeMap<GrantRef, (GrantNo, GrantRow)>,
+    /// What grants are called here: that never changes.
+    names: BTreeMap<GrantRef, GrantNo>,
+    /// Changed through [`Ledger::put_grant`] alone.
+    grants: BTreeMap<GrantNo, GrantRow>,
     /// A device and the best grant it has, until another grant is made.
     strongest: Option<(NodeId, Option<GrantRow>)>,
     /// Our own log's record, and whether the table has an older one.
@@ -42,15 +44,35 @@ impl Ledger<'_> {
         &mut self,
         name: &GrantRef,
     ) -> Result<Option<(GrantNo, GrantRow)>, StorageError> {
-        if let Some(known) = self.known.grants.get(name) {
-            return Ok(Some(known.clone()));
-        }
-        let Some(number) = membership::number_of(as_read(self.tx), name)? else {
-            return Ok(None);
+        let number = match self.known.names.get(name) {
+            Some(&number) => number,
+            None => {
+                let Some(number) = membership::number_of(as_read(self.tx), name)? else {
+                    return Ok(None);
+                };
+                self.known.names.insert(*name, number);
+                number
+            }
         };
+        Ok(Some((number, self.grant_row(number)?)))
+    }
+
+    /// The grant of that number.
+    pub(crate) fn grant_row(&mut self, number: GrantNo) -> Result<GrantRow, StorageError> {
+        if let Some(row) = self.known.grants.get(&number) {
+            return Ok(row.clone());
+        }
         let row = self.view().grant(number)?;
-        self.known.grants.insert(*name, (number, row.clone()));
-        Ok(Some((number, row)))
+        self.known.grants.insert(number, row.clone());
+        Ok(row)
+    }
+
+    /// A grant stands differently now.
+    pub(crate) fn put_grant(&mut self, number: GrantNo, row: GrantRow) -> Result<(), StorageError> {
+        row.put(self.tx, &key32(number))?;
+        self.known.grants.insert(number, row);
+        self.forget_strongest();
+        Ok(())
     }
 
     /// The grant that `device` writes with.
@@ -70,7 +92,7 @@ impl Ledger<'_> {
         Ok(grant.filter(|g| g.role >= needed))
     }
 
-    /// A grant was made.
+    /// A grant was made or stands differently.
     pub(crate) fn forget_strongest(&mut self) {
         self.known.strongest = None;
     }

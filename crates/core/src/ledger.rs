@@ -5,7 +5,7 @@
 use crate::body::{Body, BodyParent};
 use crate::cells;
 use crate::counters;
-use crate::entry::{Entry, StoreId, StoreKind};
+use crate::entry::{Entry, Header, StoreId, StoreKind};
 use crate::error::corrupt;
 use crate::frontier::tip_element;
 use crate::head::Head;
@@ -15,10 +15,11 @@ use crate::key::Signature;
 use crate::known::Known;
 use crate::limits;
 use crate::lthash::LtHash;
-use crate::membership;
+use crate::membership::standing::Standing;
+use crate::membership::{self, stints};
 use crate::rows::{
-    Branch, BranchNo, Counters, EntryRow, HeadRow, META_BUILT, META_COUNTERS, META_DATABASE,
-    META_FRONTIER, Row, StoreNo, StoreRow, Tip, branch_key, key32, log_key,
+    Branch, BranchNo, Counters, EntryRow, GrantNo, HeadRow, META_BUILT, META_COUNTERS,
+    META_DATABASE, META_FRONTIER, Row, StoreNo, StoreRow, Tip, branch_key, key32, log_key,
 };
 use crate::sabotage::{self, Bug};
 use crate::storage::{ReadTx, StorageError, Table, WriteTx};
@@ -50,6 +51,10 @@ pub struct Ledger<'t> {
     adds_only: bool,
     /// What is indexed; looked up by the first change of a cell.
     indexes: Option<Arc<[Index]>>,
+    /// How grants stood whose standing changed with the entry at hand.
+    judged: BTreeMap<GrantNo, Standing>,
+    /// Arrival number from which on entries ceased to count or began to, if what peers compare was not worked out since.
+    pub(crate) anew: Option<u64>,
 }
 
 /// A row as it is now, and as the table has it.
@@ -122,6 +127,8 @@ pub struct Changes {
     pub members: bool,
     /// Whether a peer would be told something new.
     pub frontier: bool,
+    /// Whether entries that were there before ceased to count or began to: values changed that no new entry tells of.
+    pub recounted: bool,
 }
 
 impl Changes {
@@ -131,6 +138,7 @@ impl Changes {
         self.stores.extend(other.stores);
         self.members |= other.members;
         self.frontier |= other.frontier;
+        self.recounted |= other.recounted;
     }
 }
 
@@ -179,6 +187,8 @@ impl<'t> Ledger<'t> {
             bulk: false,
             indexes: None,
             adds_only: true,
+            judged: BTreeMap::new(),
+            anew: None,
         };
         for (store, added) in behind {
             let store = ledger.store(store)?;
@@ -214,6 +224,8 @@ impl<'t> Ledger<'t> {
             built: memory.built,
             bulk: false,
             adds_only: true,
+            judged: BTreeMap::new(),
+            anew: None,
         })
     }
 
@@ -252,6 +264,7 @@ impl<'t> Ledger<'t> {
     /// # Errors
     /// [`StorageError`].
     pub fn finish(mut self) -> Result<Changes, StorageError> {
+        self.compare_anew()?;
         self.flush()?;
         Ok(self.changed)
     }
@@ -266,6 +279,7 @@ impl<'t> Ledger<'t> {
         mut self,
         signs: bool,
     ) -> Result<(Changes, Option<Memory>), StorageError> {
+        self.compare_anew()?;
         let few = self.counters.unsummed() <= unsummed::MOST;
         if signs || !self.adds_only || self.built.is_some() || !few {
             self.flush()?;
@@ -297,6 +311,19 @@ impl<'t> Ledger<'t> {
         self.flush_but_sums()
     }
 
+    /// Writes branches, so that a [`View`] of the transaction sees them.
+    pub(crate) fn flush_branches(&mut self) -> Result<(), StorageError> {
+        for (number, branch) in &mut self.branches {
+            branch.flush(self.tx, &key32(*number))?;
+        }
+        for (number, store) in &mut self.stores {
+            if store.stored.is_none() {
+                store.flush(self.tx, &key32(*number))?;
+            }
+        }
+        Ok(())
+    }
+
     fn flush_but_sums(&mut self) -> Result<(), StorageError> {
         for (number, branch) in &mut self.branches {
             branch.flush(self.tx, &key32(*number))?;
@@ -320,6 +347,25 @@ impl<'t> Ledger<'t> {
 
     pub(crate) fn view(&self) -> View<'_> {
         View::new(&*self.tx)
+    }
+
+    pub(crate) fn frontier_mut(&mut self) -> &mut LtHash {
+        self.changed.frontier = true;
+        &mut self.frontier
+    }
+
+    /// A grant stands differently than before the entry at hand.
+    pub(crate) fn judged(&mut self, grant: GrantNo, before: Standing) {
+        self.judged.entry(grant).or_insert(before);
+    }
+
+    pub(crate) fn take_judged(&mut self) -> BTreeMap<GrantNo, Standing> {
+        std::mem::take(&mut self.judged)
+    }
+
+    /// What entries did that were there before is undone or done again.
+    pub(crate) fn note_recount(&mut self) {
+        self.changed.recounted = true;
     }
 
     pub(crate) fn branch(&mut self, number: BranchNo) -> Result<&mut Branch, StorageError> {
@@ -400,6 +446,8 @@ impl<'t> Ledger<'t> {
             timestamp: crate::entry::Timestamp(0),
             head: None,
             unsigned: (0, 0),
+            grant: 0,
+            cut: None,
         };
         // At once, since a view of this transaction looks up the log of every value it reads.
         let mut branch = Kept::new(branch);
@@ -482,10 +530,32 @@ impl<'t> Ledger<'t> {
         }
         self.counters.next_arrival += 1;
         self.counters.last = (branch, header.seq);
-        self.put_row(entry, branch, parents, arrival)?;
-        self.cover(header, branch, parents)?;
-        self.advance(entry, branch)?;
+        let grant = self.used(header)?;
+        stints::note(self, (branch, header.seq), grant)?;
+        let prev = self.branch(branch)?.tip;
+        self.put_row(entry, branch, grant, parents, arrival)?;
+        self.advance(entry, branch, grant)?;
         self.changed.entries += 1;
+        let place = (branch, header.seq);
+        let counts = self.counters.revocations == 0
+            || self.counts(grant, place, membership::resigns(entry))?;
+        if counts || sabotage::is(Bug::UncountedCompared) {
+            self.need(entry, branch, parents)?;
+        } else {
+            self.need_not(branch, prev)?;
+            self.sum_up();
+        }
+        self.carry_out(entry, branch, counts)?;
+        self.recount()
+    }
+
+    /// Does to the stores what an entry says.
+    fn carry_out(
+        &mut self,
+        entry: &Entry,
+        branch: BranchNo,
+        counts: bool,
+    ) -> Result<(), StorageError> {
         for (store, payload) in entry.payloads() {
             let number = self.store_number(store)?;
             if !self.changed.stores.contains(store) {
@@ -496,7 +566,9 @@ impl<'t> Ledger<'t> {
             };
             if store.kind == StoreKind::MEMBERS {
                 self.changed.members = true;
-                membership::apply(self, entry, branch, number, bytes)?;
+                membership::apply(self, entry, branch, number, bytes, counts)?;
+            } else if !counts {
+                // It is held, and should it ever count, [`crate::recount`] does what it says.
             } else if store.kind.has_cells() {
                 if self.built.is_none() {
                     cells::apply(self, entry, branch, number, bytes)?;
@@ -512,19 +584,23 @@ impl<'t> Ledger<'t> {
         Ok(())
     }
 
+    /// The number of the grant that an entry uses; 0 for genesis.
+    fn used(&mut self, header: &Header) -> Result<GrantNo, StorageError> {
+        match header.salt {
+            Some(_) => Ok(0),
+            None => Ok(self.grant(&header.grant)?.ok_or_else(|| corrupt("a grant"))?.0),
+        }
+    }
+
     fn put_row(
         &mut self,
         entry: &Entry,
         branch: BranchNo,
+        grant: GrantNo,
         parents: &[BranchNo],
         arrival: u64,
     ) -> Result<(), StorageError> {
         let header = entry.header();
-        let grant = if header.salt.is_some() {
-            0
-        } else {
-            self.grant(&header.grant)?.ok_or_else(|| corrupt("a grant"))?.0
-        };
         let payloads = entry
             .payloads()
             .map(|(store, payload)| Ok((self.store_number(store)?, Cow::Borrowed(payload))))
@@ -547,29 +623,19 @@ impl<'t> Ledger<'t> {
             .put(self.tx, &arrival.to_be_bytes())
     }
 
-    /// Keeps the set of tips that nothing builds on. A tip has no successor in its log, so only an entry that names it
-    /// directly can cover it.
-    fn cover(
+    fn advance(
         &mut self,
-        header: &crate::entry::Header,
+        entry: &Entry,
         branch: BranchNo,
-        parents: &[BranchNo],
+        grant: GrantNo,
     ) -> Result<(), StorageError> {
-        for (parent, &number) in header.parents.iter().zip(parents) {
-            if self.branch(number)?.tip.seq == parent.seq {
-                self.set_uncovered(number, false)?;
-            }
-        }
-        self.set_uncovered(branch, true)
-    }
-
-    fn advance(&mut self, entry: &Entry, branch: BranchNo) -> Result<(), StorageError> {
         let header = entry.header();
         let (count, bytes) = (1, entry.run_bytes() as u32);
         let row = self.branch(branch)?;
         row.tip = Tip { seq: header.seq, id: entry.id() };
         row.generation = header.generation;
         row.timestamp = header.timestamp;
+        row.grant = grant;
         row.unsigned = (row.unsigned.0 + count, row.unsigned.1.saturating_add(bytes));
         Ok(())
     }
@@ -601,6 +667,13 @@ impl<'t> Ledger<'t> {
         let arrival = self.arrival_of_tip(branch, at.seq)?;
         let pinned = self.forks_off(branch, &row, at.seq)?;
         HeadRow { signature, arrival, pinned, span }.put(self.tx, &branch_key(branch, at.seq))?;
+        if row.cut.is_some() {
+            // What is compared of the branch ends below.
+            let kept = self.branch(branch)?;
+            kept.head = Some(at);
+            kept.unsigned = if above == 0 { (0, 0) } else { (above, row.unsigned.1) };
+            return Ok(());
+        }
         match row.head {
             Some(last) => self.leave_frontier(branch, &row.log, last)?,
             None => self.cover_bases(branch, &row.log)?,
@@ -618,7 +691,7 @@ impl<'t> Ledger<'t> {
     /// A branch gets its first head: what it goes on from is told with that.
     fn cover_bases(&mut self, branch: BranchNo, log: &LogId) -> Result<(), StorageError> {
         for (below, at) in self.bases(branch)? {
-            if let Some(head) = self.branch(below)?.head.filter(|head| head.seq <= at) {
+            if let Some(head) = self.branch(below)?.told().filter(|head| head.seq <= at) {
                 self.leave_frontier(below, log, head)?;
             }
         }
@@ -639,14 +712,14 @@ impl<'t> Ledger<'t> {
 
     /// Whether a branch that has a head left `branch` at `seq` or above: then `seq` is no tip, although what comes after
     /// it here is not signed. Cost: one look-up a branch of the log.
-    fn is_covered(
+    pub(crate) fn is_covered(
         &mut self,
         branch: BranchNo,
         log: &LogId,
         seq: Seq,
     ) -> Result<bool, StorageError> {
         for other in self.branches_of(log)? {
-            if self.branch(other)?.head.is_some()
+            if self.branch(other)?.told().is_some()
                 && self.bases(other)?.iter().any(|(below, at)| *below == branch && *at >= seq)
             {
                 return Ok(true);
@@ -662,9 +735,20 @@ impl<'t> Ledger<'t> {
         while let Some((below, at)) = next {
             bases.push((below, at));
             let below = self.branch(below)?;
-            next = below.base.filter(|_| below.head.is_none());
+            next = below.base.filter(|_| below.told().is_none());
         }
         Ok(bases)
+    }
+
+    /// Makes sure that the head at the tip of `branch` is kept for ever.
+    pub(crate) fn pin(&mut self, branch: BranchNo, seq: Seq) -> Result<(), StorageError> {
+        let key = branch_key(branch, seq);
+        let mut head = HeadRow::get(self.tx, &key)?.ok_or_else(|| corrupt("a head"))?;
+        if !head.pinned {
+            head.pinned = true;
+            head.put(self.tx, &key)?;
+        }
+        Ok(())
     }
 
     /// Whether another branch left `branch` between its last head and `seq`: at that time there was no head to pin.

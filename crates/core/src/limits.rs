@@ -21,3 +21,7 @@ pub const PATH_BYTES: usize = 8 * 1024;
 pub const PATH_SEGMENTS: usize = 64;
 /// Grants (tickets included) of one entry.
 pub const GRANT_OPS: usize = 1024;
+/// Places that the cut of one revocation lists.
+pub const CUT_TIPS: usize = 1024;
+/// Grants between a grant and the one that the genesis entry made.
+pub const DELEGATION_DEPTH: u32 = 64;

@@ -1,21 +1,28 @@
 //! Who may: grants, kept as derived rows, judged for each entry by that entry's own past alone, so that the verdict never
 //! changes (I4). Also who may read now, which governs what is sent.
 
-use crate::entry::{Entry, GrantRef, Header, StoreKind, Timestamp};
-use crate::error::{Error, Refusal};
-use crate::id::{NodeId, Seq};
+pub(crate) mod standing;
+pub(crate) mod stints;
+
+use crate::entry::{Entry, GrantRef, Header, StoreId, StoreKind, Timestamp};
+use crate::error::{Error, Refusal, corrupt};
+use crate::head::Head;
+use crate::id::{EntryId, NodeId, Seq};
 use crate::ledger::Ledger;
+use crate::limits;
 use crate::ops::{
-    Decoded, MemberOp, Role, Subject, TicketTerms, decode_members, encode_members, members_of,
+    Cut, Decoded, MemberOp, Role, Subject, TicketTerms, decode_members, encode_members, members_of,
     redemption_holds,
 };
-use crate::past;
+use crate::past::{self, Sought};
 use crate::rows::{
-    BranchNo, GrantNo, GrantRow, Row, StoreNo, grant_id_key, key32, last4, subject_key,
+    BranchNo, GrantNo, GrantRow, RevocationRow, Row, StoreNo, grant_id_key, key32, last4,
+    membership_key, subject_key,
 };
 use crate::sabotage::{self, Bug};
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use crate::view::View;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// A grant, as shown to people and used by writers.
@@ -37,16 +44,17 @@ pub struct Grant {
     pub by: NodeId,
 }
 
-/// Records the grants that an admitted entry makes.
+/// Records what an admitted entry grants and revokes.
 pub(crate) fn apply(
     ledger: &mut Ledger<'_>,
     entry: &Entry,
     branch: BranchNo,
     store: StoreNo,
     payload: &[u8],
+    counts: bool,
 ) -> Result<(), StorageError> {
     let Decoded { ops, unknown } = decode_members(payload);
-    if unknown {
+    if unknown && counts {
         ledger.store(store)?.needs_newer = true;
     }
     let genesis = entry.header().salt.is_some();
@@ -55,7 +63,7 @@ pub(crate) fn apply(
     } else {
         ledger.grant(&entry.header().grant)?.map_or(0, |(number, _)| number)
     };
-    let used = if genesis { None } else { Some(ledger.view().grant(used_number)?) };
+    let used = if genesis { None } else { Some(ledger.grant_row(used_number)?) };
     for (index, op) in ops.into_iter().enumerate() {
         let Some(op) = op else { continue };
         let depth = used.as_ref().map_or(0, |u| u.depth.saturating_add(1));
@@ -69,7 +77,12 @@ pub(crate) fn apply(
                 ticket.priority,
                 TicketTerms::default(),
             ),
-            (MemberOp::Redeem { .. }, None) => continue,
+            (MemberOp::Revoke { grant, cut }, Some(_)) => {
+                let place = (branch, index as u32);
+                revoke(ledger, entry, place, used_number, (grant, cut), counts)?;
+                continue;
+            }
+            (MemberOp::Redeem { .. } | MemberOp::Revoke { .. }, None) => continue,
         };
         let row = GrantRow {
             entry: entry.id(),
@@ -83,9 +96,14 @@ pub(crate) fn apply(
             depth,
             used: used_number,
             terms,
+            counts,
+            revocations: 0,
+            ended: 0,
         };
         record(ledger, &row)?;
-        sum(ledger, store, &row, &op)?;
+        if counts {
+            sum(ledger, true, (&row.entry, row.index), &op)?;
+        }
     }
     Ok(())
 }
@@ -102,20 +120,136 @@ fn record(ledger: &mut Ledger<'_>, row: &GrantRow) -> Result<(), StorageError> {
     ledger.tx.put(Table::GrantBySubject, &used_ticket, &[])
 }
 
+/// Records that an entry ends a grant, and judges that again.
+fn revoke(
+    ledger: &mut Ledger<'_>,
+    entry: &Entry,
+    (branch, index): (BranchNo, u32),
+    used: GrantNo,
+    (grant, cut): (&GrantRef, &Cut),
+    needed: bool,
+) -> Result<(), StorageError> {
+    let (target, mut row) = ledger.grant(grant)?.ok_or_else(|| corrupt("a grant"))?;
+    ledger.counters.revocations += 1;
+    let number = ledger.counters.revocations;
+    let header = entry.header();
+    let (seq, generation) = (header.seq, header.generation);
+    let revocation = RevocationRow {
+        entry: entry.id(),
+        index,
+        branch,
+        seq,
+        generation,
+        used,
+        target,
+        counts: false,
+    };
+    revocation.put(ledger.tx, &membership_key::revocation(number))?;
+    let lists = [
+        membership_key::against(target),
+        membership_key::made_with(used),
+        membership_key::made_at(branch, seq),
+    ];
+    for list in lists {
+        ledger.tx.put(Table::Membership, &[&list[..], &key32(number)].concat(), &[])?;
+    }
+    let floor = row.generation;
+    row.revocations += 1;
+    ledger.put_grant(target, row)?;
+    let left = match cut {
+        Cut::Past => left_by_past(ledger, (branch, seq), target, floor)?,
+        Cut::Tips(tips) => left_by_tips(ledger, tips)?,
+    };
+    for (&branch, &seq) in &left {
+        let key = membership_key::left(number, branch);
+        ledger.tx.put(Table::Membership, &key, &seq.to_be_bytes())?;
+    }
+    ledger.judge_again(target)?;
+    if needed {
+        left.into_iter().try_for_each(|place| ledger.need_listed(place))?;
+    }
+    Ok(())
+}
+
+/// What a revocation at `place` has in its past of the logs that use the grant, and its own log up to itself.
+fn left_by_past(
+    ledger: &mut Ledger<'_>,
+    place: past::Place,
+    target: GrantNo,
+    floor: u64,
+) -> Result<BTreeMap<BranchNo, Seq>, StorageError> {
+    let mut wanted = BTreeMap::new();
+    for (branch, _) in stints::of_grant(&*ledger.tx, target)? {
+        wanted.insert(branch, ledger.branch(branch)?.tip.seq);
+    }
+    past::reach(ledger, &[place], &wanted, floor)
+}
+
+fn left_by_tips(
+    ledger: &mut Ledger<'_>,
+    tips: &[Head],
+) -> Result<BTreeMap<BranchNo, Seq>, StorageError> {
+    let mut left: BTreeMap<BranchNo, Seq> = BTreeMap::new();
+    for tip in tips {
+        let found = ledger.find(&tip.position)?.ok_or_else(|| corrupt("a cut"))?;
+        let mut next = Some((found, tip.position.seq));
+        while let Some((branch, seq)) = next {
+            let highest = left.entry(branch).or_insert(seq);
+            *highest = seq.max(*highest);
+            next = ledger.branch(branch)?.base;
+        }
+    }
+    Ok(left)
+}
+
+/// Adds what an entry granted or revoked to the digest of the members, or takes it away.
 fn sum(
     ledger: &mut Ledger<'_>,
-    store: StoreNo,
-    row: &GrantRow,
+    add: bool,
+    (entry, index): (&EntryId, u32),
     op: &MemberOp,
 ) -> Result<(), StorageError> {
     let mut hasher = blake3::Hasher::new_derive_key("anabranch 1 grant");
-    hasher.update(&row.entry.0);
-    hasher.update(&row.index.to_be_bytes());
+    hasher.update(&entry.0);
+    hasher.update(&index.to_be_bytes());
     hasher.update(&encode_members(std::slice::from_ref(op)));
+    let store = ledger.store_number(&StoreId::members())?;
     let store = ledger.store(store)?;
-    store.sum.add(&hasher);
-    store.live += 1;
+    if add {
+        store.sum.add(&hasher);
+        store.live += 1;
+    } else {
+        store.sum.remove(&hasher);
+        store.live = store.live.saturating_sub(1);
+    }
     Ok(())
+}
+
+/// A grant counts now, or does not any more.
+fn sum_grant(ledger: &mut Ledger<'_>, row: &GrantRow) -> Result<(), StorageError> {
+    sum_again(ledger, row.counts, (row.branch, row.seq), row.index)
+}
+
+/// A revocation counts now, or does not any more.
+fn sum_revocation(ledger: &mut Ledger<'_>, row: &RevocationRow) -> Result<(), StorageError> {
+    sum_again(ledger, row.counts, (row.branch, row.seq), row.index)
+}
+
+fn sum_again(
+    ledger: &mut Ledger<'_>,
+    add: bool,
+    (branch, seq): past::Place,
+    index: u32,
+) -> Result<(), StorageError> {
+    let members = ledger.store_number(&StoreId::members())?;
+    let row = ledger.view().entry_row(branch, seq)?;
+    let payload = row.body.payloads.iter().find(|(store, _)| *store == members);
+    let ops =
+        payload.and_then(|(_, payload)| payload.bytes()).map(|bytes| decode_members(bytes).ops);
+    match ops.and_then(|ops| ops.into_iter().nth(index as usize).flatten()) {
+        Some(op) => sum(ledger, add, (&row.id, index), &op),
+        None => Err(corrupt("a grant")),
+    }
 }
 
 pub(crate) fn number_of(
@@ -125,12 +259,6 @@ pub(crate) fn number_of(
     tx.get(Table::GrantById, &grant_id_key(&grant.entry, grant.index))?
         .map(|number| last4(&number))
         .transpose()
-}
-
-/// What an entry needs its grant to allow.
-fn needed_role(entry: &Entry) -> Role {
-    let members = entry.payloads().any(|(store, _)| store.kind == StoreKind::MEMBERS);
-    if members { Role::Admin } else { Role::Write }
 }
 
 /// Judges a genesis entry: it must name its own device as the first admin, with the highest rank.
@@ -147,13 +275,21 @@ pub(crate) fn check_genesis(entry: &Entry) -> Result<(), Refusal> {
     }
 }
 
-/// Judges an entry by its own past. `below` are the places it builds on directly, `prev_grant` the grant that the entry
-/// before it in its log used: what that one could use, this one can.
+/// What is known of the entry before the one that is judged.
+#[derive(Default)]
+pub(crate) struct Before {
+    /// The grant it used: what it could use, the next one can.
+    pub(crate) grant: Option<GrantRef>,
+    /// Whether it changed who may do what.
+    pub(crate) members: bool,
+}
+
+/// Judges an entry by its own past. `below` are the places it builds on directly.
 pub(crate) fn check(
     ledger: &mut Ledger<'_>,
     entry: &Entry,
-    below: &[(BranchNo, Seq)],
-    prev_grant: Option<GrantRef>,
+    below: &[past::Place],
+    before: &Before,
 ) -> Result<(), Error> {
     let header = entry.header();
     let (log, seq) = (header.log, header.seq);
@@ -162,59 +298,128 @@ pub(crate) fn check(
         return Ok(());
     }
     // First what needs no search, so that nobody can have one made with a grant that is of no use to him.
-    check_use(entry, &grant)?;
-    if prev_grant != Some(header.grant) && !past::sees(ledger, below, number, &grant)? {
+    check_use(ledger, entry, &grant)?;
+    let goes_on = before.grant == Some(header.grant);
+    if !goes_on && !past::sees(ledger, below, Sought::grant(number, &grant))? {
         return Err(Refusal::Grant { log, seq }.into());
+    }
+    for target in revoked_by(entry) {
+        let (number, row) = ledger.grant(&target)?.ok_or(Refusal::Target { log, seq })?;
+        if !past::sees(ledger, below, Sought::grant(number, &row))? {
+            return Err(Refusal::Target { log, seq }.into());
+        }
+    }
+    let learnt = before.members || !header.parents.is_empty();
+    if (learnt || !goes_on) && !ledger.holds_below(below, number, resigns(entry))? {
+        return Err(Refusal::Revoked { log, seq }.into());
     }
     Ok(())
 }
 
 /// As [`check`] for an entry made here, whose grant was looked up among those in its past.
-pub(crate) fn check_right(ledger: &mut Ledger<'_>, entry: &Entry) -> Result<(), Error> {
+pub(crate) fn check_right(
+    ledger: &mut Ledger<'_>,
+    entry: &Entry,
+    below: &[past::Place],
+) -> Result<(), Error> {
     let Header { log, seq, grant, .. } = *entry.header();
-    let (_, grant) = ledger.grant(&grant)?.ok_or(Refusal::Grant { log, seq })?;
-    Ok(check_use(entry, &grant)?)
+    let (number, grant) = ledger.grant(&grant)?.ok_or(Refusal::Grant { log, seq })?;
+    check_use(ledger, entry, &grant)?;
+    if ledger.holds_below(below, number, resigns(entry))? {
+        Ok(())
+    } else {
+        Err(Refusal::Revoked { log, seq }.into())
+    }
 }
 
-fn check_use(entry: &Entry, grant: &GrantRow) -> Result<(), Refusal> {
+/// The grants that an entry revokes.
+fn revoked_by(entry: &Entry) -> Vec<GrantRef> {
+    let ops = members_of(entry).map(|decoded| decoded.ops).unwrap_or_default();
+    let revoked = |op| match op {
+        MemberOp::Revoke { grant, .. } => Some(grant),
+        _ => None,
+    };
+    ops.into_iter().flatten().filter_map(revoked).collect()
+}
+
+/// The places that cuts of an entry list.
+pub(crate) fn listed_by(entry: &Entry) -> Vec<Head> {
+    // Genesis revokes nothing: no grant is below it.
+    let ops = members_of(entry).filter(|_| entry.header().salt.is_none());
+    let listed = |op| match op {
+        MemberOp::Revoke { cut: Cut::Tips(tips), .. } => Some(tips),
+        _ => None,
+    };
+    ops.map(|decoded| decoded.ops)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(listed)
+        .flatten()
+        .collect()
+}
+
+/// Whether an entry does nothing but give the grant up that it uses.
+pub(crate) fn resigns(entry: &Entry) -> bool {
+    let ops = members_of(entry).map(|decoded| decoded.ops).unwrap_or_default();
+    let own = entry.header().grant;
+    entry.payloads().count() == 1
+        && matches!(&ops[..], [Some(MemberOp::Revoke { grant, cut: Cut::Past })] if *grant == own)
+}
+
+fn check_use(ledger: &mut Ledger<'_>, entry: &Entry, grant: &GrantRow) -> Result<(), Error> {
     let Header { log, seq, .. } = *entry.header();
     match grant.subject {
-        Subject::Ticket(key) => check_redemption(entry, &key),
-        Subject::Device(device) if device != log.device => Err(Refusal::Grant { log, seq }),
-        Subject::Device(_) | Subject::Anyone => check_ops(entry, grant),
+        Subject::Ticket(key) => Ok(check_redemption(entry, grant, &key)?),
+        Subject::Device(device) if device != log.device => Err(Refusal::Grant { log, seq }.into()),
+        Subject::Device(_) if resigns(entry) => Ok(()),
+        Subject::Device(_) | Subject::Anyone => check_ops(ledger, entry, grant),
     }
 }
 
 /// A ticket's grant serves one purpose: an entry that is nothing but a redemption with the ticket's signature.
-fn check_redemption(entry: &Entry, key: &NodeId) -> Result<(), Refusal> {
-    let header = entry.header();
+fn check_redemption(entry: &Entry, grant: &GrantRow, key: &NodeId) -> Result<(), Refusal> {
+    let Header { log, seq, .. } = *entry.header();
     let ops = members_of(entry).map(|decoded| decoded.ops).unwrap_or_default();
     let alone = entry.payloads().count() == 1 && ops.len() == 1;
     match ops.first() {
         Some(Some(MemberOp::Redeem { signature }))
             if alone && redemption_holds(entry, key, signature) =>
         {
-            Ok(())
+            check_depth(entry, grant)
         }
-        _ => Err(Refusal::Grant { log: header.log, seq: header.seq }),
+        _ => Err(Refusal::Grant { log, seq }),
     }
 }
 
-fn check_ops(entry: &Entry, grant: &GrantRow) -> Result<(), Refusal> {
-    let (log, seq) = (entry.header().log, entry.header().seq);
-    let role = needed_role(entry);
+/// Whether a grant may be handed on.
+fn check_depth(entry: &Entry, grant: &GrantRow) -> Result<(), Refusal> {
+    let Header { log, seq, .. } = *entry.header();
+    if grant.depth < limits::DELEGATION_DEPTH { Ok(()) } else { Err(Refusal::Depth { log, seq }) }
+}
+
+fn check_ops(ledger: &mut Ledger<'_>, entry: &Entry, grant: &GrantRow) -> Result<(), Error> {
+    let Header { log, seq, .. } = *entry.header();
+    let members = entry.payloads().any(|(store, _)| store.kind == StoreKind::MEMBERS);
+    let role = if members { Role::Admin } else { Role::Write };
     if grant.role < role {
-        return Err(Refusal::NotPermitted { log, seq, role });
+        return Err(Refusal::NotPermitted { log, seq, role }.into());
     }
     for op in members_of(entry).map(|decoded| decoded.ops).unwrap_or_default().into_iter().flatten()
     {
         match op {
             MemberOp::Grant { priority, .. } if priority < grant.priority => {
-                return Err(Refusal::Priority { log, seq });
+                return Err(Refusal::Priority { log, seq }.into());
             }
-            MemberOp::Grant { .. } => {}
+            MemberOp::Grant { .. } => check_depth(entry, grant)?,
             // Redeeming is what a ticket's grant is for, and nothing else.
-            MemberOp::Redeem { .. } => return Err(Refusal::Grant { log, seq }),
+            MemberOp::Redeem { .. } => return Err(Refusal::Grant { log, seq }.into()),
+            MemberOp::Revoke { grant: target, .. } => {
+                let (_, target) = ledger.grant(&target)?.ok_or(Refusal::Target { log, seq })?;
+                if grant.rank() >= target.rank() && !sabotage::is(Bug::RankIgnored) {
+                    return Err(Refusal::Rank { log, seq }.into());
+                }
+            }
         }
     }
     Ok(())
@@ -240,6 +445,10 @@ impl View<'_> {
     pub(crate) fn strongest(&self, device: &NodeId) -> Result<Option<GrantRow>, StorageError> {
         let mut grants = self.grants_of(&Subject::Device(*device))?;
         grants.extend(self.grants_of(&Subject::Anyone)?);
+        grants.retain(|grant| {
+            let outlives = grant.subject == Subject::Anyone && sabotage::is(Bug::WildcardOutlives);
+            grant.holds() || outlives || sabotage::is(Bug::RevokedStillReads)
+        });
         // Highest role, then highest rank: low priority number, small depth, low id.
         Ok(grants
             .into_iter()

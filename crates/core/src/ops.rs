@@ -4,6 +4,7 @@
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::{Entry, GrantRef, StoreKind, Timestamp};
+use crate::head::Head;
 use crate::id::{EntryId, LogId, NodeId, Position, Seq};
 use crate::key::{Context, DeviceKey, Signature, verify};
 use crate::limits;
@@ -303,10 +304,28 @@ pub enum MemberOp {
         /// By the ticket's key.
         signature: Signature,
     },
+    /// Ends a grant: of the entries that use it only those at or below the cut count.
+    Revoke {
+        /// Which.
+        grant: GrantRef,
+        /// What of its use still counts.
+        cut: Cut,
+    },
+}
+
+/// How far a revoked grant's use counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cut {
+    /// What the revoking entry has in its past, and that entry itself.
+    Past,
+    /// What these places, signed by their devices, lead down to in their own logs. At most [`limits::CUT_TIPS`]. Of all other
+    /// logs nothing counts.
+    Tips(Vec<Head>),
 }
 
 const GRANT: u64 = 0;
-/// Kinds 1 (revoke) and 2 (embed the membership of another database) are decided and not built yet.
+const REVOKE: u64 = 1;
+/// Kind 2 (embed the membership of another database) is decided and not built yet.
 const REDEEM: u64 = 3;
 
 /// Encodes the operations of a members payload.
@@ -324,6 +343,14 @@ pub fn encode_members(ops: &[MemberOp]) -> Vec<u8> {
             }
             MemberOp::Redeem { signature } => {
                 w.array(2).u64(REDEEM).bytes(&signature.0);
+            }
+            MemberOp::Revoke { grant, cut } => {
+                w.array(if *cut == Cut::Past { 3 } else { 4 }).u64(REVOKE);
+                w.bytes(&grant.entry.0).u64(u64::from(grant.index));
+                if let Cut::Tips(tips) = cut {
+                    w.array(tips.len());
+                    tips.iter().for_each(|tip| encode_tip(&mut w, tip));
+                }
             }
         }
     }
@@ -370,9 +397,36 @@ fn decode_member_op(
         (REDEEM, 2) => {
             Ok(Op::Known(MemberOp::Redeem { signature: Signature(r.array_of("signature")?) }))
         }
-        (GRANT | REDEEM, _) => Ok(Op::Senseless),
+        (REVOKE, 3 | 4) => {
+            let entry = EntryId(r.array_of("entry id")?);
+            let grant = GrantRef { entry, index: r.u32("grant index")? };
+            let cut = match fields {
+                3 => Cut::Past,
+                _ => Cut::Tips(
+                    (0..r.array("tips", limits::CUT_TIPS)?)
+                        .map(|_| decode_tip(r))
+                        .collect::<Result<_, _>>()?,
+                ),
+            };
+            Ok(Op::Known(MemberOp::Revoke { grant, cut }))
+        }
+        (GRANT | REDEEM | REVOKE, _) => Ok(Op::Senseless),
         _ => Ok(Op::Unknown),
     }
+}
+
+fn encode_tip(w: &mut Writer, Head { position, signature }: &Head) {
+    w.array(5).bytes(&position.log.device.0).u64(position.log.epoch).u64(position.seq);
+    w.bytes(&position.id.0).bytes(&signature.0);
+}
+
+fn decode_tip(r: &mut Reader<'_>) -> Result<Head, DecodeError> {
+    r.tuple("tip", 5)?;
+    let device = NodeId(r.array_of("device")?);
+    let log = LogId { device, epoch: r.u64("epoch")? };
+    let (seq, id) = (r.u64("sequence")?, EntryId(r.array_of("entry id")?));
+    let signature = Signature(r.array_of("signature")?);
+    Ok(Head { position: Position { log, seq, id }, signature })
 }
 
 /// What a ticket's key signs to admit a device: database, the ticket's grant, device and log of the redeeming entry.

@@ -43,7 +43,8 @@ pub struct Outgoing {
     queued: BTreeSet<BranchNo>,
     /// Entries that arrived from here on have not been looked at.
     seen: u64,
-    /// Branches with entries that had no head yet when they were looked at: signing brings nothing new to look at.
+    /// Branches with entries that had no head yet when they were looked at, or that nobody needed: signing, and what builds on
+    /// them, bring nothing new to look at.
     unsigned: BTreeSet<BranchNo>,
     /// Tips of the peer that are not held here. It is ahead in those logs or has another branch of them; nothing of them
     /// is sent before that is known.
@@ -68,7 +69,7 @@ impl Outgoing {
         }
         let mut branches = Vec::new();
         view.each_branch(|number, branch| {
-            if branch.unsigned.0 > 0 {
+            if branch.unsigned.0 > 0 || branch.cut.is_some() {
                 out.unsigned.insert(number);
             }
             if branch.head.is_some() && !out.waits(&branch.log) {
@@ -88,10 +89,10 @@ impl Outgoing {
     pub fn level(view: View<'_>) -> Result<Self, StorageError> {
         let mut out = Self { seen: view.next_arrival()?, ..Self::default() };
         view.each_branch(|number, branch| {
-            if branch.unsigned.0 > 0 {
+            if branch.unsigned.0 > 0 || branch.cut.is_some() {
                 out.unsigned.insert(number);
             }
-            out.held.insert(number, branch.head.map_or(0, |head| head.seq));
+            out.held.insert(number, branch.told().map_or(0, |head| head.seq));
         })?;
         Ok(out)
     }
@@ -158,7 +159,7 @@ impl Outgoing {
         }
         for number in touched {
             let branch = view.branch(number)?;
-            if branch.unsigned.0 > 0 {
+            if branch.unsigned.0 > 0 || branch.cut.is_some() {
                 self.unsigned.insert(number);
             }
             if let Some(list) = self.unknown.remove(&branch.log) {
@@ -211,7 +212,8 @@ impl Outgoing {
     }
 
     fn queue(&mut self, view: View<'_>, number: BranchNo, after: Seq) -> Result<(), StorageError> {
-        if let Some((_, head)) = view.next_head(number, after)?
+        if after < view.branch(number)?.needed().seq
+            && let Some((_, head)) = view.next_head(number, after)?
             && self.queued.insert(number)
         {
             self.due.push(Reverse((head.arrival, number)));
@@ -239,6 +241,9 @@ impl Outgoing {
             self.queued.remove(&number);
             let branch = view.branch(number)?;
             let held = self.held.get(&number).copied().unwrap_or(0).max(branch.base_seq());
+            if held >= branch.needed().seq {
+                continue;
+            }
             // Heads come and go between two looks (never a pinned one), so look again.
             let Some((seq, head)) = view.next_head(number, held)? else {
                 continue;
@@ -278,7 +283,7 @@ impl Outgoing {
             && let Some(number) = self.untold.pop_first()
         {
             let branch = view.branch(number)?;
-            offers.extend(branch.head.map(|head| Position {
+            offers.extend(branch.told().map(|head| Position {
                 log: branch.log,
                 seq: head.seq,
                 id: head.id,
@@ -304,7 +309,7 @@ impl Outgoing {
                 return;
             }
             let held = self.held.get(&number).copied().unwrap_or(0).max(branch.base_seq());
-            sum += branch.head.map_or(0, |head| head.seq).saturating_sub(held);
+            sum += branch.told().map_or(0, |head| head.seq).saturating_sub(held);
         })?;
         Ok(sum)
     }

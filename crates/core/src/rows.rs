@@ -16,6 +16,7 @@ use crate::storage::{ReadTx, StorageError, Table, WriteTx};
 pub(crate) type BranchNo = u32;
 pub(crate) type StoreNo = u32;
 pub(crate) type GrantNo = u32;
+pub(crate) type RevocationNo = u32;
 
 /// The most that a row may state of anything that is counted on. Nothing gets near it, and two of them can be added: what
 /// states more is damaged, and must not become an overflow.
@@ -111,9 +112,22 @@ pub(crate) struct Counters {
     /// Arrival number of the last entry that digests of stores are summed up to, as far as their cells are there; those
     /// after it only add values ([`crate::unsummed`]).
     pub(crate) summed: u64,
+    pub(crate) revocations: u32,
 }
 
 impl Counters {
+    /// Of a replica that holds nothing.
+    pub(crate) const NONE: Self = Self {
+        next_arrival: 1,
+        last: (0, 0),
+        branches: 0,
+        stores: 0,
+        grants: 0,
+        names: 0,
+        summed: 0,
+        revocations: 0,
+    };
+
     /// Entries that digests lack.
     pub(crate) fn unsummed(&self) -> u64 {
         (self.next_arrival - 1).saturating_sub(self.summed)
@@ -132,19 +146,14 @@ impl Row for Counters {
     const WHAT: &'static str = "counters";
 
     fn encode(&self, w: &mut Writer) {
-        w.array(8).u64(self.next_arrival).u64(u64::from(self.last.0)).u64(self.last.1);
+        w.array(9).u64(self.next_arrival).u64(u64::from(self.last.0)).u64(self.last.1);
         w.u64(u64::from(self.branches)).u64(u64::from(self.stores));
         w.u64(u64::from(self.grants)).u64(self.names).u64(self.summed);
+        w.u64(u64::from(self.revocations));
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let at = r.position();
-        // In files of format 1 digests were always summed up.
-        let lags = match r.array("counters", 8)? {
-            8 => true,
-            7 => false,
-            _ => return Err(DecodeError::Malformed { what: "counters", at }),
-        };
+        r.tuple("counters", 9)?;
         let at = r.position();
         let next_arrival = r.number("arrival", MOST)?;
         if next_arrival == 0 {
@@ -157,7 +166,8 @@ impl Row for Counters {
             stores: r.number("stores", MOST_32)? as u32,
             grants: r.number("grants", MOST_32)? as u32,
             names: r.number("names", MOST)?,
-            summed: if lags { r.number("summed", next_arrival - 1)? } else { next_arrival - 1 },
+            summed: r.number("summed", next_arrival - 1)?,
+            revocations: r.number("revocations", MOST_32)? as u32,
         })
     }
 }
@@ -214,11 +224,29 @@ pub(crate) struct Branch {
     pub(crate) head: Option<Tip>,
     /// Entries and run bytes above `head`.
     pub(crate) unsigned: (u32, u32),
+    /// The grant that the last entry uses; 0 for genesis.
+    pub(crate) grant: GrantNo,
+    /// The last place that peers compare, where it is not `head`: what is above does not count and nothing that is needed
+    /// builds on it. At the base or below: nothing of the branch is compared.
+    pub(crate) cut: Option<Tip>,
 }
 
 impl Branch {
     pub(crate) fn base_seq(&self) -> Seq {
         self.base.map_or(0, |(_, seq)| seq)
+    }
+
+    /// The last place of its own that peers compare, if there is one and it is signed.
+    pub(crate) fn told(&self) -> Option<Tip> {
+        let base = self.base_seq();
+        let signed = self.head?;
+        let told = self.cut.filter(|cut| cut.seq < signed.seq).unwrap_or(signed);
+        Some(told).filter(|told| told.seq > base)
+    }
+
+    /// The last place that counts or that something builds on which does.
+    pub(crate) fn needed(&self) -> Tip {
+        self.cut.unwrap_or(self.tip)
     }
 
     /// Whether the entry at `seq` belongs to this branch itself.
@@ -232,17 +260,22 @@ impl Row for Branch {
     const WHAT: &'static str = "a branch";
 
     fn encode(&self, w: &mut Writer) {
-        w.array(12).bytes(&self.log.device.0).u64(self.log.epoch);
+        w.array(14).bytes(&self.log.device.0).u64(self.log.epoch);
         let base = self.base.map_or((0, 0), |(b, s)| (u64::from(b) + 1, s));
         w.u64(base.0).u64(base.1);
         w.u64(self.tip.seq).bytes(&self.tip.id.0).u64(self.generation).u64(self.timestamp.0);
         let head = self.head.unwrap_or(Tip { seq: 0, id: EntryId([0; 32]) });
         w.u64(head.seq).bytes(&head.id.0);
         w.u64(u64::from(self.unsigned.0)).u64(u64::from(self.unsigned.1));
+        w.u64(u64::from(self.grant));
+        match &self.cut {
+            None => w.null(),
+            Some(cut) => w.array(2).u64(cut.seq).bytes(&cut.id.0),
+        };
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.tuple("branch", 12)?;
+        r.tuple("branch", 14)?;
         let device = NodeId(r.array_of("device")?);
         let log = LogId { device, epoch: r.u64("epoch")? };
         let (base, base_seq) = (r.u32("base")?, r.u64("base")?);
@@ -261,8 +294,15 @@ impl Row for Branch {
             timestamp,
             head: (head.seq > 0).then_some(head),
             unsigned: (r.number("unsigned", MOST_32)? as u32, r.u32("unsigned")?),
+            grant: r.u32("grant")?,
+            cut: if r.null() { None } else { Some(decode_cut(r, tip.seq)?) },
         })
     }
+}
+
+fn decode_cut(r: &mut Reader<'_>, tip: Seq) -> Result<Tip, DecodeError> {
+    r.tuple("cut", 2)?;
+    Ok(Tip { seq: r.number("cut", tip)?, id: EntryId(r.array_of("cut")?) })
 }
 
 /// A kept head, under its (branch, sequence).
@@ -389,6 +429,126 @@ pub(crate) struct GrantRow {
     /// The grant it was made with; of a redemption: the ticket.
     pub(crate) used: GrantNo,
     pub(crate) terms: TicketTerms,
+    /// Whether the entry that made it counts.
+    pub(crate) counts: bool,
+    /// Revocations that name it.
+    pub(crate) revocations: u32,
+    /// Those of them that count.
+    pub(crate) ended: u32,
+}
+
+impl GrantRow {
+    /// Lower is higher.
+    pub(crate) fn rank(&self) -> Rank {
+        (self.priority, self.depth, self.entry, self.index)
+    }
+
+    /// Whether it may be used now.
+    pub(crate) fn holds(&self) -> bool {
+        self.counts && self.ended == 0
+    }
+}
+
+/// Priority, depth, and what the grant is named by.
+pub(crate) type Rank = (u32, u32, EntryId, u32);
+
+/// A revocation, as its entry made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RevocationRow {
+    pub(crate) entry: EntryId,
+    pub(crate) index: u32,
+    pub(crate) branch: BranchNo,
+    pub(crate) seq: Seq,
+    pub(crate) generation: u64,
+    /// The grant it was made with.
+    pub(crate) used: GrantNo,
+    /// The grant it ends.
+    pub(crate) target: GrantNo,
+    /// Whether it counts.
+    pub(crate) counts: bool,
+}
+
+impl RevocationRow {
+    /// Whether the holder gave the grant up.
+    pub(crate) fn resigns(&self) -> bool {
+        self.used == self.target
+    }
+}
+
+impl Row for RevocationRow {
+    const TABLE: Table = Table::Membership;
+    const WHAT: &'static str = "a revocation";
+
+    fn encode(&self, w: &mut Writer) {
+        w.array(8).bytes(&self.entry.0).u64(u64::from(self.index));
+        w.u64(u64::from(self.branch)).u64(self.seq).u64(self.generation);
+        w.u64(u64::from(self.used)).u64(u64::from(self.target)).bool(self.counts);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.tuple("revocation", 8)?;
+        Ok(Self {
+            entry: EntryId(r.array_of("entry id")?),
+            index: r.u32("index")?,
+            branch: r.u32("branch")?,
+            seq: place(r)?,
+            generation: r.number("generation", MOST)?,
+            used: r.u32("grant")?,
+            target: r.u32("grant")?,
+            counts: r.bool("counts")?,
+        })
+    }
+}
+
+/// Keys of [`Table::Membership`].
+pub(crate) mod membership_key {
+    use super::{BranchNo, GrantNo, RevocationNo, branch_key, key32};
+    use crate::id::Seq;
+
+    /// → [`super::RevocationRow`].
+    pub(crate) fn revocation(number: RevocationNo) -> Vec<u8> {
+        [&[0][..], &key32(number)].concat()
+    }
+
+    /// → the last place of the branch that the revocation leaves, as 8 bytes.
+    pub(crate) fn left(number: RevocationNo, branch: BranchNo) -> Vec<u8> {
+        [&[1][..], &key32(number), &key32(branch)].concat()
+    }
+
+    /// Revocations that name a grant: this, then the number of each.
+    pub(crate) fn against(grant: GrantNo) -> Vec<u8> {
+        [&[2][..], &key32(grant)].concat()
+    }
+
+    /// Revocations made with a grant: this, then the number of each.
+    pub(crate) fn made_with(grant: GrantNo) -> Vec<u8> {
+        [&[3][..], &key32(grant)].concat()
+    }
+
+    /// Revocations that the entry at a place made: this, then the number of each.
+    pub(crate) fn made_at(branch: BranchNo, seq: Seq) -> Vec<u8> {
+        [&[8][..], &branch_key(branch, seq)].concat()
+    }
+
+    /// Where entries begin to use a grant: this, then branch and place of each.
+    pub(crate) fn used(grant: GrantNo) -> Vec<u8> {
+        [&[4][..], &key32(grant)].concat()
+    }
+
+    /// → the grant that entries of the branch use from there on.
+    pub(crate) fn stint(branch: BranchNo, from: Seq) -> Vec<u8> {
+        [&[5][..], &branch_key(branch, from)].concat()
+    }
+
+    /// → the last place of the branch known not to have the revocation in its past, and the first known to have it.
+    pub(crate) fn seen(number: RevocationNo, branch: BranchNo) -> Vec<u8> {
+        [&[6][..], &key32(number), &key32(branch)].concat()
+    }
+
+    /// As [`seen`], of a grant.
+    pub(crate) fn seen_grant(number: GrantNo, branch: BranchNo) -> Vec<u8> {
+        [&[7][..], &key32(number), &key32(branch)].concat()
+    }
 }
 
 impl Row for GrantRow {
@@ -396,16 +556,17 @@ impl Row for GrantRow {
     const WHAT: &'static str = "a grant";
 
     fn encode(&self, w: &mut Writer) {
-        w.array(12).bytes(&self.entry.0).u64(u64::from(self.index));
+        w.array(15).bytes(&self.entry.0).u64(u64::from(self.index));
         w.u64(u64::from(self.branch)).u64(self.seq).u64(self.generation);
         self.subject.encode(w);
         w.u64(self.role as u64 + 1).u64(u64::from(self.priority)).u64(u64::from(self.depth));
         w.u64(u64::from(self.used)).u64(self.terms.limit.map_or(0, u64::from));
         w.u64(self.terms.expires.map_or(0, |t| t.0));
+        w.bool(self.counts).u64(u64::from(self.revocations)).u64(u64::from(self.ended));
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.tuple("grant", 12)?;
+        r.tuple("grant", 15)?;
         let entry = EntryId(r.array_of("entry id")?);
         let (index, branch) = (r.u32("index")?, r.u32("branch")?);
         let (seq, generation) = (place(r)?, r.number("generation", MOST)?);
@@ -430,6 +591,9 @@ impl Row for GrantRow {
             depth,
             used,
             terms,
+            counts: r.bool("counts")?,
+            revocations: r.number("revocations", MOST_32)? as u32,
+            ended: r.number("revocations", MOST_32)? as u32,
         })
     }
 }

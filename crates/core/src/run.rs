@@ -45,6 +45,14 @@ pub enum RunError {
         /// The place.
         seq: Seq,
     },
+    /// Its entries use more than one grant: what counts may end between them, where there must be a head.
+    #[error("a run of log {log} goes on after a change of grant at {seq}")]
+    Grants {
+        /// The log.
+        log: LogId,
+        /// The first place with another grant.
+        seq: Seq,
+    },
     /// The genesis entry of another database.
     #[error("the entries belong to another database")]
     Database,
@@ -149,6 +157,10 @@ impl Run {
         };
         if self.entries.len() > limits::RUN_ENTRIES || bytes > limits::RUN_BYTES {
             return Err(RunError::Size { entries: self.entries.len(), bytes });
+        }
+        let changes = self.entries.windows(2).find(|w| w[0].header().grant != w[1].header().grant);
+        if let Some(Header { log, seq, .. }) = changes.map(|w| w[1].header()) {
+            return Err(RunError::Grants { log: *log, seq: *seq });
         }
         let position = last.position();
         let head = Head { position, signature: self.signature };

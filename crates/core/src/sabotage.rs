@@ -100,11 +100,37 @@ pub enum Bug {
     PinIgnored,
     /// A blob asked of a session that ended is asked of nobody else.
     WantStuck,
+    /// A grant may be revoked by whoever may grant.
+    RankIgnored,
+    /// What lies past a cut counts.
+    CutIgnored,
+    /// The last entry that a cut leaves does not count.
+    CutOffByOne,
+    /// Whoever has a grant again has what it wrote past a cut count.
+    RegrantRevives,
+    /// Entries are admitted by the rights that their author has now.
+    RightsAsOfNow,
+    /// The right to read is looked up when a session begins, and not again.
+    RightOnce,
+    /// A revoked grant still lets its holder read.
+    RevokedStillReads,
+    /// A grant to everyone holds after it was revoked.
+    WildcardOutlives,
+    /// Grants made past a cut count.
+    GrantOutlivesItsOwn,
+    /// What entries did that cease to count is left as it is.
+    NotRecounted,
+    /// What a value replaced that does not count is back when that is replaced.
+    NotPassedThrough,
+    /// A stretch of a bulk load does what counted when it was read.
+    StretchStale,
+    /// What does not count is exchanged like what does.
+    UncountedCompared,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 61] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -153,6 +179,19 @@ impl Bug {
         Self::ConflictCollected,
         Self::PinIgnored,
         Self::WantStuck,
+        Self::RankIgnored,
+        Self::CutIgnored,
+        Self::CutOffByOne,
+        Self::RegrantRevives,
+        Self::RightsAsOfNow,
+        Self::RightOnce,
+        Self::RevokedStillReads,
+        Self::WildcardOutlives,
+        Self::GrantOutlivesItsOwn,
+        Self::NotRecounted,
+        Self::NotPassedThrough,
+        Self::StretchStale,
+        Self::UncountedCompared,
     ];
 }
 

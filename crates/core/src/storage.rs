@@ -36,7 +36,7 @@ pub enum Table {
     Grant = 10,
     /// (entry id, index) → grant number.
     GrantById = 11,
-    /// (subject, grant number) → nothing; (grant number, branch number) → first place known to have the grant in its past.
+    /// (subject, grant number) → nothing; (grant used, grant number) → nothing.
     GrantBySubject = 12,
     /// Content hash → chunk or manifest node.
     Blob = 13,
@@ -44,11 +44,13 @@ pub enum Table {
     Local = 14,
     /// Secondary indexes over fields of tables, and what is declared of them; never synced.
     Index = 15,
+    /// Revocations, what they leave, and which entries use which grant.
+    Membership = 16,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Meta,
         Self::Entry,
         Self::Segment,
@@ -65,6 +67,7 @@ impl Table {
         Self::Blob,
         Self::Local,
         Self::Index,
+        Self::Membership,
     ];
 
     /// A stable lower-case name, for back ends that name their tables.
@@ -87,6 +90,7 @@ impl Table {
             Self::Blob => "blob",
             Self::Local => "local",
             Self::Index => "index_",
+            Self::Membership => "membership",
         }
     }
 

@@ -2,6 +2,7 @@
 //! here works on one [`ReadTx`] and changes nothing.
 
 use crate::body::Body;
+use crate::codec::Reader;
 use crate::entry::{Entry, GrantRef, Header};
 use crate::error::{Error, corrupt};
 use crate::frontier::{Frontier, FrontierTip};
@@ -69,15 +70,20 @@ impl<'t> View<'t> {
     }
 
     pub(crate) fn counters(&self) -> Result<Counters, StorageError> {
-        Ok(Counters::get(self.tx, META_COUNTERS)?.unwrap_or(Counters {
-            next_arrival: 1,
-            last: (0, 0),
-            branches: 0,
-            stores: 0,
-            grants: 0,
-            names: 0,
-            summed: 0,
-        }))
+        let Some(bytes) = self.tx.get(Table::Meta, META_COUNTERS)? else {
+            return Ok(Counters::NONE);
+        };
+        Counters::from_bytes(&bytes).map_err(|error| {
+            let fields = Reader::new(&bytes).array("counters", 8);
+            match fields {
+                Ok(7 | 8) => StorageError::OlderVersion {
+                    path: "the database".into(),
+                    found: 2,
+                    supported: 3,
+                },
+                _ => error,
+            }
+        })
     }
 
     /// Sums for `db info`.
@@ -518,19 +524,19 @@ impl<'t> View<'t> {
         })?;
         // Where branches that have a head left others: what is below is told with that head.
         let mut left: BTreeMap<BranchNo, Seq> = BTreeMap::new();
-        for branch in branches.values().filter(|branch| branch.head.is_some()) {
+        for branch in branches.values().filter(|branch| branch.told().is_some()) {
             let mut next = branch.base;
             while let Some((below, at)) = next {
                 let highest = left.entry(below).or_insert(at);
                 *highest = at.max(*highest);
                 let below = branches.get(&below).ok_or_else(|| corrupt("a branch"))?;
-                next = below.base.filter(|_| below.head.is_none());
+                next = below.base.filter(|_| below.told().is_none());
             }
         }
         let mut tips = Vec::with_capacity(branches.len());
         for (number, branch) in branches {
             let covered = |head: &Tip| left.get(&number).is_some_and(|at| *at >= head.seq);
-            if let Some(head) = branch.head.filter(|head| !covered(head)) {
+            if let Some(head) = branch.told().filter(|head| !covered(head)) {
                 let row = self.head(number, head.seq)?.ok_or_else(|| corrupt("a head"))?;
                 let position = Position { log: branch.log, seq: head.seq, id: head.id };
                 tips.push(FrontierTip { head: Head { position, signature: row.signature } });

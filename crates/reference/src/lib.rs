@@ -3,13 +3,15 @@
 
 use anabranch_core::cells::LiveValue;
 use anabranch_core::counters::{Count, decode_counts};
-use anabranch_core::entry::{Entry, GrantRef, StoreId, StoreKind};
-use anabranch_core::id::{DatabaseId, EntryId, Position};
-use anabranch_core::ops::{
-    MemberOp, Role, Subject, ValueName, decode_cells, members_of, redemption_holds,
-};
+use anabranch_core::entry::{Entry, StoreId, StoreKind};
+use anabranch_core::id::{EntryId, Position};
+use anabranch_core::ops::{CellOp, ValueName, decode_cells};
 use anabranch_core::path::Path;
 use std::collections::{BTreeMap, BTreeSet};
+
+mod members;
+
+pub use members::{Fault, counted, judge, needed, role};
 
 /// Live values by cell, the winner first, sums of counters, and the stores that need a newer program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,20 +20,20 @@ pub struct State {
     pub cells: BTreeMap<(StoreId, Path), Vec<LiveValue>>,
     /// Sums of counters that are not 0.
     pub sums: BTreeMap<(StoreId, Path), i128>,
-    /// Every store written to.
-    pub stores: BTreeSet<StoreId>,
     /// Stores with operations that this program does not know.
     pub unknown: BTreeSet<StoreId>,
 }
 
-/// What `entries`, in any order, amount to: every value written, less every value named by a write to the same cell.
+/// What `entries`, in any order, amount to: every value that a counted entry wrote, less every value that a counted write to
+/// the same cell replaces.
 pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
+    let entries: BTreeMap<EntryId, &Entry> = entries.into_iter().map(|e| (e.id(), e)).collect();
+    let counted = counted(&entries).0;
     let mut state = State::default();
-    let mut named: BTreeSet<(StoreId, Path, ValueName)> = BTreeSet::new();
-    for entry in entries {
+    let mut replaced: BTreeSet<(StoreId, Path, ValueName)> = BTreeSet::new();
+    for &entry in entries.values().filter(|e| counted.contains(&e.id())) {
         let header = entry.header();
         for (store, payload) in entry.payloads() {
-            state.stores.insert(store.clone());
             if store.kind == StoreKind::COUNTER {
                 count(&mut state, store, payload.bytes().unwrap_or_default());
                 continue;
@@ -46,29 +48,82 @@ pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
             if decoded.unknown {
                 state.unknown.insert(store.clone());
             }
-            for (index, op) in decoded.ops.into_iter().enumerate() {
-                let Some(op) = op else { continue };
-                let Ok(path) = op.path.fill(&entry.id()) else { continue };
-                let cell = (store.clone(), path);
-                named.extend(op.replaces.iter().map(|n| (cell.0.clone(), cell.1.clone(), *n)));
-                let Some(value) = op.value else { continue };
-                let (index, id16) = (index as u32, entry.id().first16());
-                state.cells.entry(cell).or_default().push(LiveValue {
-                    name: ValueName { log: header.log, seq: header.seq, index, id16 },
-                    entry: entry.id(),
-                    timestamp: header.timestamp,
-                    value,
-                });
+        }
+        for (store, path, index, op) in writes(entry) {
+            for name in through(&entries, &counted, entry, &store, &path, &op.replaces) {
+                replaced.insert((store.clone(), path.clone(), name));
             }
+            let Some(value) = op.value else { continue };
+            let id16 = entry.id().first16();
+            state.cells.entry((store, path)).or_default().push(LiveValue {
+                name: ValueName { log: header.log, seq: header.seq, index, id16 },
+                entry: entry.id(),
+                timestamp: header.timestamp,
+                value,
+            });
         }
     }
     for ((store, path), values) in &mut state.cells {
-        values.retain(|v| !named.contains(&(store.clone(), path.clone(), v.name)));
+        values.retain(|v| !replaced.contains(&(store.clone(), path.clone(), v.name)));
         values.sort_by_key(|v| std::cmp::Reverse((v.timestamp, v.entry, v.name.index)));
     }
     state.cells.retain(|_, values| !values.is_empty());
     state.sums.retain(|_, sum| *sum != 0);
     state
+}
+
+/// The operations of an entry on cells: where, under which index, what.
+fn writes(entry: &Entry) -> Vec<(StoreId, Path, u32, CellOp)> {
+    let mut list = Vec::new();
+    for (store, payload) in entry.payloads().filter(|(store, _)| store.kind.has_cells()) {
+        let decoded = decode_cells(&entry.header().log, payload.bytes().unwrap_or_default());
+        for (index, op) in decoded.ops.into_iter().enumerate() {
+            let Some(op) = op else { continue };
+            let Ok(path) = op.path.fill(&entry.id()) else { continue };
+            list.push((store.clone(), path, index as u32, op));
+        }
+    }
+    list
+}
+
+/// What a write of `writer` replaces by these names: the values themselves and, through writes that do not count, what those
+/// replaced, as far as all of it is in the writer's past.
+fn through(
+    entries: &BTreeMap<EntryId, &Entry>,
+    counted: &BTreeSet<EntryId>,
+    writer: &Entry,
+    store: &StoreId,
+    path: &Path,
+    names: &[ValueName],
+) -> BTreeSet<ValueName> {
+    let mut found: BTreeSet<ValueName> = names.iter().copied().collect();
+    let mut open: Vec<ValueName> = names.to_vec();
+    let named = |name: &ValueName| {
+        entries.values().find(|e| {
+            let (log, seq) = (e.header().log, e.header().seq);
+            (log, seq, e.id().first16()) == (name.log, name.seq, name.id16)
+        })
+    };
+    let past = std::cell::OnceCell::new();
+    let in_past =
+        |e: &Entry| past.get_or_init(|| self::past(entries, below(writer))).contains_key(&e.id());
+    while let Some(name) = open.pop() {
+        let Some(&entry) = named(&name) else { continue };
+        if counted.contains(&entry.id()) || !in_past(entry) {
+            continue;
+        }
+        for (at_store, at_path, index, op) in writes(entry) {
+            if (&at_store, &at_path, index) != (store, path, name.index) {
+                continue;
+            }
+            for next in op.replaces {
+                if named(&next).is_some_and(|e| in_past(e)) && found.insert(next) {
+                    open.push(next);
+                }
+            }
+        }
+    }
+    found
 }
 
 fn count(state: &mut State, store: &StoreId, payload: &[u8]) {
@@ -85,12 +140,13 @@ fn count(state: &mut State, store: &StoreId, payload: &[u8]) {
     }
 }
 
-/// The places that nothing in `entries` follows in its log.
-pub fn frontier<'e>(entries: impl IntoIterator<Item = &'e Entry> + Clone) -> Vec<Position> {
-    let followed: BTreeSet<EntryId> =
-        entries.clone().into_iter().filter_map(|e| e.header().prev).collect();
+/// What peers compare: the places that nothing follows in its log, of what is needed.
+pub fn frontier<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Vec<Position> {
+    let entries: BTreeMap<EntryId, &Entry> = entries.into_iter().map(|e| (e.id(), e)).collect();
+    let needed = needed(&entries);
+    let followed: BTreeSet<EntryId> = needed.values().filter_map(|e| e.header().prev).collect();
     let mut tips: Vec<Position> =
-        entries.into_iter().filter(|e| !followed.contains(&e.id())).map(Entry::position).collect();
+        needed.values().filter(|e| !followed.contains(&e.id())).map(|e| e.position()).collect();
     tips.sort();
     tips
 }
@@ -115,93 +171,4 @@ pub fn past<'e>(
 pub fn below(entry: &Entry) -> Vec<EntryId> {
     let header = entry.header();
     header.prev.into_iter().chain(header.parents.iter().map(|p| p.id)).collect()
-}
-
-/// Why an entry is not admissible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// A parent is in the entry's own log.
-    OwnParent,
-    /// The generation is not one more than the highest below.
-    Generation,
-    /// The grant is not there, not in the past, or somebody else's.
-    Grant,
-    /// The role does not suffice.
-    NotPermitted,
-    /// A new grant has a higher priority than the one used.
-    Priority,
-}
-
-/// Judges `entry` by its own past alone, all of which is in `entries`.
-///
-/// # Errors
-/// The first [`Fault`] found.
-pub fn judge(
-    entries: &BTreeMap<EntryId, &Entry>,
-    database: &DatabaseId,
-    entry: &Entry,
-) -> Result<(), Fault> {
-    let header = entry.header();
-    if header.parents.iter().any(|p| p.log == header.log) {
-        return Err(Fault::OwnParent);
-    }
-    let past = past(entries, below(entry));
-    let known = below(entry);
-    let highest = known.iter().filter_map(|id| past.get(id)).map(|e| e.header().generation).max();
-    if header.generation != 1 + highest.unwrap_or(0) {
-        return Err(Fault::Generation);
-    }
-    if entry.id() == database.genesis() {
-        return Ok(());
-    }
-    let (subject, role, priority) = grant(entries, &header.grant).ok_or(Fault::Grant)?;
-    judge_use(entry, subject, role, priority)?;
-    if past.contains_key(&header.grant.entry) { Ok(()) } else { Err(Fault::Grant) }
-}
-
-/// Whether a grant lets its user do this, wherever it was made.
-fn judge_use(entry: &Entry, subject: Subject, role: Role, priority: u32) -> Result<(), Fault> {
-    let header = entry.header();
-    let ops: Vec<MemberOp> =
-        members_of(entry).map(|d| d.ops).unwrap_or_default().into_iter().flatten().collect();
-    match subject {
-        Subject::Ticket(key) => {
-            let alone = entry.payloads().count() == 1
-                && members_of(entry).is_some_and(|d| d.ops.len() == 1);
-            return match ops[..] {
-                [MemberOp::Redeem { signature }]
-                    if alone && redemption_holds(entry, &key, &signature) =>
-                {
-                    Ok(())
-                }
-                _ => Err(Fault::Grant),
-            };
-        }
-        Subject::Device(device) if device != header.log.device => return Err(Fault::Grant),
-        Subject::Device(_) | Subject::Anyone => {}
-    }
-    let members = entry.payloads().any(|(store, _)| store.kind == StoreKind::MEMBERS);
-    if role < if members { Role::Admin } else { Role::Write } {
-        return Err(Fault::NotPermitted);
-    }
-    for op in ops {
-        match op {
-            MemberOp::Grant { priority: p, .. } if p < priority => return Err(Fault::Priority),
-            MemberOp::Grant { .. } => {}
-            MemberOp::Redeem { .. } => return Err(Fault::Grant),
-        }
-    }
-    Ok(())
-}
-
-/// Subject, role and rank of a grant.
-fn grant(entries: &BTreeMap<EntryId, &Entry>, grant: &GrantRef) -> Option<(Subject, Role, u32)> {
-    let entry = entries.get(&grant.entry)?;
-    match members_of(entry)?.ops.into_iter().nth(grant.index as usize)?? {
-        MemberOp::Grant { subject, role, priority, .. } => Some((subject, role, priority)),
-        MemberOp::Redeem { .. } => {
-            let (_, role, priority) = self::grant(entries, &entry.header().grant)?;
-            Some((Subject::Device(entry.header().log.device), role, priority))
-        }
-    }
 }

@@ -2,14 +2,16 @@
 //! a part of its own that it puts in order.
 
 use super::Budget;
+use super::again::Again;
 use crate::cells::element;
+use crate::compared::Uncounted;
 use crate::counters::decode_counts;
 use crate::entry::{StoreKind, Timestamp};
 use crate::error::corrupt;
 use crate::id::{EntryId, LogId, Seq};
 use crate::lthash::LtHash;
 use crate::names::Names;
-use crate::ops::{ValueName, decode_cells_of};
+use crate::ops::{ValueName, decode_cells, decode_cells_of, decode_members};
 use crate::rows::{BranchNo, EntryRow, Row, StoreNo};
 use crate::sabotage::{self, Bug};
 use crate::storage::{Order, StorageError, Table};
@@ -78,14 +80,25 @@ struct Known {
     kinds: BTreeMap<StoreNo, StoreKind>,
 }
 
+/// What of entries is gathered.
+pub(super) struct Scope {
+    /// Entries that do nothing.
+    pub(super) uncounted: Uncounted,
+    /// If only some of what they do is: which, and of entries up to which number.
+    pub(super) again: Option<(Again, u64)>,
+}
+
 /// What entries from `first` on do, of about `budget.bytes`; and how many entries that are.
 pub(super) fn gather(
     view: View<'_>,
     first: u64,
     budget: Budget,
+    wanted: &Scope,
 ) -> Result<(Vec<Part>, u64), StorageError> {
     let most = budget.bytes.min(MOST_BYTES);
     let left = usize::try_from(view.next_arrival()?.saturating_sub(first)).unwrap_or(usize::MAX);
+    // Of what is done again nobody knows how much it is.
+    let left = if wanted.again.is_some() { 0 } else { left };
     let batch = BATCH_BYTES.min(most / 8);
     let size = AtomicUsize::new(0);
     let small = || size.load(atomic::Ordering::Relaxed) < most;
@@ -101,7 +114,7 @@ pub(super) fn gather(
                     .name("anabranch-build".into())
                     .spawn_scoped(scope, move || {
                         // Made here: a thread's memory is given back when it ends.
-                        work(&handed, Part::with_room(left, most), size)
+                        work(&handed, Part::with_room(left, most), wanted, size)
                     })
                     .ok()
             })
@@ -110,7 +123,7 @@ pub(super) fn gather(
         if workers.is_empty() {
             let mut part = Part::with_room(left, most);
             let read = read(view, first, batch, |batch| {
-                part.take(batch, &size);
+                part.take(batch, wanted, &size);
                 small()
             })?;
             part.sort();
@@ -125,11 +138,16 @@ pub(super) fn gather(
 }
 
 /// Gathers what is handed over until there is no more.
-fn work(handed: &Mutex<mpsc::Receiver<Batch>>, mut part: Part, size: &AtomicUsize) -> Part {
+fn work(
+    handed: &Mutex<mpsc::Receiver<Batch>>,
+    mut part: Part,
+    scope: &Scope,
+    size: &AtomicUsize,
+) -> Part {
     // Waiting for the lock is waiting for a batch.
     let next = || handed.lock().unwrap_or_else(PoisonError::into_inner).recv();
     while let Ok(batch) = next() {
-        part.take(batch, size);
+        part.take(batch, scope, size);
     }
     part.sort();
     part
@@ -215,16 +233,59 @@ impl Part {
             + self.sums_bytes
     }
 
-    fn take(&mut self, batch: Batch, size: &AtomicUsize) {
+    fn take(&mut self, batch: Batch, scope: &Scope, size: &AtomicUsize) {
         let before = self.size();
         for (arrival, row) in (batch.first..).zip(batch.entries) {
-            self.add(&batch.names, arrival, row);
+            if !scope.uncounted.counts(row.body.grant, (row.branch, row.seq)) {
+                continue;
+            }
+            match &scope.again {
+                None => self.add(&batch.names, arrival, row, |_, _| true),
+                Some((again, built)) => {
+                    self.add_again(&batch.names, arrival, row, (again, arrival <= *built));
+                }
+            }
         }
         self.logs.extend(batch.names.logs);
         size.fetch_add(self.size() - before, atomic::Ordering::Relaxed);
     }
 
-    fn add(&mut self, names: &Known, arrival: u64, row: EntryRow<'static>) {
+    /// Adds what an entry does at the paths that are done again.
+    fn add_again(
+        &mut self,
+        names: &Known,
+        arrival: u64,
+        mut row: EntryRow<'static>,
+        (again, built): (&Again, bool),
+    ) {
+        for (store, payload) in &row.body.payloads {
+            let (true, Some(payload)) = (again.newer.contains(store), payload.bytes()) else {
+                continue;
+            };
+            let unknown = match names.kinds[store] {
+                StoreKind::MEMBERS => decode_members(payload).unknown,
+                kind if kind.has_sums() => decode_counts(payload).unknown,
+                kind => {
+                    !kind.has_cells() || decode_cells(&names.logs[&row.branch], payload).unknown
+                }
+            };
+            if unknown {
+                self.newer.insert(*store);
+            }
+        }
+        row.body.payloads.retain(|(store, _)| built && again.concerns(*store));
+        if !row.body.payloads.is_empty() {
+            self.add(names, arrival, row, |store, path| again.has(store, path));
+        }
+    }
+
+    fn add(
+        &mut self,
+        names: &Known,
+        arrival: u64,
+        row: EntryRow<'static>,
+        wanted: impl Fn(StoreNo, &[u8]) -> bool,
+    ) {
         let EntryRow { id, branch, seq, body } = row;
         let number = self.entries.len() as u32;
         self.entries.push(Source { arrival, id, branch, seq, timestamp: body.timestamp });
@@ -242,7 +303,7 @@ impl Part {
                 self.newer.insert(*store);
             }
             for (index, op) in decoded.ops.into_iter().enumerate() {
-                let Some(op) = op else { continue };
+                let Some(op) = op.filter(|op| wanted(*store, op.path.as_bytes())) else { continue };
                 if let Some(value) = &op.value {
                     let element = element(kind, op.path.as_bytes(), &id, index as u32, value);
                     self.added.entry(*store).or_default().add(&element);

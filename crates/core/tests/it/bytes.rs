@@ -285,13 +285,13 @@ fn numbers_that_cannot_be_are_damage() {
     let most = u64::MAX;
     let counters = |next: u64, branches: u64| {
         let mut w = Writer::new();
-        w.array(7).u64(next).u64(1).u64(1).u64(branches).u64(1).u64(1).u64(0);
+        w.array(9).u64(next).u64(1).u64(1).u64(branches).u64(1).u64(1).u64(0).u64(0).u64(0);
         (Table::Meta, b"counters".to_vec(), w.finish())
     };
     let branch = |base: u64, base_seq: u64, tip: u64, head: u64, unsigned: u64| {
         let mut w = Writer::new();
-        w.array(12).bytes(&[1; 32]).u64(1).u64(base).u64(base_seq).u64(tip).bytes(&[2; 32]);
-        w.u64(1).u64(1).u64(head).bytes(&[2; 32]).u64(unsigned).u64(0);
+        w.array(14).bytes(&[1; 32]).u64(1).u64(base).u64(base_seq).u64(tip).bytes(&[2; 32]);
+        w.u64(1).u64(1).u64(head).bytes(&[2; 32]).u64(unsigned).u64(0).u64(1).null();
         (Table::Branch, 1_u32.to_be_bytes().to_vec(), w.finish())
     };
     let segment = |arrival: u64| {

@@ -19,15 +19,15 @@ use std::collections::BTreeSet;
 
 /// A write of one entry to one of a handful of cells.
 #[derive(Debug, Clone)]
-struct Op {
-    store: bool,
-    path: u8,
-    what: What,
-    names: Vec<Name>,
+pub(crate) struct Op {
+    pub(crate) store: bool,
+    pub(crate) path: u8,
+    pub(crate) what: What,
+    pub(crate) names: Vec<Name>,
 }
 
 #[derive(Debug, Clone)]
-enum What {
+pub(crate) enum What {
     Put,
     Delete,
     /// A value at an element of a list that the entry makes; senseless if it replaces anything.
@@ -39,7 +39,7 @@ enum What {
 
 /// Which value a write names as replaced.
 #[derive(Debug, Clone)]
-enum Name {
+pub(crate) enum Name {
     /// One written at this very path by an entry made before, in the writer's past or not.
     Here(Index),
     /// One written anywhere.
@@ -64,14 +64,14 @@ struct Step {
 
 /// What one entry does to one of a handful of counters.
 #[derive(Debug, Clone)]
-enum Counted {
+pub(crate) enum Counted {
     Add(i64),
     Reset(i128),
     UnknownKind,
     BadPath,
 }
 
-fn arb_counted() -> impl Strategy<Value = Counted> {
+pub(crate) fn arb_counted() -> impl Strategy<Value = Counted> {
     prop_oneof![
         12 => (-3i64..4).prop_map(Counted::Add),
         2 => prop_oneof![Just(i64::MIN), Just(i64::MAX)].prop_map(Counted::Add),
@@ -82,7 +82,7 @@ fn arb_counted() -> impl Strategy<Value = Counted> {
     ]
 }
 
-fn arb_op() -> impl Strategy<Value = Op> {
+pub(crate) fn arb_op() -> impl Strategy<Value = Op> {
     let what = prop_oneof![
         8 => Just(What::Put),
         4 => Just(What::Delete),
@@ -122,17 +122,17 @@ fn arb_step() -> impl Strategy<Value = Step> {
         })
 }
 
-fn path(n: u8) -> Path {
+pub(crate) fn path(n: u8) -> Path {
     let list: [&[&str]; 4] = [&["a"], &["a", "b"], &["a", "c"], &["d"]];
     Path::text(list[usize::from(n)]).unwrap()
 }
 
-fn store(n: bool) -> StoreId {
+pub(crate) fn store(n: bool) -> StoreId {
     if n { StoreId::table("t") } else { StoreId::doc("t") }
 }
 
 /// Where each value was written.
-type Written = Vec<(bool, u8, ValueName)>;
+pub(crate) type Written = Vec<(bool, u8, ValueName)>;
 
 fn name(world: &World, written: &Written, op: &Op, name: &Name) -> Option<ValueName> {
     let of = |e: EntryId, log, seq, index| ValueName { log, seq, index, id16: e.first16() };
@@ -194,7 +194,7 @@ fn play(steps: &[Step]) -> World {
     world
 }
 
-fn raw_count((at, counted): &(u8, Counted)) -> RawCount {
+pub(crate) fn raw_count((at, counted): &(u8, Counted)) -> RawCount {
     let path = path(*at).as_bytes().to_vec();
     match counted {
         Counted::Add(delta) => RawCount::Add(path, *delta),
@@ -204,7 +204,7 @@ fn raw_count((at, counted): &(u8, Counted)) -> RawCount {
     }
 }
 
-fn raw(world: &World, written: &Written, op: &Op) -> RawOp {
+pub(crate) fn raw(world: &World, written: &Written, op: &Op) -> RawOp {
     let value = Some(vec![world.entries.len() as u8]);
     let mut raw = RawOp {
         kind: 0,
@@ -228,7 +228,7 @@ fn raw(world: &World, written: &Written, op: &Op) -> RawOp {
 }
 
 /// Hands a replica runs in a random order, some twice, some overlapping, in batches; in the end all of them.
-fn deliver(
+pub(crate) fn deliver(
     world: &World,
     replica: &Replica,
     order: &[(Index, usize, usize)],
@@ -262,7 +262,7 @@ fn feed(replica: &Replica, batch: &[VerifiedRun]) -> Result<Vec<VerifiedRun>, Te
 }
 
 /// State, frontier and order of arrival follow from the set that is held, at every moment.
-fn consistent(replica: &Replica) -> Result<(), TestCaseError> {
+pub(crate) fn consistent(replica: &Replica) -> Result<(), TestCaseError> {
     let held = replica.entries();
     prop_assert_eq!(replica.state(), fold(&held));
     prop_assert_eq!(replica.frontier(), frontier(&held));
@@ -274,7 +274,7 @@ fn consistent(replica: &Replica) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn arb_order() -> impl Strategy<Value = Vec<(Index, usize, usize)>> {
+pub(crate) fn arb_order() -> impl Strategy<Value = Vec<(Index, usize, usize)>> {
     prop::collection::vec((any::<Index>(), 1usize..6, 0usize..6), 0..24)
 }
 

@@ -1,15 +1,25 @@
-//! Who may, judged at random: whatever devices grant, redeem, use and claim, a replica and the reference agree on every
-//! entry, in every order, and what was refused leaves nothing behind (I4).
+//! Who may, judged at random: whatever devices grant, revoke, redeem, use and claim, a replica and the reference agree on
+//! every entry and on what all of them amount to, in every order, and what was refused leaves nothing behind (I2, I4).
 
 use crate::cases;
+use crate::convergence::{
+    self, Counted, Op, Written, arb_counted, arb_op, arb_order, consistent, deliver,
+};
 use crate::replica::Replica;
-use crate::world::{World, grant, members};
-use anabranch_core::entry::{Entry, GrantRef};
+use crate::world::{RawOp, World, counts, grant, members, payload};
+use anabranch_core::admit::Load;
+use anabranch_core::build;
+use anabranch_core::entry::{Entry, GrantRef, StoreId};
 use anabranch_core::error::{Error, Refusal};
+use anabranch_core::frontier::Frontier;
+use anabranch_core::head::Head;
 use anabranch_core::id::EntryId;
 use anabranch_core::key::DeviceKey;
-use anabranch_core::ops::{MemberOp, Role, Subject};
-use anabranch_reference::{Fault, judge};
+use anabranch_core::ops::{Cut, MemberOp, Role, Subject, ValueName};
+use anabranch_core::outgoing::{Outgoing, Withhold};
+use anabranch_core::verify::verify;
+use anabranch_reference::{Fault, fold, judge, needed, role};
+use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::BTreeMap;
@@ -25,8 +35,14 @@ enum Whom {
 #[derive(Debug, Clone)]
 enum Act {
     Nothing,
-    Cells,
+    /// Writes that replace what they replace, in the writer's past or not.
+    Cells(Vec<Op>),
+    Counts(Vec<(u8, Counted)>),
     Grants(Vec<(Whom, Role, u32)>),
+    /// Ends grants: with all that is in the past, or with places of entries that are listed.
+    Revokes(Vec<(Index, Option<Vec<Index>>)>),
+    /// Gives the own grant up.
+    Resigns,
     /// With this ticket's key, for the right log or for another one.
     Redeem {
         ticket: u8,
@@ -39,6 +55,8 @@ enum Act {
 struct Step {
     device: usize,
     epoch: u64,
+    /// How far below its log's tip it goes on: anything but 0 forks the log.
+    back: usize,
     parents: Vec<Index>,
     /// Which of all grants ever made is used; often one that fits.
     grant: Index,
@@ -57,10 +75,14 @@ fn arb_act() -> impl Strategy<Value = Act> {
     ];
     let role = prop_oneof![Just(Role::Read), Just(Role::Write), Just(Role::Admin)];
     let grants = prop::collection::vec((whom, role, 0u32..3), 1..4);
+    let cut = prop::option::of(prop::collection::vec(any::<Index>(), 0..4));
     prop_oneof![
         1 => Just(Act::Nothing),
-        2 => Just(Act::Cells),
+        6 => prop::collection::vec(arb_op(), 1..4).prop_map(Act::Cells),
+        2 => prop::collection::vec((0u8..2, arb_counted()), 1..3).prop_map(Act::Counts),
         4 => grants.prop_map(Act::Grants),
+        4 => prop::collection::vec((any::<Index>(), cut), 1..3).prop_map(Act::Revokes),
+        1 => Just(Act::Resigns),
         3 => (0u8..2, prop::bool::weighted(0.8), prop::bool::weighted(0.1))
             .prop_map(|(ticket, right, twice)| Act::Redeem { ticket, right, twice }),
     ]
@@ -70,15 +92,17 @@ fn arb_step() -> impl Strategy<Value = Step> {
     (
         0..DEVICES,
         0u64..2,
+        prop_oneof![8 => Just(0usize), 1 => 1usize..4],
         prop::collection::vec(any::<Index>(), 0..3),
         any::<Index>(),
-        prop::bool::weighted(0.8),
+        prop::bool::weighted(0.9),
         arb_act(),
-        prop_oneof![20 => Just(0i64), 1 => -1i64..3],
+        prop_oneof![30 => Just(0i64), 1 => -1i64..3],
     )
-        .prop_map(|(device, epoch, parents, grant, fits, act, lie)| Step {
+        .prop_map(|(device, epoch, back, parents, grant, fits, act, lie)| Step {
             device,
             epoch,
+            back,
             parents,
             grant,
             fits,
@@ -100,7 +124,7 @@ fn grants(world: &World) -> Vec<(GrantRef, Subject)> {
             let subject = match op {
                 Some(MemberOp::Grant { subject, .. }) => subject,
                 Some(MemberOp::Redeem { .. }) => Subject::Device(entry.header().log.device),
-                None => continue,
+                Some(MemberOp::Revoke { .. }) | None => continue,
             };
             list.push((GrantRef { entry: entry.id(), index: index as u32 }, subject));
         }
@@ -109,11 +133,16 @@ fn grants(world: &World) -> Vec<(GrantRef, Subject)> {
 }
 
 /// Makes the entry a step asks for, on top of good entries only.
-fn entry(world: &World, step: &Step) -> Entry {
+fn entry(world: &World, written: &Written, step: &Step) -> Entry {
     let epoch = step.epoch + 2;
     let log = world.log(step.device, epoch);
     let tip = world.entries.iter().rposition(|e| e.header().log == log);
-    let mut spec = world.spec(step.device, epoch, tip);
+    let prev = tip.and_then(|tip| {
+        let line = world.line(tip);
+        let at = line.len().checked_sub(1 + step.back.min(line.len() - 1))?;
+        world.entries.iter().position(|e| e.id() == line[at].id())
+    });
+    let mut spec = world.spec(step.device, epoch, prev);
     let parents = step.parents.iter().map(|p| p.index(world.entries.len()));
     spec.parents.extend(parents.filter(|&p| world.entries[p].header().log != log));
     spec.lie = step.lie;
@@ -129,10 +158,24 @@ fn entry(world: &World, step: &Step) -> Entry {
     } else {
         step.grant.get(&all).0
     };
-    let payload = match &step.act {
-        Act::Nothing => None,
-        Act::Cells => {
-            Some((anabranch_core::entry::StoreId::table("t"), crate::world::payload(&log, &[])))
+    match &step.act {
+        Act::Nothing => {}
+        Act::Cells(ops) => {
+            for which in [true, false] {
+                let ops: Vec<RawOp> = ops
+                    .iter()
+                    .filter(|op| op.store == which)
+                    .map(|op| convergence::raw(world, written, op))
+                    .collect();
+                if !ops.is_empty() {
+                    spec.payloads.push((convergence::store(which), payload(&log, &ops)));
+                }
+            }
+            spec.payloads.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        Act::Counts(list) => {
+            let raw: Vec<_> = list.iter().map(convergence::raw_count).collect();
+            spec.payloads.push((StoreId::counter("t"), counts(&raw)));
         }
         Act::Grants(list) => {
             let subject = |whom: &Whom| match *whom {
@@ -141,17 +184,46 @@ fn entry(world: &World, step: &Step) -> Entry {
                 Whom::Ticket(n) => Subject::Ticket(ticket(n).node_id()),
             };
             let ops = list.iter().map(|(whom, role, rank)| grant(subject(whom), *role, *rank));
-            Some(members(&ops.collect::<Vec<_>>()))
+            spec.payloads.push(members(&ops.collect::<Vec<_>>()));
+        }
+        Act::Revokes(list) => {
+            let head = |at: &Index| {
+                let position = at.get(&world.entries).position();
+                Head { position, signature: world.sign(&position) }
+            };
+            let ops = list.iter().map(|(target, cut)| MemberOp::Revoke {
+                grant: target.get(&all).0,
+                cut: cut
+                    .as_ref()
+                    .map_or(Cut::Past, |tips| Cut::Tips(tips.iter().map(head).collect())),
+            });
+            spec.payloads.push(members(&ops.collect::<Vec<_>>()));
+        }
+        Act::Resigns => {
+            let op = MemberOp::Revoke { grant: spec.grant, cut: Cut::Past };
+            spec.payloads.push(members(&[op]));
         }
         Act::Redeem { ticket: n, right, twice } => {
             let mut signed = log;
             signed.epoch += u64::from(!right);
             let op = MemberOp::redeem(&ticket(*n), &world.database, &spec.grant, &signed);
-            Some(members(&vec![op; 1 + usize::from(*twice)]))
+            spec.payloads.push(members(&vec![op; 1 + usize::from(*twice)]));
         }
-    };
-    spec.payloads.extend(payload);
+    }
     world.make(spec)
+}
+
+/// Notes the values that a good entry wrote, for later ones to name.
+fn note(written: &mut Written, step: &Step, entry: &Entry) {
+    let Act::Cells(ops) = &step.act else { return };
+    for which in [true, false] {
+        for (index, op) in ops.iter().filter(|op| op.store == which).enumerate() {
+            if let convergence::What::Put = op.what {
+                let name = ValueName::of(&entry.position(), index as u32);
+                written.push((which, op.path, name));
+            }
+        }
+    }
 }
 
 fn fault(refusal: &Refusal) -> Fault {
@@ -161,8 +233,25 @@ fn fault(refusal: &Refusal) -> Fault {
         Refusal::Grant { .. } => Fault::Grant,
         Refusal::NotPermitted { .. } => Fault::NotPermitted,
         Refusal::Priority { .. } => Fault::Priority,
+        Refusal::Depth { .. } => Fault::Depth,
+        Refusal::Target { .. } => Fault::Target,
+        Refusal::Rank { .. } => Fault::Rank,
+        Refusal::Revoked { .. } => Fault::Revoked,
         other => panic!("{other}"),
     }
+}
+
+/// What one replica holds brings another as far, if that may have it: what does not count stays where it is.
+fn brings_level(from: &Replica, to: &Replica) -> Result<(), TestCaseError> {
+    // What one has and does not need, it may be sent again, but not for ever.
+    for _ in 0..8 {
+        from.update(to, usize::MAX);
+        to.update(from, usize::MAX);
+    }
+    prop_assert_eq!(from.digests(), to.digests());
+    prop_assert_eq!((from.update(to, usize::MAX), to.update(from, usize::MAX)), (0, 0));
+    prop_assert!(from.state() == to.state());
+    Ok(())
 }
 
 proptest! {
@@ -170,16 +259,18 @@ proptest! {
 
     #[test]
     fn replica_and_reference_agree_on_who_may(
-        steps in prop::collection::vec(arb_step(), 1..24),
-        order in prop::collection::vec(any::<Index>(), 24),
+        steps in prop::collection::vec(arb_step(), 1..32),
+        order in arb_order(),
+        other_order in arb_order(),
+        some in prop::collection::vec(any::<Index>(), 0..3),
     ) {
         let mut world = World::new(1);
         world.keys.extend((1..DEVICES as u8).map(|n| DeviceKey::from_seed(&[50 + n; 32])));
         let replica = Replica::empty(world.database);
         replica.admit(&[world.run(0, 1).verify().unwrap()]).unwrap();
-        let mut bad = Vec::new();
+        let (mut bad, mut written) = (Vec::new(), Written::new());
         for step in &steps {
-            let entry = entry(&world, step);
+            let entry = entry(&world, &written, step);
             let mut all: BTreeMap<EntryId, &Entry> = world.by_id();
             all.insert(entry.id(), &entry);
             let expected = judge(&all, &world.database, &entry);
@@ -188,7 +279,9 @@ proptest! {
             match replica.admit_one(&run) {
                 Ok(()) => {
                     prop_assert_eq!(expected, Ok(()));
+                    note(&mut written, step, &entry);
                     world.insert(entry);
+                    consistent(&replica)?;
                 }
                 Err(Error::Refused(refusal)) => {
                     prop_assert_eq!(expected, Err(fault(&refusal)), "{}", refusal);
@@ -199,18 +292,11 @@ proptest! {
             }
         }
         // The verdict is the same for whoever hears of everything in another order, long after.
-        let other = Replica::empty(world.database);
-        let mut runs: Vec<_> =
-            (0..world.entries.len()).map(|n| world.run(n, 2).verify().unwrap()).collect();
-        for (n, at) in order.iter().enumerate() {
-            let len = runs.len();
-            runs.swap(n % len, at.index(len));
-        }
-        while !runs.is_empty() {
-            let (_, waiting) = other.admit(&runs).unwrap();
-            prop_assert!(waiting.len() < runs.len());
-            runs = waiting;
-        }
+        let (other, mut stages) = (Replica::empty(world.database), Vec::new());
+        deliver(&world, &other, &order, |replica| {
+            stages.push(replica.copy());
+            consistent(replica)
+        })?;
         prop_assert_eq!(other.digests(), replica.digests());
         for run in &bad {
             let refused = matches!(other.admit_one(run), Err(Error::Refused(r)) if !r.is_gap());
@@ -218,8 +304,45 @@ proptest! {
         }
         // And so is what each device may do now.
         for key in &world.keys {
-            let role = |r: &Replica| r.view(|v| v.role_of(&key.node_id()).unwrap());
-            prop_assert_eq!(role(&other), role(&replica));
+            let now = |r: &Replica| r.view(|v| v.role_of(&key.node_id()).unwrap());
+            let meant = role(&world.by_id(), &key.node_id());
+            prop_assert_eq!((now(&other), now(&replica)), (meant, meant));
+        }
+        // Cells may come later, in stretches with more arriving in between.
+        let bulk = Replica { load: Load::Bulk, ..Replica::empty(world.database) };
+        let budget = build::Budget { bytes: 600, threads: 1 };
+        deliver(&world, &bulk, &other_order, |replica| {
+            build::step(&*replica.storage, budget).unwrap();
+            if replica.view(|v| v.building().unwrap()).is_none() {
+                consistent(replica)?;
+            }
+            Ok(())
+        })?;
+        build::finish(&*bulk.storage, budget).unwrap();
+        consistent(&bulk)?;
+        prop_assert_eq!(bulk.digests(), replica.digests());
+        // What is exchanged is what counts and what that builds on; it is enough.
+        let all = world.by_id();
+        let fresh = Replica::empty(world.database);
+        let mut out = replica.view(|v| Outgoing::new(v, &Frontier::default()).unwrap());
+        while let Some(run) = replica.view(|v| out.next(v, Withhold::NOTHING).unwrap()) {
+            let (_, waiting) = fresh.admit(&[run.verify().unwrap()]).unwrap();
+            prop_assert_eq!(waiting, []);
+        }
+        prop_assert_eq!(fresh.digests(), replica.digests());
+        let held: BTreeMap<EntryId, Entry> = fresh.entries().into_iter().map(|e| (e.id(), e)).collect();
+        for id in needed(&all).keys() {
+            prop_assert!(held.contains_key(id));
+        }
+        let tx = anabranch_core::storage::Storage::read(&*fresh.storage).unwrap();
+        verify(&*tx, &MemoryStorage::new(), &mut |_| {}).unwrap();
+        // Whoever stood anywhere on the way is brought up to date by whoever has everything, or something else.
+        for (n, stage) in stages.iter().enumerate() {
+            if let Some(with) = some.get(n) {
+                brings_level(stage, &stages[with.index(stages.len())].copy())?;
+            }
+            brings_level(&replica, stage)?;
+            prop_assert!(stage.state() == fold(&world.entries));
         }
     }
 }

@@ -94,7 +94,6 @@ impl Replica {
         self.view(|v| {
             let mut state = State::default();
             for info in v.stores().unwrap() {
-                state.stores.insert(info.id.clone());
                 if info.digest.is_none() {
                     state.unknown.insert(info.id.clone());
                 }

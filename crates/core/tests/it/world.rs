@@ -120,10 +120,12 @@ impl World {
         line
     }
 
-    /// The last `count` entries of the log up to `tip`, signed.
+    /// The last entries of the log up to `tip`, at most `count` and all with one grant, signed.
     pub(crate) fn run(&self, tip: usize, count: usize) -> Run {
         let line = self.line(tip);
-        self.run_of(line[line.len().saturating_sub(count)..].to_vec())
+        let grant = line[line.len() - 1].header().grant;
+        let same = line.iter().rev().take_while(|e| e.header().grant == grant).count();
+        self.run_of(line[line.len() - same.min(count)..].to_vec())
     }
 
     /// These entries, signed by the device of the last one.

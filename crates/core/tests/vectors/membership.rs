@@ -29,6 +29,11 @@ fn outcome(database: DatabaseId, runs: &[Vec<u8>]) -> (&'static str, Vec<Value>)
             Refusal::NotPermitted { .. } => "refused: role",
             Refusal::Grant { .. } => "refused: grant",
             Refusal::Priority { .. } => "refused: priority",
+            Refusal::Depth { .. } => "refused: depth",
+            Refusal::Target { .. } => "refused: target",
+            Refusal::Rank { .. } => "refused: rank",
+            Refusal::Revoked { .. } => "refused: revoked",
+            Refusal::CutNotHead(_) => "refused: a cut is no head",
             Refusal::OwnParent { .. } => "refused: own log as parent",
             Refusal::Genesis => "refused: genesis",
             Refusal::MembersAbsent { .. } | Refusal::PayloadAbsent { .. } => {

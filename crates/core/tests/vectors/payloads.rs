@@ -3,12 +3,13 @@
 use crate::file::{golden, hex, list, text, unhex, unhex_of};
 use anabranch_core::codec::Writer;
 use anabranch_core::counters::{Count, CountOp, decode_counts, encode_counts};
-use anabranch_core::entry::Timestamp;
-use anabranch_core::id::{LogId, NodeId};
+use anabranch_core::entry::{GrantRef, Timestamp};
+use anabranch_core::head::Head;
+use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
 use anabranch_core::limits;
 use anabranch_core::ops::{
-    CellOp, MemberOp, Role, Subject, TicketTerms, ValueName, decode_cells, decode_members,
+    CellOp, Cut, MemberOp, Role, Subject, TicketTerms, ValueName, decode_cells, decode_members,
     encode_cells, encode_members,
 };
 use anabranch_core::path::Path;
@@ -57,7 +58,22 @@ fn member_op(op: &Option<MemberOp>) -> Value {
             "limit": terms.limit, "expires": terms.expires.map(|t| t.0),
         }),
         Some(MemberOp::Redeem { signature }) => json!({ "redeem": hex(signature.0) }),
+        Some(MemberOp::Revoke { grant, cut }) => json!({
+            "revoke": hex(grant.entry.0), "index": grant.index,
+            "cut": match cut {
+                Cut::Past => json!("past"),
+                Cut::Tips(tips) => tips.iter().map(tip).collect(),
+            },
+        }),
     }
+}
+
+fn tip(head: &Head) -> Value {
+    let Position { log, seq, id } = head.position;
+    json!({
+        "device": hex(log.device.0), "epoch": log.epoch, "sequence": seq, "entry": hex(id.0),
+        "signature": hex(head.signature.0),
+    })
 }
 
 fn read(store: &str, payload: &[u8]) -> Value {
@@ -216,9 +232,15 @@ fn member_cases() -> Vec<Value> {
         grant(Subject::Ticket(NodeId([2; 32])), Role::Write, terms),
         MemberOp::Redeem { signature: Signature([3; 64]) },
     ];
+    let ended = GrantRef { entry: EntryId([4; 32]), index: 5 };
+    let position = Position { log: OWN, seq: 6, id: EntryId([7; 32]) };
+    let tip = Head { position, signature: Signature([8; 64]) };
+    let revoke = |cut| MemberOp::Revoke { grant: ended, cut };
+    let revoked = [revoke(Cut::Past), revoke(Cut::Tips(vec![])), revoke(Cut::Tips(vec![tip, tip]))];
     let odd = |name, write: fn(&mut Writer)| case(name, "members", &members_around(write));
     vec![
         case("grants and a redemption", "members", &encode_members(&all)),
+        case("revocations", "members", &encode_members(&revoked)),
         case("no operations", "members", &encode_members(&[])),
         odd("a role from later", |w| {
             w.array(6).u64(0).array(1).u64(1).u64(4).u64(0).u64(0).u64(0);
@@ -229,7 +251,13 @@ fn member_cases() -> Vec<Value> {
         odd("a subject from later with an argument", |w| {
             w.array(6).u64(0).array(2).u64(3).bytes(&[1; 32]).u64(1).u64(0).u64(0).u64(0);
         }),
-        odd("a revocation, from later", |w| _ = w.array(2).u64(1).null()),
+        odd("a revocation of nothing", |w| _ = w.array(2).u64(1).null()),
+        odd("a revocation with a cut that is no list", |w| {
+            w.array(4).u64(1).bytes(&[4; 32]).u64(5).u64(0);
+        }),
+        odd("a revocation with a field too many", |w| {
+            w.array(5).u64(1).bytes(&[4; 32]).u64(5).array(0).u64(0);
+        }),
         odd("a key of 31 bytes", |w| {
             w.array(6).u64(0).array(2).u64(0).bytes(&[1; 31]).u64(1).u64(0).u64(0).u64(0);
         }),

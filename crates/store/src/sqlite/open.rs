@@ -20,8 +20,9 @@ use super::options::Options;
 use super::schema;
 use super::with_suffix;
 
-/// The version of the file format that this program writes. Files of version 1 are brought up to it when they are opened.
-pub const FORMAT_VERSION: u32 = 2;
+/// The version of the file format that this program writes. Files of earlier versions are brought up to it when they are
+/// opened, as far as tables go; whoever reads rows of entries judges those.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// "ANAB": what SQLite files of this program carry as application id.
 const APPLICATION_ID: u32 = 0x414E_4142;
@@ -80,7 +81,7 @@ pub(super) fn admit(
     let unwritable = connection.is_readonly(MAIN_DB).map_err(failed)?;
     if !unwritable {
         upgrade(connection).map_err(failed)?;
-    } else if read_pragma(connection, "user_version").map_err(failed)? == 1 {
+    } else if matches!(read_pragma(connection, "user_version").map_err(failed)?, 1 | 2) {
         // It would have to be brought up to date.
         return Err(judge_unwritable(path, explain));
     }
@@ -102,13 +103,16 @@ pub(super) fn admit(
 
 /// Brings a file of an earlier format up to date, in one transaction; what cannot be is left as it is.
 fn upgrade(connection: &Connection) -> rusqlite::Result<()> {
-    if read_pragma(connection, "user_version")? != 1 {
+    if !matches!(read_pragma(connection, "user_version")?, 1 | 2) {
         return Ok(());
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     // Somebody else may have been faster.
-    if read_pragma(&transaction, "user_version")? == 1 {
+    let version = read_pragma(&transaction, "user_version")?;
+    if version == 1 {
         transaction.execute_batch(&schema::from_1())?;
+    }
+    if version < FORMAT_VERSION {
         transaction.execute_batch(&format!("PRAGMA user_version = {FORMAT_VERSION}"))?;
     }
     transaction.commit()
