@@ -152,6 +152,19 @@ fn list(tx: &dyn ReadTx, prefix: &[u8], rejected: bool) -> Result<Vec<Asking>, S
     rows.into_iter().map(asking).collect()
 }
 
+/// As [`list`], without those that came in otherwise meanwhile.
+fn outside(tx: &dyn ReadTx, prefix: &[u8], rejected: bool) -> Result<Vec<Asking>, StorageError> {
+    let mut all = list(tx, prefix, rejected)?;
+    let mut members = BTreeSet::new();
+    for Asking { device, .. } in &all {
+        if View::new(tx).role_of(device)?.is_some() {
+            members.insert(*device);
+        }
+    }
+    all.retain(|asking| !members.contains(&asking.device));
+    Ok(all)
+}
+
 fn policy(tx: &dyn ReadTx) -> Result<Option<Policy>, StorageError> {
     tx.get(Table::Local, POLICY)?.map(|row| Policy::decode(&row).map_err(damaged)).transpose()
 }
@@ -202,7 +215,7 @@ impl Replica {
                 Some(row) if decode(&row)?.0 == *request => Ok(Some(Asked::Waiting)),
                 Some(_) => Ok(None),
                 None => {
-                    let waiting = list(tx, WAITING, false)?.len();
+                    let waiting = outside(tx, WAITING, false)?.len();
                     Ok((waiting >= self.request_limits.waiting).then_some(Asked::Full))
                 }
             }
@@ -270,7 +283,7 @@ impl Replica {
     pub fn requests(&self) -> Result<Vec<Asking>, NodeError> {
         let both = |tx: &dyn ReadTx| {
             let (mut waiting, mut rejected) =
-                (list(tx, WAITING, false)?, list(tx, REJECTED, true)?);
+                (outside(tx, WAITING, false)?, outside(tx, REJECTED, true)?);
             waiting.sort_by_key(|asking| asking.at);
             rejected.sort_by_key(|asking| asking.at);
             waiting.append(&mut rejected);

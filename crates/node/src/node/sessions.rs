@@ -11,7 +11,7 @@ use crate::runner::{Hears, run};
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ticket::Ticket;
 use anabranch_sync::channel::Direction;
-use anabranch_sync::frame::{Code, Request};
+use anabranch_sync::frame::{Code, Request, TEXT_BYTES};
 use anabranch_transport::secure::{accept, connect};
 use anabranch_transport::{Address, HttpListener, Link, ListenAddr};
 use std::collections::BTreeMap;
@@ -449,8 +449,12 @@ impl Node {
     /// Asks to be let in to `database` whenever it is synced from now on, until that happened.
     ///
     /// # Errors
-    /// [`NodeError::Core`].
+    /// [`NodeError::Setting`] when the request says too much, [`NodeError::Core`].
     pub fn ask(&self, database: DatabaseId, request: Request) -> Result<(), NodeError> {
+        if request.text.len() > TEXT_BYTES {
+            let text = format!("a request says at most {TEXT_BYTES} bytes");
+            return Err(NodeError::Setting(text));
+        }
         match &self.home {
             Some(_) => self.set_request(database, Some(&request)),
             None => {

@@ -2,7 +2,7 @@
 //! made-up devices without end take no room.
 
 use crate::drives::row;
-use crate::engine::{Served, node, reason, rows, target, until};
+use crate::engine::{Served, node, reason, rows, target, ticket, until};
 use anabranch_core::entry::Timestamp;
 use anabranch_core::id::NodeId;
 use anabranch_core::ops::Role;
@@ -11,6 +11,7 @@ use anabranch_sync::frame::Request;
 use anabranch_sync::work::{Asked, Requests};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn request(role: Role) -> Request {
     Request { role, text: "I am Ana's laptop".into() }
@@ -177,6 +178,21 @@ async fn made_up_devices_without_end_take_no_room() {
     }
     let rejected: Vec<NodeId> = replica.requests().unwrap().iter().map(|a| a.device).collect();
     assert_eq!(rejected, [NodeId([2; 32]), NodeId([3; 32])], "the oldest is forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_came_in_by_a_ticket_meanwhile_does_not_wait_any_more() {
+    let (one, replica, served) = admin(&[("requests.max", "1")]).await;
+    let other = node(2, &[]);
+    let copy = asks(&other, &replica, &served, Role::Write);
+    let mut handle = other.keep(target(&copy, &served.address));
+    reason(&mut handle, "waiting-for-approval").await;
+    handle.stop().await;
+    let ticket = ticket(&one, &replica, &served.address, Duration::from_secs(60)).await;
+    other.join(&copy, &ticket, &Default::default()).await.unwrap();
+    assert_eq!(other.asking(replica.database()), None);
+    assert!(replica.requests().unwrap().is_empty());
+    assert_eq!(comes(&replica, 9, Role::Read), Some(Asked::Waiting), "its place is free");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
