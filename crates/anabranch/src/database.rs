@@ -3,11 +3,12 @@
 use crate::watch::{Change, Watch, change};
 use crate::{Blobs, Cells, Counter, Doc, Error, Set, Table, Transaction};
 use anabranch_core::author::Draft;
-use anabranch_core::id::DatabaseId;
+use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::ops::Role;
 use anabranch_core::ticket::Ticket;
 use anabranch_node::{
-    Control, Intent, Node as Inner, Offer, Opening, Replica, Report, SyncHandle, Target, Until,
+    Asking, Control, Intent, Node as Inner, Offer, Opening, Replica, Report, SyncHandle, Target,
+    Until,
 };
 use anabranch_sync::channel::Direction;
 use serde::Serialize;
@@ -172,6 +173,22 @@ impl Database {
             Some(record) => Ok(self.node.withdraw(&record, address)?),
             None => Ok(false),
         }
+    }
+
+    /// Devices that ask to be let in, and those that were rejected. Only an admin's device is asked.
+    ///
+    /// # Errors
+    /// [`Error::Node`].
+    pub fn requests(&self) -> Result<Vec<Asking>, Error> {
+        Ok(self.replica.requests()?)
+    }
+
+    /// Lets in a device that asked, with this role or the one it asked for; [`Replica::reject`] refuses it instead.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when it does not ask, or asks to be an admin and no role is given.
+    pub fn approve(&self, device: &NodeId, role: Option<Role>) -> Result<Role, Error> {
+        Ok(self.replica.approve(device, role)?)
     }
 
     /// A ticket that lets other devices in, each with `role`, by way of `address`. Whoever has it is let in.

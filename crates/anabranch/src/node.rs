@@ -1,9 +1,10 @@
 //! The node as an application holds it.
 
 use crate::{Database, Error};
-use anabranch_core::id::NodeId;
+use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::ticket::Ticket;
 use anabranch_node::{Control, Node as Inner, NodeError, SyncHandle, Target};
+use anabranch_sync::frame::Request;
 use anabranch_transport::ListenAddr;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -88,6 +89,23 @@ impl Node {
     pub async fn join(&self, ticket: &Ticket, name: &str) -> Result<Database, Error> {
         let replica = self.0.prepare(ticket, name)?;
         self.0.join(&replica, ticket, &Control::default()).await?;
+        Ok(Database::new(Arc::clone(&self.0), replica))
+    }
+
+    /// Asks to be let in to `database` at `address` and calls it `name` here. It is empty until an admin there has approved
+    /// that: [`Database::sync_with`] tells, and [`Database::keep_in_step`] goes on by itself.
+    ///
+    /// # Errors
+    /// [`Error::Node`] when the name is taken or the request says too much.
+    pub fn ask(
+        &self,
+        database: DatabaseId,
+        address: &str,
+        name: &str,
+        request: Request,
+    ) -> Result<Database, Error> {
+        let replica = self.0.prepare_asking(database, address, name)?;
+        self.0.ask(database, request)?;
         Ok(Database::new(Arc::clone(&self.0), replica))
     }
 

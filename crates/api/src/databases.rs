@@ -19,7 +19,7 @@ pub(crate) async fn list(State(shared): State<Shared>) -> Answer {
         .iter()
         .filter(|record| !record.folder)
         .map(|record| {
-            json!({ "name": record.name, "database": record.database.to_string(), "joining": record.ticket.is_some() })
+            json!({ "name": record.name, "database": record.database.to_string(), "joining": record.ticket.is_some() || record.request.is_some() })
         })
         .collect();
     ok(&json!({ "databases": databases }))

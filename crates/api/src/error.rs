@@ -49,10 +49,13 @@ impl Failure {
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
         let (status, code) = match &error {
-            NodeError::NoDatabase(_) => (StatusCode::NOT_FOUND, "not-found"),
+            NodeError::NoDatabase(_) | NodeError::NoRequest(_) => {
+                (StatusCode::NOT_FOUND, "not-found")
+            }
             NodeError::NameTaken(_) => (StatusCode::CONFLICT, "taken"),
             NodeError::BadName(_)
             | NodeError::Setting(_)
+            | NodeError::AsksForAdmin(_)
             | NodeError::Address(_)
             | NodeError::Ticket(_) => (StatusCode::BAD_REQUEST, "bad-request"),
             NodeError::Unreachable { .. }

@@ -12,6 +12,7 @@ mod events;
 pub mod json;
 mod listen;
 mod metrics;
+mod requests;
 mod routes;
 mod rows;
 mod status;

@@ -3,7 +3,7 @@
 use crate::error::Failure;
 use crate::json::{Json, parse};
 use crate::token::same;
-use crate::{Api, OPENAPI, databases, docs, events, metrics, rows, status, syncs};
+use crate::{Api, OPENAPI, databases, docs, events, metrics, requests, rows, status, syncs};
 use anabranch::Database;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -11,7 +11,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
@@ -56,6 +56,11 @@ pub(crate) fn router(api: Api, token: Option<String>, stop: watch::Receiver<bool
         .route("/v1/join", post(databases::join))
         .route("/v1/databases/{db}", get(databases::one))
         .route("/v1/databases/{db}/tickets", post(databases::ticket))
+        .route("/v1/databases/{db}/requests", get(requests::list))
+        .route(
+            "/v1/databases/{db}/requests/{device}",
+            put(requests::decide).delete(requests::forget),
+        )
         .route("/v1/databases/{db}/conflicts", get(databases::conflicts))
         .route("/v1/databases/{db}/transaction", post(rows::transaction))
         .route("/v1/databases/{db}/tables/{table}", get(rows::list))

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use anabranch::engine::node::{Record, Replica, Replicas};
-use anabranch::{Intent, Node, Role};
+use anabranch::engine::sync::frame::Request;
+use anabranch::engine::sync::work::{Asked, Requests};
+use anabranch::{Intent, Node, NodeId, Role};
 use anabranch_api::{Api, Listener, OPENAPI, SOCKET, serve, token};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -286,6 +288,39 @@ async fn changes_and_syncs_are_streamed_and_shown() {
         "{metrics}"
     );
     sync.stop().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_that_ask_are_let_in_rejected_and_forgotten() {
+    let world = World::new().await;
+    world.done("POST", "/v1/databases", Some(json!({ "name": "todo" }))).await;
+    let replica = Arc::clone(world.node.database("todo").unwrap().replica());
+    let asks = |seed: u8, role| {
+        let request = Request { role, text: format!("device {seed}") };
+        replica.ask(&NodeId([seed; 32]), request).unwrap()
+    };
+    let at = |seed: u8| format!("/v1/databases/todo/requests/{}", NodeId([seed; 32]));
+    asks(1, Role::Write);
+    asks(2, Role::Admin);
+    let listed = world.done("GET", "/v1/databases/todo/requests", None).await;
+    assert_eq!(listed["requests"][0]["message"], "device 1");
+    assert_eq!(listed["requests"][1]["role"], "admin");
+    let approve = Some(json!({ "approved": true }));
+    assert_eq!(world.done("PUT", &at(1), approve.clone()).await["role"], "write");
+    assert_eq!(world.ask("PUT", &at(1), approve.clone()).await.0, 404);
+    let (status, asks_for_admin) = world.ask("PUT", &at(2), approve).await;
+    assert_eq!(status, 400, "{asks_for_admin}");
+    let reject = Some(json!({ "approved": false }));
+    world.done("PUT", &at(2), reject).await;
+    assert_eq!(asks(2, Role::Read), Some(Asked::Rejected));
+    let listed = world.done("GET", "/v1/databases/todo/requests", None).await;
+    assert_eq!(listed["requests"][0]["rejected"], true);
+    world.done("DELETE", &at(2), None).await;
+    assert_eq!(world.ask("DELETE", &at(2), None).await.0, 404);
+    assert_eq!(world.ask("DELETE", "/v1/databases/todo/requests/x", None).await.0, 400);
+    let admin = Some(json!({ "approved": false, "role": "admin" }));
+    assert_eq!(world.ask("PUT", &at(3), admin).await.0, 400);
     world.end().await;
 }
 

@@ -3,6 +3,7 @@
 mod blob;
 mod db;
 mod folder;
+mod requests;
 
 use anabranch::Role;
 use anabranch::engine::node::Priority;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub(crate) use blob::*;
 pub(crate) use db::*;
 pub(crate) use folder::*;
+pub(crate) use requests::*;
 
 const PLACES: &str = "\
 HERE, THERE and REPLICA name a replica:
@@ -58,8 +60,11 @@ pub(crate) enum Command {
     Share(ShareArgs),
     /// Print a ticket that lets other devices in
     Ticket(TicketArgs),
-    /// Get a replica of what a ticket is for; run it again to go on after a failure
+    /// Get a replica of what a ticket is for, or ask to be let in; run it again to go on after a failure
     Join(JoinArgs),
+    /// Decide about devices that ask to be let in
+    #[command(subcommand, arg_required_else_help = true)]
+    Requests(RequestsCommand),
     /// Keep all replicas in step with their peers until interrupted
     Serve(ServeArgs),
     /// Show the replicas of this device and how they stand
@@ -233,7 +238,7 @@ impl From<PriorityArg> for Priority {
     }
 }
 
-/// What a ticket gives.
+/// What a member may do.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum RoleArg {
     /// Receive everything
@@ -301,11 +306,15 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   anabranch join @ticket.txt
-  ssh laptop anabranch ticket notes | anabranch join - --name notes")]
+  ssh laptop anabranch ticket notes | anabranch join - --name notes
+  anabranch join http://10.0.0.2:7700/db_… --name notes --ask \"I am Ana's laptop\"
+
+Who asks is let in once an admin there says so: 'anabranch requests approve'. Until then 'sync' and
+'serve' ask again. DB_ID is the database's id, as 'anabranch db info' shows it.")]
 pub(crate) struct JoinArgs {
-    /// The ticket, @FILE that holds it, or - for standard input
-    #[arg(value_name = "TICKET|@FILE|-")]
-    pub(crate) ticket: String,
+    /// The ticket, @FILE that holds it, or - for standard input; with --ask, http://HOST:PORT/DB_ID
+    #[arg(value_name = "TICKET|@FILE|-|URL")]
+    pub(crate) place: String,
     /// For a folder: where to put it
     #[arg(value_name = "PATH", conflicts_with = "name")]
     pub(crate) path: Option<PathBuf>,
@@ -315,6 +324,15 @@ pub(crate) struct JoinArgs {
     /// For a database: content of blobs comes to this device when it is read (see 'db blob keep')
     #[arg(long, conflicts_with = "path")]
     pub(crate) lazy: bool,
+    /// Ask an admin to be let in, in a few words that say who you are
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) ask: Option<String>,
+    /// What to ask for [default: write]
+    #[arg(long, value_enum, requires = "ask")]
+    pub(crate) role: Option<RoleArg>,
+    /// Do not end before the request was approved or rejected
+    #[arg(long, requires = "ask")]
+    pub(crate) wait: bool,
 }
 
 #[derive(Debug, Args)]

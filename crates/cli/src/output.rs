@@ -127,7 +127,9 @@ fn written(result: io::Result<()>) -> Result<(), Failure> {
 pub(crate) fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && c != '\n' {
+        // Those that turn the direction of text could make it read as something else.
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\n') || turns {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -164,5 +166,6 @@ mod tests {
         let rows = [vec!["a".into(), "bb".into()], vec!["ccc".into(), "d".into()]];
         assert_eq!(table(&rows), "a    bb\nccc  d");
         assert_eq!(table(&[vec!["é".into(), "x\u{7}".into()]]), "é  x\\u{7}");
+        assert_eq!(plain("\u{202e}txt"), "\\u{202e}txt");
     }
 }

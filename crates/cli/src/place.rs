@@ -122,6 +122,7 @@ mod tests {
             path: "/x".into(),
             intents: Vec::new(),
             ticket: None,
+            request: None,
         }
     }
 

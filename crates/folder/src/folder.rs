@@ -244,6 +244,7 @@ impl Folder {
             path: self.root.clone(),
             intents: addresses.iter().map(Intent::new).collect(),
             ticket,
+            request: None,
         })?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use crate::error::NodeError;
 use crate::replica::{Bulk, ReplicaOptions};
+use crate::requests::RequestLimits;
 use anabranch_core::build;
 use anabranch_core::storage::Durability;
 use anabranch_store::Options;
@@ -172,6 +173,18 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Bytes(0, 1 << 40),
         default: "0",
         about: "bytes a second that all sessions together may send; 0: no limit",
+    },
+    Setting {
+        key: "requests.max",
+        kind: Kind::Count(0, 1 << 16),
+        default: "64",
+        about: "devices that may wait to be let in, per database; 0: none may ask",
+    },
+    Setting {
+        key: "requests.rejected",
+        kind: Kind::Count(1, 1 << 16),
+        default: "256",
+        about: "rejected devices that are remembered, per database; the oldest is forgotten and may ask again",
     },
     Setting {
         key: "share.listen",
@@ -414,6 +427,10 @@ impl Settings {
                         bytes: values.bytes("bulk.memory")? as usize,
                         ..build::Budget::default()
                     },
+                },
+                requests: RequestLimits {
+                    waiting: values.count("requests.max")?,
+                    rejected: values.count("requests.rejected")?,
                 },
                 ..ReplicaOptions::default()
             },

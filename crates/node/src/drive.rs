@@ -14,7 +14,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::Durability;
 use anabranch_sync::channel::{Channel, Direction, Event};
-use anabranch_sync::frame::{ChannelNo, Code};
+use anabranch_sync::frame::{ChannelNo, Code, Request};
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::work::{Access, Answer, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -108,6 +108,8 @@ pub struct Task {
     pub served: Vec<Arc<Replica>>,
     /// Databases to open.
     pub openings: Vec<Opening>,
+    /// By which to ask to be let in to some of them.
+    pub requests: BTreeMap<DatabaseId, Request>,
     /// When to end.
     pub until: Until,
 }
@@ -184,6 +186,7 @@ impl Asked {
         let access = Access {
             storage: &**replica.storage(),
             blobs: &**replica.blobs(),
+            requests: &*replica,
             pending: &replica.pending,
             summed: &replica.summed,
             // Received runs bring their heads, and what has a head is told to others (I1).
@@ -220,6 +223,7 @@ pub struct Drive {
     id: SessionId,
     until: Until,
     openings: Vec<Opening>,
+    requests: BTreeMap<DatabaseId, Request>,
     replicas: BTreeMap<DatabaseId, Arc<Replica>>,
     session: Session,
     signal: Arc<Signal>,
@@ -272,6 +276,7 @@ impl Drive {
             id: SESSIONS.fetch_add(1, Ordering::Relaxed),
             until: task.until,
             openings: task.openings,
+            requests: task.requests,
             replicas,
             session,
             signal,
@@ -498,7 +503,8 @@ impl Drive {
     fn open_all(&mut self) {
         for opening in std::mem::take(&mut self.openings) {
             let database = opening.replica.database();
-            let channel = self.session.open(database, opening.direction, opening.ticket.as_ref());
+            let (ticket, request) = (opening.ticket.as_ref(), self.requests.remove(&database));
+            let channel = self.session.open(database, opening.direction, ticket, request);
             self.mine.insert(channel);
         }
     }

@@ -221,6 +221,7 @@ impl Node {
             stop: stopped,
             nudge: Arc::clone(&nudge),
             said: None,
+            asks: false,
         };
         let task = tokio::spawn(keeper.run());
         SyncHandle { standing: receiver, stop, nudge, task }

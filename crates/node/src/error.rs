@@ -1,6 +1,6 @@
 //! What a node reports to applications and the command line.
 
-use anabranch_core::id::DatabaseId;
+use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::storage::StorageError;
 use anabranch_core::ticket::TicketError;
 use anabranch_sync::frame::Code;
@@ -40,6 +40,12 @@ pub enum NodeError {
         "'{0}' cannot name a database: use 1 to 64 letters, digits, '-', '_' or '.', beginning with a letter or digit"
     )]
     BadName(String),
+    /// No request of this device is kept.
+    #[error("{0} does not ask to be let in; 'anabranch requests ls' lists those that do")]
+    NoRequest(NodeId),
+    /// A request that is not approved as it is.
+    #[error("{0} asks to become an admin; say which role it gets with --role")]
+    AsksForAdmin(NodeId),
     /// A setting that does not exist or cannot have that value.
     #[error("{0}")]
     Setting(String),

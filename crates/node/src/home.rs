@@ -11,6 +11,7 @@ use anabranch_core::id::{DatabaseId, NodeId, from_base32, to_base32};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
 use anabranch_store::{Options, SqliteStorage};
+use anabranch_sync::frame::Request;
 use std::fs;
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -43,24 +44,33 @@ pub struct Record {
     pub intents: Vec<Intent>,
     /// Seed of the ticket by which it joins, until it has joined.
     pub ticket: Option<[u8; 32]>,
+    /// By which it asks to be let in, until it is.
+    pub request: Option<Request>,
 }
 
 impl Record {
     fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
-        w.array(6).bytes(&self.database.0).text(&self.name).bool(self.folder);
+        w.array(6 + usize::from(self.request.is_some()));
+        w.bytes(&self.database.0).text(&self.name).bool(self.folder);
         w.bytes(self.path.as_os_str().as_encoded_bytes()).array(self.intents.len());
         for intent in &self.intents {
             intent.encode(&mut w);
         }
         w.bytes(self.ticket.as_ref().map_or(&[][..], |t| t));
+        if let Some(request) = &self.request {
+            request.encode(&mut w);
+        }
         w.finish()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         use std::os::unix::ffi::OsStrExt;
         let mut r = Reader::new(bytes);
-        r.tuple("replica", 6)?;
+        let fields = r.array("replica", 7)?;
+        if fields < 6 {
+            return Err(DecodeError::Malformed { what: "replica", at: 0 });
+        }
         let database = DatabaseId(r.array_of("database")?);
         let name = r.text("name", 4096)?.to_owned();
         let folder = r.bool("folder")?;
@@ -76,8 +86,9 @@ impl Record {
                 Some(seed.try_into().map_err(|_| DecodeError::Malformed { what: "ticket", at })?)
             }
         };
+        let request = (fields == 7).then(|| Request::decode(&mut r)).transpose()?;
         r.finish()?;
-        Ok(Self { database, name, folder, path, intents, ticket })
+        Ok(Self { database, name, folder, path, intents, ticket, request })
     }
 
     /// Where it can be synced with.
@@ -432,13 +443,17 @@ mod tests {
                 },
             ],
             ticket,
+            request: None,
         }
     }
 
     #[test]
     fn records_come_back() {
         for ticket in [None, Some([7; 32])] {
-            let record = record(ticket);
+            let mut record = record(ticket);
+            assert_eq!(Record::decode(&record.encode()).unwrap(), record);
+            let text = "I am Ana's laptop".into();
+            record.request = Some(Request { role: anabranch_core::ops::Role::Read, text });
             assert_eq!(Record::decode(&record.encode()).unwrap(), record);
         }
     }

@@ -22,6 +22,7 @@ use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::storage::Storage;
 use anabranch_core::ticket::Ticket;
 use anabranch_store::{MemoryStorage, SqliteStorage};
+use anabranch_sync::frame::Request;
 use anabranch_transport::TransportManager;
 use anabranch_transport::secure::StaticKey;
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub struct Node {
     open: Mutex<BTreeMap<DatabaseId, Open>>,
     /// Names of databases that live in memory only.
     volatile: Mutex<BTreeMap<String, Arc<Replica>>>,
+    /// By which a node in memory asks to be let in.
+    asking: Mutex<BTreeMap<DatabaseId, Request>>,
     engine: Engine,
     bounds: Arc<Bounds>,
 }
@@ -104,6 +107,7 @@ impl Node {
             channel_key: StaticKey::generate()?,
             open: Mutex::default(),
             volatile: Mutex::default(),
+            asking: Mutex::default(),
         }))
     }
 
@@ -147,7 +151,7 @@ impl Node {
     /// [`NodeError::NameTaken`], [`NodeError::BadName`], or what storage reports.
     pub fn create(&self, name: &str) -> Result<Arc<Replica>, NodeError> {
         self.check_name(name)?;
-        self.add(name, &[], None, None, |storage| Replica::found(storage, &self.device))
+        self.add(name, &[], None, |storage| Replica::found(storage, &self.device))
     }
 
     /// Sets up an empty replica of the database that `ticket` is for, called `name`; [`Self::join`] fills it. One that is
@@ -161,7 +165,29 @@ impl Node {
         }
         self.check_name(name)?;
         let (database, seed) = (ticket.database, ticket.key.seed());
-        self.add(name, &ticket.addresses, Some(seed), Some(database), |storage| {
+        self.add(name, &ticket.addresses, Some(seed), |storage| {
+            Replica::prepare(storage, database)?;
+            Ok(database)
+        })
+    }
+
+    /// Sets up an empty replica of `database`, called `name`, to be filled by whoever is at `address` once this device was
+    /// let in there ([`Self::ask`]). One that is there already is opened.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_asking(
+        &self,
+        database: DatabaseId,
+        address: &str,
+        name: &str,
+    ) -> Result<Arc<Replica>, NodeError> {
+        if let Some(record) = self.record_of(database)?.filter(|r| !r.folder) {
+            self.remember_address(&record, address)?;
+            return self.open_record(&record);
+        }
+        self.check_name(name)?;
+        self.add(name, &[address.to_owned()], None, |storage| {
             Replica::prepare(storage, database)?;
             Ok(database)
         })
@@ -172,7 +198,6 @@ impl Node {
         name: &str,
         addresses: &[String],
         ticket: Option<[u8; 32]>,
-        known: Option<DatabaseId>,
         set_up: impl FnOnce(&dyn Storage) -> Result<DatabaseId, NodeError>,
     ) -> Result<Arc<Replica>, NodeError> {
         let Some(home) = &self.home else {
@@ -186,7 +211,6 @@ impl Node {
         let path = home.new_file(name)?;
         let storage = SqliteStorage::create(&path, self.settings.store.clone())?;
         let database = set_up(&storage)?;
-        debug_assert!(known.is_none_or(|id| id == database));
         drop(storage);
         let record = Record {
             database,
@@ -195,6 +219,7 @@ impl Node {
             path,
             intents: addresses.iter().map(Intent::new).collect(),
             ticket,
+            request: None,
         };
         home.put_record(&record)?;
         self.open_record(&record)

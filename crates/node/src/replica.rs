@@ -6,6 +6,7 @@ use crate::committer::{Committed, Committer, LastKnown};
 use crate::contents::Gather;
 use crate::device::Device;
 use crate::error::NodeError;
+use crate::requests::RequestLimits;
 use crate::signal::Signal;
 use crate::wants::{ClaimId, GATHER, READERS, SessionId, WORKER, Wants};
 use crate::writer::{Commit, Writer};
@@ -61,6 +62,9 @@ pub struct Replica {
     pub(crate) summed: LastSummed,
     pub(crate) bulk: Bulk,
     pub(crate) sum_from: usize,
+    pub(crate) request_limits: RequestLimits,
+    /// Held while a device asks to be let in.
+    pub(crate) asking: Mutex<()>,
     pub(crate) put_bytes: usize,
     /// Entries whose cells are still to be built, as far as this process knows.
     unbuilt: AtomicU64,
@@ -111,6 +115,8 @@ pub struct ReplicaOptions {
     pub claim_timeout: Duration,
     /// Bytes of content that are put in with one transaction.
     pub put_bytes: usize,
+    /// How many requests to be let in are kept.
+    pub requests: RequestLimits,
 }
 
 /// When and how entries are loaded in bulk: stored first, and what they do to cells carried out later, in sorted stretches.
@@ -139,6 +145,7 @@ impl Default for ReplicaOptions {
             sum_from: 100,
             claim_timeout: Duration::from_secs(10),
             put_bytes: 1024 * 1024,
+            requests: RequestLimits::default(),
         }
     }
 }
@@ -210,6 +217,8 @@ impl Replica {
             summed: LastSummed::default(),
             bulk,
             sum_from: options.sum_from,
+            request_limits: options.requests,
+            asking: Mutex::default(),
             put_bytes: options.put_bytes,
             unbuilt: AtomicU64::new(unbuilt),
             building: AtomicBool::new(false),

@@ -27,7 +27,9 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Subject, TicketTerms};
 use anabranch_core::storage::Storage;
 use anabranch_core::view::View;
-use anabranch_node::{Bulk, Committed, Device, Job, NodeError, Replica, ReplicaOptions};
+use anabranch_node::{
+    Bulk, Committed, Device, Job, NodeError, Replica, ReplicaOptions, RequestLimits,
+};
 use fastrand::Rng;
 use intents::Line;
 use sessions::{Conn, ConnId, Side};
@@ -189,6 +191,7 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
             },
             // So few that most content is put in with several transactions.
             put_bytes: 40_000,
+            requests: RequestLimits::default(),
         },
         replica: None,
         generation: 0,

@@ -10,14 +10,17 @@ mod opening;
 pub use claims::HOLDS;
 pub(crate) use event::Emit;
 pub use event::{Direction, Event};
+pub(crate) use opening::Shown;
 
 use self::claims::Claims;
 use self::compare::Compare;
 use crate::forks::Forks;
-use crate::frame::{ChannelNo, Code, DATA_BYTES, Frame, TIPS_PER_FRAME, Terms, TicketProof};
+use crate::frame::{
+    ChannelNo, Code, DATA_BYTES, Frame, Request, TIPS_PER_FRAME, Terms, TicketProof,
+};
 use crate::incoming::{Incoming, Next};
 use crate::wanted::{self, Wanted};
-use crate::work::{Answer, Work};
+use crate::work::{Answer, Reason, Work};
 use anabranch_core::admit::Load;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
@@ -73,10 +76,14 @@ pub struct Channel {
     mine: Direction,
     /// Our possession of a ticket, to show.
     proof: Option<TicketProof>,
+    /// Our request to be let in.
+    request: Option<Request>,
     theirs: Option<Terms>,
     /// A ticket the peer proved to hold.
     pub(crate) ticket: Option<NodeId>,
     peer_may_read: bool,
+    /// The peer's right was revoked, as far as is known here; it may still bring what gives it a new one.
+    revoked: bool,
     /// The database changed while the peer might not read: somebody else may have brought what makes it a member.
     rights_stale: bool,
     /// They are being looked up.
@@ -145,8 +152,11 @@ impl Channel {
         binding: [u8; 32],
         opener: bool,
         mine: Direction,
-        proof: Option<TicketProof>,
+        shown: Shown,
     ) -> Self {
+        let Shown { proof, request } = shown;
+        // A request is for whoever was asked.
+        let (request, asked) = if opener { (request, None) } else { (None, request) };
         Self {
             number,
             database,
@@ -154,9 +164,11 @@ impl Channel {
             opener,
             mine,
             proof,
+            request,
             theirs: None,
             ticket: None,
             peer_may_read: false,
+            revoked: false,
             rights_stale: false,
             looking: false,
             digest: [0; 32],
@@ -195,7 +207,7 @@ impl Channel {
             asked: VecDeque::new(),
             reading: false,
             closed: false,
-            out: vec![Emit::Work(Work::Open)],
+            out: vec![Emit::Work(Work::Open { request: asked })],
         }
     }
 
@@ -461,12 +473,13 @@ impl Channel {
             return;
         }
         match answer {
-            Answer::Open { digest, readable, .. } if self.started => {
+            Answer::Open { digest, readable, reason } if self.started => {
                 self.looking = false;
                 self.digest = digest;
+                self.revoked = reason == Some(Reason::Revoked);
                 self.on_readable(readable);
             }
-            Answer::Open { digest, readable, ticket } => self.on_open(digest, readable, ticket),
+            Answer::Open { digest, readable, reason } => self.on_open(digest, readable, reason),
             Answer::Frontier { frontier, whole } => {
                 self.reading_frontier = false;
                 let again = self.read_again.take();
@@ -505,8 +518,8 @@ impl Channel {
                 self.forks.plan(forks);
             }
             Answer::Lacking { peer, lacking } => self.on_lacking(peer, lacking),
-            Answer::Next { out, batch, offers, digest, readable } => {
-                self.on_next(out, batch, offers, digest, readable);
+            Answer::Next { out, batch, offers, digest, right } => {
+                self.on_next(out, batch, offers, digest, right);
             }
             Answer::Judged { held, lacking } => self.on_judged(held, lacking),
             Answer::Fork { log, held, ours } => {
@@ -547,7 +560,7 @@ impl Channel {
         batch: Option<(u32, Vec<u8>, u64)>,
         offers: Vec<Position>,
         digest: [u8; 32],
-        readable: bool,
+        right: Result<(), Option<Reason>>,
     ) {
         self.claims.withholds = out.withholds();
         let more = out.has_offers() && !self.claims.withhold.all;
@@ -555,8 +568,11 @@ impl Channel {
         self.sending = false;
         self.dirty |= more;
         self.digest = digest;
-        if !readable {
-            return self.refuse(Code::NotServed, "this device may no longer read the database");
+        if let Err(reason) = right {
+            return match reason {
+                Some(Reason::Revoked) => self.refuse(Code::Revoked, opening::REVOKED),
+                _ => self.refuse(Code::NotServed, "this device may no longer read the database"),
+            };
         }
         if !offers.is_empty() {
             self.level_told = None;
@@ -686,6 +702,7 @@ impl Channel {
             self.load = Load::AtOnce;
         }
         self.look_again();
+        self.dismiss();
         self.plan_next();
         self.ask_next();
         self.judge_next();
@@ -726,7 +743,15 @@ impl Channel {
     fn look_again(&mut self) {
         if !self.looking && std::mem::take(&mut self.rights_stale) && !self.peer_may_read {
             self.looking = true;
-            self.work(Work::Open);
+            self.work(Work::Open { request: None });
+        }
+    }
+
+    /// Who lost its right and has brought all it had without getting a new one is told so.
+    fn dismiss(&mut self) {
+        let brought = self.their_level && self.incoming.is_empty() && self.applying.is_none();
+        if self.revoked && !self.peer_may_read && brought && !self.looking {
+            self.refuse(Code::Revoked, opening::REVOKED);
         }
     }
 

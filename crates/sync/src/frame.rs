@@ -6,12 +6,15 @@ use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
+use anabranch_core::ops::Role;
 use anabranch_core::riblt::{SYMBOL_BYTES, SYMBOLS, Symbol};
 
 /// The version of the protocol.
 pub const PROTOCOL_VERSION: u64 = 1;
 /// Feature: this side can be told to withhold entries, and then offers them.
 pub const WITHHOLDS: u64 = 1;
+/// Feature: this side takes requests to be let in.
+pub const TAKES_REQUESTS: u64 = 2;
 const HELLO: u64 = 0;
 /// Tips in one frame; a larger frontier takes several.
 pub const TIPS_PER_FRAME: usize = 2_000;
@@ -25,7 +28,7 @@ pub const OFFERS: usize = 256;
 pub const DATA_BYTES: usize = 400 * 1024;
 /// Bytes of a batch of runs before compression: one run of the largest size always fits.
 pub const BATCH_BYTES: usize = 384 * 1024;
-/// Bytes of a sentence sent along with a refusal.
+/// Bytes of a sentence sent along with a refusal, or with a request to be let in.
 pub const TEXT_BYTES: usize = 512;
 
 /// A database on a session; whoever opens it picks the number.
@@ -49,6 +52,43 @@ pub struct TicketProof {
     pub key: NodeId,
     /// Over the channel binding, the database and the presenter's device.
     pub signature: Signature,
+}
+
+/// A device's request to be let in, for an admin to approve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What it asks to be allowed.
+    pub role: Role,
+    /// What it says to the admin: at most [`TEXT_BYTES`], and anything may stand in it.
+    pub text: String,
+}
+
+impl Request {
+    /// Its encoding, in frames and where it is kept.
+    pub fn encode(&self, w: &mut Writer) {
+        let role = match self.role {
+            Role::Read => 1,
+            Role::Write => 2,
+            Role::Admin => 3,
+        };
+        w.array(2).u64(role).text(clip(&self.text));
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for anything that is not exactly one.
+    pub fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        r.tuple("request", 2)?;
+        let at = r.position();
+        let role = match r.u64("role")? {
+            1 => Role::Read,
+            2 => Role::Write,
+            3 => Role::Admin,
+            _ => return Err(DecodeError::Malformed { what: "role", at }),
+        };
+        Ok(Self { role, text: r.text("text", TEXT_BYTES)?.to_owned() })
+    }
 }
 
 /// Why a channel or session ended.
@@ -76,10 +116,18 @@ pub enum Code {
     Strangers,
     /// The sender's disk is full.
     Full,
+    /// The request to be let in waits for an admin's approval.
+    Waiting,
+    /// An admin rejected the request to be let in.
+    Rejected,
+    /// The sender is no admin of the database, so it takes no request to be let in.
+    NotAdmin,
+    /// The device had a right here once, and it was revoked.
+    Revoked,
 }
 
 impl Code {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 15] = [
         Self::Done,
         Self::NotServed,
         Self::TicketExpired,
@@ -91,6 +139,10 @@ impl Code {
         Self::Version,
         Self::Strangers,
         Self::Full,
+        Self::Waiting,
+        Self::Rejected,
+        Self::NotAdmin,
+        Self::Revoked,
     ];
 }
 
@@ -122,6 +174,8 @@ pub enum Frame {
         digest: Option<[u8; 32]>,
         /// Possession of a ticket.
         ticket: Option<TicketProof>,
+        /// A request to be let in. Only to who said that it takes them.
+        request: Option<Request>,
     },
     /// The answer to [`Frame::Open`].
     Opened {
@@ -312,10 +366,14 @@ impl Frame {
             Self::Auth(signature) => {
                 w.array(2).u64(1).bytes(&signature.0);
             }
-            Self::Open { channel, name, terms, digest, ticket } => {
-                w.array(6).u64(2).u64(u64::from(*channel)).bytes(name);
+            Self::Open { channel, name, terms, digest, ticket, request } => {
+                w.array(6 + usize::from(request.is_some())).u64(2);
+                w.u64(u64::from(*channel)).bytes(name);
                 terms.encode(&mut w);
                 opening(&mut w, digest, ticket);
+                if let Some(request) = request {
+                    request.encode(&mut w);
+                }
             }
             Self::Opened { channel, terms, digest, ticket } => {
                 w.array(5).u64(3).u64(u64::from(*channel));
@@ -401,13 +459,15 @@ impl Frame {
             6 | 9 | 11 | 13..=15 | 18..=22 => 3,
             4 | 5 | 7 | 8 | 10 | 12 | 17 => 4,
             3 => 5,
+            // Without a request, or with one.
+            2 if fields == 7 => 7,
             2 | 16 => 6,
             _ => 0,
         };
         if fields != expected {
             return Err(DecodeError::Malformed { what: "frame", at: 0 });
         }
-        let frame = Self::body(&mut r, kind)?;
+        let frame = Self::body(&mut r, kind, fields)?;
         r.finish()?;
         Ok(frame)
     }
@@ -421,7 +481,7 @@ impl Frame {
         Ok(Self::Hello { versions, node, clock, features })
     }
 
-    fn body(r: &mut Reader<'_>, kind: u64) -> Result<Self, DecodeError> {
+    fn body(r: &mut Reader<'_>, kind: u64, fields: usize) -> Result<Self, DecodeError> {
         if kind == 1 {
             return Ok(Self::Auth(Signature(r.array_of("signature")?)));
         }
@@ -436,6 +496,7 @@ impl Frame {
                 terms: Terms::decode(r)?,
                 digest: digest(r)?,
                 ticket: ticket(r)?,
+                request: (fields == 7).then(|| Request::decode(r)).transpose()?,
             },
             3 => Self::Opened {
                 channel,
@@ -638,7 +699,22 @@ mod tests {
         vec![
             Frame::Hello { versions: (1, 2), node: NodeId([2; 32]), clock: 3, features: 0 },
             Frame::Auth(Signature([1; 64])),
-            Frame::Open { channel, name: [2; 32], terms, digest, ticket: Some(proof) },
+            Frame::Open {
+                channel,
+                name: [2; 32],
+                terms,
+                digest,
+                ticket: Some(proof),
+                request: None,
+            },
+            Frame::Open {
+                channel,
+                name: [2; 32],
+                terms,
+                digest: None,
+                ticket: None,
+                request: Some(Request { role: Role::Read, text: "I am Ana's laptop".into() }),
+            },
             Frame::Opened { channel, terms, digest: None, ticket: None },
             Frame::Refused { channel, code: Code::TicketSpent, text: "spent".into() },
             Frame::Tips { channel, tips: vec![tip], last: true },

@@ -1,8 +1,11 @@
 //! The session on one link: both sides say who they are and prove it, then open databases on it. What happens inside one
 //! database is [`crate::channel`]. A peer's fault ends its session or channel and nothing else (I5).
 
-use crate::channel::{Channel, Direction, Emit, Event, NOT_SERVED, blinded_name};
-use crate::frame::{ChannelNo, Code, Frame, PROTOCOL_VERSION, TicketProof, WITHHOLDS};
+use crate::channel::{Channel, Direction, Emit, Event, NOT_SERVED, Shown, blinded_name};
+use crate::frame::{
+    ChannelNo, Code, Frame, PROTOCOL_VERSION, Request, TAKES_REQUESTS, Terms, TicketProof,
+    WITHHOLDS,
+};
 use crate::work::{Answer, Work};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::Writer;
@@ -85,7 +88,7 @@ impl Session {
             versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
             node: config.key.node_id(),
             clock: config.clock,
-            features: WITHHOLDS,
+            features: WITHHOLDS | TAKES_REQUESTS,
         };
         // Each side picks numbers of its own, so that both may open at once.
         let next_channel = if config.initiator { 0 } else { 1 };
@@ -140,18 +143,22 @@ impl Session {
         self.config.served.insert(database, direction);
     }
 
-    /// Opens `database`, showing possession of `ticket` if given. Only after [`Output::Greeted`].
+    /// Opens `database`, showing possession of `ticket` if given, and asking to be let in by `request` if given and if the
+    /// peer takes requests. Only after [`Output::Greeted`].
     pub fn open(
         &mut self,
         database: DatabaseId,
         direction: Direction,
         ticket: Option<&DeviceKey>,
+        request: Option<Request>,
     ) -> ChannelNo {
         let number = self.next_channel;
         self.next_channel += 2;
         let proof = ticket.map(|key| self.prove(&database, key));
+        let request = request.filter(|_| self.features & TAKES_REQUESTS != 0);
+        let shown = Shown { proof, request };
         self.add(
-            Channel::new(number, database, self.config.binding, true, direction, proof),
+            Channel::new(number, database, self.config.binding, true, direction, shown),
             number,
         );
         number
@@ -236,8 +243,8 @@ impl Session {
 
     fn on_open_frame(&mut self, frame: Frame) {
         match frame {
-            Frame::Open { channel, name, terms, digest, ticket } => {
-                self.on_open(channel, name, terms, digest, ticket);
+            Frame::Open { channel, name, terms, digest, ticket, request } => {
+                self.on_open(channel, name, (terms, digest), ticket, request);
             }
             Frame::Opened { channel, terms, digest, ticket } => {
                 let ticket = self.checked_ticket(channel, ticket);
@@ -293,9 +300,9 @@ impl Session {
         &mut self,
         number: ChannelNo,
         name: [u8; 32],
-        terms: crate::frame::Terms,
-        digest: Option<[u8; 32]>,
+        (terms, digest): (Terms, Option<[u8; 32]>),
         ticket: Option<TicketProof>,
+        request: Option<Request>,
     ) {
         let ours = u32::from(!self.config.initiator);
         if number % 2 == ours || self.channels.contains_key(&number) {
@@ -317,8 +324,9 @@ impl Session {
             let text = "the database is open on this session already";
             return self.turn_away(number, Code::Limit, text);
         }
+        let shown = Shown { proof: None, request };
         let mut channel =
-            Channel::new(number, database, self.config.binding, false, direction, None);
+            Channel::new(number, database, self.config.binding, false, direction, shown);
         channel.ticket = self.valid_ticket(&database, ticket);
         channel.opened(terms, digest);
         self.add(channel, number);

@@ -1,7 +1,7 @@
 //! What a session needs done on storage, and the doing of it. The session itself touches no storage: it asks for work and
 //! is given the answer later, so the same code serves a thread pool, a simulator and a browser (I8).
 
-use crate::frame::{BATCH_BYTES, Code, DATA_BYTES, OFFERS};
+use crate::frame::{BATCH_BYTES, Code, DATA_BYTES, OFFERS, Request};
 use crate::pending::Pending;
 use crate::summed::{LastSummed, Summed};
 use anabranch_core::admit::{Load, admit_all};
@@ -38,6 +38,42 @@ pub trait Blobs: Send + Sync {
     fn put(&self, blobs: &[(ChunkHash, Vec<u8>)]) -> Result<(), StorageError>;
 }
 
+/// Where requests to be let in are kept, for an admin to approve.
+pub trait Requests: Send + Sync {
+    /// Takes a request of a device that may not read and says what has become of it. `None`: none are taken, so the device
+    /// is to hear what any stranger hears.
+    ///
+    /// # Errors
+    /// Whatever keeps them reports.
+    fn ask(&self, peer: &NodeId, request: Request) -> Result<Option<Asked>, StorageError>;
+}
+
+/// What has become of a request to be let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// A policy approved it at once.
+    Granted,
+    /// It waits for an admin.
+    Waiting,
+    /// An admin rejected it, or an earlier one of this device.
+    Rejected,
+    /// As many wait as may.
+    Full,
+    /// This device is no admin, so it can let nobody in.
+    NotAdmin,
+}
+
+/// Why a peer may not read, if there is more to say than that it is a stranger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It showed a ticket that does not admit it.
+    Ticket(TicketState),
+    /// It asked to be let in.
+    Request(Asked),
+    /// It had a right here once.
+    Revoked,
+}
+
 /// A database as one session may use it.
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
@@ -45,6 +81,8 @@ pub struct Access<'a> {
     pub storage: &'a dyn Storage,
     /// Its blobs.
     pub blobs: &'a dyn Blobs,
+    /// Requests to be let in.
+    pub requests: &'a dyn Requests,
     /// Runs that wait, shared by all sessions.
     pub pending: &'a Mutex<Pending>,
     /// The frontier that was summed up last, shared by all sessions.
@@ -82,7 +120,10 @@ pub struct Authors {
 #[derive(Debug)]
 pub enum Work {
     /// Find out what the peer may have: at the opening, and again when the database changes while it may have nothing.
-    Open,
+    Open {
+        /// By which it asks to be let in.
+        request: Option<Request>,
+    },
     /// Read the frontier: all of it, or as far as the peer has shown that it knows.
     Frontier {
         /// What the peer showed; `None`: it may know everything.
@@ -190,7 +231,7 @@ impl Work {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Open => "open",
+            Self::Open { .. } => "open",
             Self::Frontier { .. } => "read the frontier",
             Self::Differ { .. } => "compare frontiers",
             Self::Assemble { .. } => "assemble a frontier",
@@ -218,8 +259,8 @@ pub enum Answer {
         digest: [u8; 32],
         /// Whether the peer may read.
         readable: bool,
-        /// What its ticket is worth, if it showed one and is no member.
-        ticket: Option<TicketState>,
+        /// Why not.
+        reason: Option<Reason>,
     },
     /// To [`Work::Frontier`].
     Frontier {
@@ -285,8 +326,8 @@ pub enum Answer {
         offers: Vec<Position>,
         /// Own frontier digest.
         digest: [u8; 32],
-        /// Whether the peer may still read; if not, there is no batch.
-        readable: bool,
+        /// Whether the peer may still read; if not, there is no batch, and perhaps a reason.
+        right: Result<(), Option<Reason>>,
     },
     /// To [`Work::Judge`].
     Judged {
@@ -367,7 +408,7 @@ impl Access<'_> {
 
     fn try_perform(&self, work: Work) -> Result<Answer, Error> {
         match work {
-            Work::Open => self.open(),
+            Work::Open { request } => self.open(request),
             Work::Frontier { within, summed } => self.frontier(within, summed),
             Work::Differ { round, theirs } => self.differ(round, &theirs),
             Work::Assemble { round, common, mut named } => {
@@ -411,12 +452,33 @@ impl Access<'_> {
         self.ticket.map(|key| view.ticket_state(&key, &self.peer, self.now)).transpose()
     }
 
-    fn open(&self) -> Result<Answer, Error> {
+    /// Why the peer may not read. That it had a right once (`Reason::Revoked`) is to be found out here and nowhere else.
+    fn refusal_reason(&self, view: View<'_>) -> Result<Option<Reason>, StorageError> {
+        Ok(self.ticket_state(view)?.map(Reason::Ticket))
+    }
+
+    fn open(&self, request: Option<Request>) -> Result<Answer, Error> {
+        let asked = self.asked(request)?;
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
         let readable = self.readable(view)?;
-        let ticket = if readable { None } else { self.ticket_state(view)? };
-        Ok(Answer::Open { digest: view.frontier_digest()?, readable, ticket })
+        let reason = match asked {
+            _ if readable => None,
+            Some(asked) => Some(Reason::Request(asked)),
+            None => self.refusal_reason(view)?,
+        };
+        Ok(Answer::Open { digest: view.frontier_digest()?, readable, reason })
+    }
+
+    /// What becomes of a request. Who may read already has nothing to ask for.
+    fn asked(&self, request: Option<Request>) -> Result<Option<Asked>, StorageError> {
+        let Some(request) = request else { return Ok(None) };
+        let tx = self.storage.read()?;
+        if self.readable(View::new(&*tx))? {
+            return Ok(None);
+        }
+        drop(tx);
+        self.requests.ask(&self.peer, request)
     }
 
     fn frontier(&self, within: Option<Frontier>, summed: bool) -> Result<Answer, Error> {
@@ -514,8 +576,8 @@ impl Access<'_> {
         out.refresh(view)?;
         let digest = view.frontier_digest()?;
         if !self.readable(view)? {
-            let offers = Vec::new();
-            return Ok(Answer::Next { out, batch: None, offers, digest, readable: false });
+            let (offers, right) = (Vec::new(), Err(self.refusal_reason(view)?));
+            return Ok(Answer::Next { out, batch: None, offers, digest, right });
         }
         let (mut body, mut runs, mut entries) = (Writer::new(), 0, 0);
         // A run is at most this long, so the batch always fits.
@@ -536,7 +598,7 @@ impl Access<'_> {
             let raw = w.finish();
             Some((raw.len() as u32, compress(&raw)?, entries))
         };
-        Ok(Answer::Next { out, batch, offers, digest, readable: true })
+        Ok(Answer::Next { out, batch, offers, digest, right: Ok(()) })
     }
 
     fn judge(&self, places: Vec<Position>) -> Result<Answer, Error> {

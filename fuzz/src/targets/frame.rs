@@ -2,7 +2,7 @@
 
 use anabranch_core::riblt::SYMBOLS;
 use anabranch_sync::frame::{
-    Ask, BATCH_BYTES, DATA_BYTES, Frame, HASHES, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME,
+    Ask, BATCH_BYTES, DATA_BYTES, Frame, HASHES, Request, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME,
 };
 
 /// One frame. All have one spelling, but for what a later version may say in a greeting or as the reason for an end.
@@ -32,7 +32,9 @@ fn within_limits(frame: &Frame) -> bool {
         Frame::Symbols { symbols, .. } => symbols.len() <= SYMBOLS,
         Frame::Ask { what: Ask::Named(elements), .. } => elements.len() <= SYMBOLS,
         Frame::Named { tips, .. } => tips.len() <= SYMBOLS,
-        Frame::Refused { text, .. } | Frame::Bye { text, .. } => text.len() <= TEXT_BYTES,
+        Frame::Open { request: Some(Request { text, .. }), .. }
+        | Frame::Refused { text, .. }
+        | Frame::Bye { text, .. } => text.len() <= TEXT_BYTES,
         _ => true,
     }
 }

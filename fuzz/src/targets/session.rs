@@ -9,19 +9,22 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::{Reader, Writer, keyed_hash};
 use anabranch_core::entry::Timestamp;
 use anabranch_core::head::Head;
-use anabranch_core::id::Position;
+use anabranch_core::id::{NodeId, Position};
 use anabranch_core::key::{Context, DeviceKey, Signature};
+use anabranch_core::ops::Role;
 use anabranch_core::run::Run;
 use anabranch_core::storage::{Durability, Storage, StorageError, Table};
 use anabranch_core::verify::verify;
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::{Direction, Event};
-use anabranch_sync::frame::{Code, Frame, PROTOCOL_VERSION, Terms, TicketProof, WITHHOLDS};
+use anabranch_sync::frame::{
+    Code, Frame, PROTOCOL_VERSION, Request, TAKES_REQUESTS, Terms, TicketProof, WITHHOLDS,
+};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::summed::LastSummed;
-use anabranch_sync::work::{Access, Blobs};
+use anabranch_sync::work::{Access, Asked, Blobs, Requests};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -47,6 +50,15 @@ impl Blobs for TableBlobs<'_> {
             tx.put(Table::Blob, &hash.0, bytes)?;
         }
         tx.commit()
+    }
+}
+
+/// Whoever asks to be let in waits.
+struct Waiting;
+
+impl Requests for Waiting {
+    fn ask(&self, _: &NodeId, _: Request) -> Result<Option<Asked>, StorageError> {
+        Ok(Some(Asked::Waiting))
     }
 }
 
@@ -98,10 +110,11 @@ impl Attack {
             attack.open(
                 if flags & 2 != 0 { 1 } else { 0 },
                 (flags & 16 != 0).then_some(&keys.ticket),
+                flags & 64 != 0,
             );
         }
         if flags & 32 != 0 && attack.session.peer().is_some() {
-            attack.session.open(database, Direction::BOTH, None);
+            attack.session.open(database, Direction::BOTH, None, None);
             attack.pump();
         }
         attack
@@ -110,7 +123,8 @@ impl Attack {
     fn greet(&mut self, initiator: bool) {
         let versions = (PROTOCOL_VERSION, PROTOCOL_VERSION);
         let node = self.peer.node_id();
-        self.receive(&Frame::Hello { versions, node, clock: NOW, features: WITHHOLDS }.encode());
+        let features = WITHHOLDS | TAKES_REQUESTS;
+        self.receive(&Frame::Hello { versions, node, clock: NOW, features }.encode());
         let mut w = Writer::new();
         w.array(4).bytes(&BINDING).bool(initiator);
         w.bytes(&node.0).bytes(&keys().host.node_id().0);
@@ -119,7 +133,7 @@ impl Attack {
         assert!(self.session.peer().is_some(), "an honest greeting");
     }
 
-    fn open(&mut self, channel: u32, ticket: Option<&DeviceKey>) {
+    fn open(&mut self, channel: u32, ticket: Option<&DeviceKey>, asks: bool) {
         let database = world().database;
         let name = keyed_hash(&BINDING, &database.0);
         let terms = Terms { sends: true, receives: true, you_may_read: true };
@@ -129,7 +143,9 @@ impl Attack {
             let signature = key.sign(Context::TicketProof, &w.finish());
             TicketProof { key: key.node_id(), signature }
         });
-        self.receive(&Frame::Open { channel, name, terms, digest: None, ticket }.encode());
+        let request = asks.then(|| Request { role: Role::Write, text: "let me in".into() });
+        let open = Frame::Open { channel, name, terms, digest: None, ticket, request };
+        self.receive(&open.encode());
     }
 
     fn step(&mut self, kind: u8, bytes: &[u8]) {
@@ -200,6 +216,7 @@ impl Attack {
                     let access = Access {
                         storage: &self.storage,
                         blobs: &TableBlobs(&self.storage),
+                        requests: &Waiting,
                         pending: &self.pending,
                         summed: &LastSummed::default(),
                         durability: Durability::Normal,

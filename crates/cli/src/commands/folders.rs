@@ -1,5 +1,6 @@
 //! Syncing folders: with another folder on this machine, with peers, with a ticket, or through ssh.
 
+use super::join::Ask;
 use super::sync::Wish;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -14,7 +15,7 @@ use anabranch::engine::sync::channel::Direction;
 use anabranch::engine::transport::Address;
 use anabranch::{Control, Node, Ticket};
 use anabranch_folder::path::RelPath;
-use anabranch_folder::{Folder, Outcome, Preview, PreviewWith, Updated, With};
+use anabranch_folder::{Folder, FolderError, Outcome, Preview, PreviewWith, Updated, With};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -198,6 +199,33 @@ pub(crate) async fn with_ticket(
     }
 }
 
+/// Syncs the folder at `here`, which is to become a replica of `database`, with whoever is at `address`, asking to be let in.
+/// Nothing comes back while that is not approved.
+pub(crate) async fn asking(
+    context: &Context,
+    node: &Node,
+    here: &Path,
+    address: &str,
+    ask: Ask,
+) -> Result<Option<()>, Failure> {
+    let folder = Folder::prepare(node.inner(), here, ask.database, None)?;
+    remember(node, folder.root(), address)?;
+    let started = Instant::now();
+    let job = Job { here: folder, name: address.to_owned(), other: None };
+    let attempt = async || {
+        let with = With::Addresses(vec![address.to_owned()]);
+        match job.exchange(context, node, with, Direction::BOTH).await? {
+            Ok(outcome) => Ok(Ok(outcome)),
+            Err(FolderError::Node(e)) => Ok(Err(e)),
+            Err(e) => Err(e.into()),
+        }
+    };
+    match ask.until_let_in(context, node, job.here.replica(), attempt).await? {
+        Some(outcome) => job.tell(context, &outcome, started.elapsed()).map(Some),
+        None => Ok(None),
+    }
+}
+
 async fn with_addresses(
     context: &Context,
     node: &Node,
@@ -286,6 +314,18 @@ impl Job<'_> {
         direction: Direction,
     ) -> Result<(), Failure> {
         let started = Instant::now();
+        let outcome = self.exchange(context, node, with, direction).await??;
+        self.tell(context, &outcome, started.elapsed())
+    }
+
+    /// The failure is that it was interrupted.
+    async fn exchange(
+        &self,
+        context: &Context,
+        node: &Node,
+        with: With,
+        direction: Direction,
+    ) -> Result<Result<Outcome, FolderError>, Failure> {
         let control = Control::default();
         let mut stop = signals::stopping()?;
         let drawing = self.draw(context, &control);
@@ -303,7 +343,7 @@ impl Job<'_> {
         };
         drawing.abort();
         let _ = drawing.await;
-        self.tell(context, &outcome?, started.elapsed())
+        Ok(outcome)
     }
 
     fn draw(&self, context: &Context, control: &Control) -> tokio::task::JoinHandle<()> {

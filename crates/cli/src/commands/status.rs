@@ -27,6 +27,8 @@ struct State {
     entries: u64,
     bytes: u64,
     role: Option<Role>,
+    /// Devices that ask to be let in.
+    asking: u64,
 }
 
 /// Prints how replicas stand.
@@ -78,7 +80,8 @@ fn look(node: &Node, record: &Record) -> Result<State, Failure> {
     let replica = opened.replica();
     let (entries, role) = replica
         .look(|view| Ok::<_, StorageError>((view.totals()?.entries, view.role_of(&node.id())?)))?;
-    Ok(State { entries, bytes: replica.storage().size()?, role })
+    let asking = replica.requests()?.iter().filter(|asking| !asking.rejected).count() as u64;
+    Ok(State { entries, bytes: replica.storage().size()?, role, asking })
 }
 
 fn role(standing: &Standing) -> Option<&'static str> {
@@ -152,8 +155,19 @@ fn details(standing: &Standing, live: Option<&Value>) -> Vec<String> {
     if record.ticket.is_some() {
         lines.push(format!("joining is not finished: 'anabranch sync {}' goes on", record.name));
     }
-    if let Err(failure) = &standing.state {
-        lines.push(failure.line());
+    if record.request.is_some() {
+        lines.push(format!(
+            "not let in yet: 'anabranch sync {}' or 'anabranch serve' goes on once an admin has approved it",
+            record.name
+        ));
+    }
+    match &standing.state {
+        Ok(State { asking: 0, .. }) => {}
+        Ok(State { asking, .. }) => {
+            let devices = units::counted(*asking, "device asks", "devices ask");
+            lines.push(format!("{devices} to be let in: see 'anabranch requests ls'"));
+        }
+        Err(failure) => lines.push(failure.line()),
     }
     lines
 }
@@ -202,7 +216,8 @@ fn object(standing: &Standing, live: Option<&Value>) -> Value {
         "entries": state.map(|s| s.entries),
         "bytes": state.map(|s| s.bytes),
         "addresses": addresses,
-        "joining": record.ticket.is_some(),
+        "joining": record.ticket.is_some() || record.request.is_some(),
+        "requests": state.map(|s| s.asking),
         "error": standing.state.as_ref().err().map(Failure::line),
     })
 }

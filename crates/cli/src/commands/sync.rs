@@ -315,11 +315,11 @@ async fn session(
 }
 
 /// Runs a session; when the process is asked to end, ends it in good order and says that it is not done.
-pub(crate) async fn interruptible<E: Into<Failure>>(
-    session: impl Future<Output = Result<Report, E>>,
+pub(crate) async fn interruptible<T, E: Into<Failure>>(
+    session: impl Future<Output = Result<T, E>>,
     control: &Control,
     stop: &mut watch::Receiver<bool>,
-) -> Result<Report, Failure> {
+) -> Result<T, Failure> {
     tokio::pin!(session);
     tokio::select! {
         result = &mut session => return result.map_err(Into::into),

@@ -9,6 +9,12 @@ const COMMANDS: &[&[&str]] = &[
     &["share"],
     &["ticket"],
     &["join"],
+    &["requests"],
+    &["requests", "ls"],
+    &["requests", "approve"],
+    &["requests", "reject"],
+    &["requests", "forget"],
+    &["requests", "policy"],
     &["serve"],
     &["status"],
     &["peers"],
@@ -67,7 +73,8 @@ fn help_of_every_command() {
     let mut all = String::new();
     for command in COMMANDS {
         let help = home.ok(&[command, &["-h"][..]].concat());
-        let group = command.is_empty() || [&["db"][..], &["folder"]].contains(command);
+        let group =
+            command.is_empty() || [&["db"][..], &["folder"], &["requests"]].contains(command);
         assert!(group || help.contains("Example"), "{command:?} has no example:\n{help}");
         all.push_str(&format!("$ anabranch {} -h\n{help}\n", command.join(" ")));
     }

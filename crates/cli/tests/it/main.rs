@@ -17,6 +17,7 @@ mod kill;
 mod logging;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod requests;
 mod sharing;
 mod sim;
 mod ssh;

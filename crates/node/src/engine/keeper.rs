@@ -32,6 +32,8 @@ pub(super) struct Keeper {
     pub(super) nudge: Arc<Notify>,
     /// What was written down last, and when.
     pub(super) said: Option<(&'static str, Instant)>,
+    /// Whether this device asks to be let in.
+    pub(super) asks: bool,
 }
 
 /// How a session ended.
@@ -130,6 +132,7 @@ impl Keeper {
             }
         };
         self.enter(State::Connecting);
+        self.asks = self.node.asking(self.target.replica.database()).is_some();
         let control = Control::default();
         let mut progress = control.progress.subscribe();
         let node = Arc::clone(&self.node);
@@ -213,6 +216,11 @@ impl Keeper {
             return;
         }
         self.enter(State::InStep);
+        if std::mem::take(&mut self.asks)
+            && let Err(e) = self.node.let_in(&self.target.replica)
+        {
+            tracing::warn!("{} is in, which could not be noted: {e}", self.target.name);
+        }
         // Often in and out of step under load: the time need not be written each time.
         let old = since.is_none_or(|at| now.saturating_sub(at) > SAID.as_micros() as u64);
         if self.said.take().is_some() || old {

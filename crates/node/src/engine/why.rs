@@ -17,6 +17,14 @@ pub enum Why {
     NoAddress(String),
     /// The peer does not know this device as a member, or does not serve the database.
     NotMember,
+    /// An admin has to let this device in.
+    Approval,
+    /// An admin rejected this device's request to be let in.
+    Rejected,
+    /// The node that was asked is no admin, so it can let nobody in.
+    NotAdmin,
+    /// The right that this device had was revoked.
+    Revoked,
     /// The ticket by which this device joins is not good any more.
     Ticket(String),
     /// The clocks are apart, by so many microseconds; positive when the peer's is ahead.
@@ -46,6 +54,10 @@ impl Why {
             Self::Offline(_) => "offline",
             Self::NoAddress(_) => "no-address",
             Self::NotMember => "not-a-member",
+            Self::Approval => "waiting-for-approval",
+            Self::Rejected => "rejected",
+            Self::NotAdmin => "not-an-admin",
+            Self::Revoked => "revoked",
             Self::Ticket(_) => "ticket",
             Self::ClocksApart(_) => "clocks-apart",
             Self::DiskFull { .. } => "disk-full",
@@ -74,6 +86,10 @@ impl Why {
                 Code::TicketExpired | Code::TicketSpent | Code::TicketUnknown => {
                     Self::Ticket(text.clone())
                 }
+                Code::Waiting => Self::Approval,
+                Code::Rejected => Self::Rejected,
+                Code::NotAdmin => Self::NotAdmin,
+                Code::Revoked => Self::Revoked,
                 Code::Version => Self::Version(text.clone()),
                 Code::Limit => Self::Limit(text.clone()),
                 Code::Full => Self::DiskFull { here: !by_peer },
@@ -118,6 +134,21 @@ impl fmt::Display for Why {
             Self::NotMember => f.write_str(
                 "the peer does not serve the database, or this device is not a member; \
                  ask one of its admins for a ticket",
+            ),
+            Self::Approval => f.write_str(
+                "waiting for approval: an admin has to let this device in ('anabranch requests approve' there); \
+                 it goes on by itself then",
+            ),
+            Self::Rejected => f.write_str(
+                "an admin rejected the request to be let in; ask one for a ticket, or to forget the request \
+                 ('anabranch requests forget' there)",
+            ),
+            Self::NotAdmin => f.write_str(
+                "the node that was asked is no admin of the database, so it can let nobody in; \
+                 ask at the address of one that is, with 'anabranch join'",
+            ),
+            Self::Revoked => f.write_str(
+                "this device's right to the database was revoked; ask one of its admins for a new ticket",
             ),
             Self::Ticket(text) => write!(f, "the ticket does not let this device in: {text}"),
             Self::ClocksApart(us) => {

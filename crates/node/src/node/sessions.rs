@@ -11,10 +11,11 @@ use crate::runner::{Hears, run};
 use anabranch_core::id::DatabaseId;
 use anabranch_core::ticket::Ticket;
 use anabranch_sync::channel::Direction;
-use anabranch_sync::frame::Code;
+use anabranch_sync::frame::{Code, Request, TEXT_BYTES};
 use anabranch_transport::secure::{accept, connect};
 use anabranch_transport::{Address, HttpListener, Link, ListenAddr};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 
 /// A handle for watching and stopping a session; dropping it stops nothing.
@@ -191,6 +192,7 @@ impl Node {
             device: self.device.clone(),
             served: replicas,
             openings: Vec::new(),
+            requests: BTreeMap::new(),
             until: Until::Closed,
         };
         run(task, wire, hears, stop, &self.bounds).await
@@ -222,10 +224,15 @@ impl Node {
         until: Until,
         control: &Control,
     ) -> Result<Report, NodeError> {
+        let asks = openings.iter().filter(|o| o.direction != Direction::COMPARE);
+        let asks =
+            asks.filter_map(|o| Some((o.replica.database(), self.asking(o.replica.database())?)));
+        let requests = asks.collect();
         let task = Task {
             device: self.device.clone(),
             served: openings.iter().map(|o| Arc::clone(&o.replica)).collect(),
             openings,
+            requests,
             until,
         };
         let hears = Hears { progress: control.progress.clone(), refusal: &|_| () };
@@ -251,10 +258,12 @@ impl Node {
                 return Err(e);
             }
         };
+        let replica = Arc::clone(&opening.replica);
         let result = self.sync_on(wire, vec![opening], until, control).await;
         self.note_fate(database, &address, &result.as_ref());
         if let Ok(report) = &result {
             self.remember(report, &address);
+            self.let_in(&replica)?;
         }
         result
     }
@@ -387,6 +396,7 @@ impl Node {
         if report.progress.told {
             self.joined(replica.database())?;
         }
+        self.let_in(replica)?;
         Ok(report)
     }
 
@@ -404,6 +414,7 @@ impl Node {
             device: self.device.clone(),
             served: vec![Arc::clone(replica)],
             openings: Vec::new(),
+            requests: BTreeMap::new(),
             until: Until::Settled,
         };
         let hears = Hears { progress: control.progress.clone(), refusal: &|_| () };
@@ -432,6 +443,62 @@ impl Node {
             .await
             .map_err(|_| NodeError::Closed)??;
         drop(hold);
+        Ok(())
+    }
+
+    /// Asks to be let in to `database` whenever it is synced from now on, until that happened.
+    ///
+    /// # Errors
+    /// [`NodeError::Setting`] when the request says too much, [`NodeError::Core`].
+    pub fn ask(&self, database: DatabaseId, request: Request) -> Result<(), NodeError> {
+        if request.text.len() > TEXT_BYTES {
+            let text = format!("a request says at most {TEXT_BYTES} bytes");
+            return Err(NodeError::Setting(text));
+        }
+        match &self.home {
+            Some(_) => self.set_request(database, Some(&request)),
+            None => {
+                let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+                asking.insert(database, request);
+                Ok(())
+            }
+        }
+    }
+
+    /// By which this device asks to be let in to `database`, if it does.
+    #[must_use]
+    pub fn asking(&self, database: DatabaseId) -> Option<Request> {
+        if self.home.is_none() {
+            let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+            return asking.get(&database).cloned();
+        }
+        // Records that cannot be read are complained of where it matters.
+        let records = self.records().unwrap_or_default();
+        records.into_iter().find_map(|r| r.request.filter(|_| r.database == database))
+    }
+
+    fn set_request(&self, database: DatabaseId, to: Option<&Request>) -> Result<(), NodeError> {
+        let Some(home) = &self.home else { return Ok(()) };
+        for record in home.records()?.iter().filter(|r| r.database == database) {
+            if record.request.as_ref() != to {
+                home.change_record(record, |record| {
+                    record.request = to.cloned();
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks no more if this device is a member by now, as its own replica says.
+    pub(crate) fn let_in(&self, replica: &Replica) -> Result<(), NodeError> {
+        let database = replica.database();
+        if self.asking(database).is_some()
+            && replica.look(|view| view.role_of(&self.id()))?.is_some()
+        {
+            self.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&database);
+            self.set_request(database, None)?;
+        }
         Ok(())
     }
 

@@ -148,7 +148,7 @@ impl Attacker {
             let signature = key.sign(Context::TicketProof, &w.finish());
             TicketProof { key: key.node_id(), signature }
         });
-        self.send(&Frame::Open { channel, name, terms, digest, ticket }).await;
+        self.send(&Frame::Open { channel, name, terms, digest, ticket, request: None }).await;
     }
 
     /// Sends a frame; whether it was taken.

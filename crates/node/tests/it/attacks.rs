@@ -519,7 +519,14 @@ async fn who_does_not_read_is_not_read_from_either_and_is_given_up() {
         attacker.ask(0, world.replica.database(), pull, None, None).await;
         let asks = [
             tips(Vec::new()),
-            Frame::Open { channel: 2, name: [1; 32], terms: BOTH, digest: None, ticket: None },
+            Frame::Open {
+                channel: 2,
+                name: [1; 32],
+                terms: BOTH,
+                digest: None,
+                ticket: None,
+                request: None,
+            },
         ];
         // Frames are made up faster than anybody could answer them.
         for frame in asks.iter().cycle() {

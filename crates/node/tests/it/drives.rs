@@ -14,6 +14,7 @@ use anabranch_node::{
 };
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::Direction;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ impl Pair {
             device: served.device().clone(),
             served: vec![Arc::clone(served)],
             openings,
+            requests: BTreeMap::new(),
             until,
         };
         let drives = [

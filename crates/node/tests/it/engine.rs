@@ -13,7 +13,7 @@ use anabranch_node::{
     Device, Environment, Fate, Intent, Kept, Node, NodeError, Offer, Record, Replica,
     ReplicaOptions, Replicas, Standing, State, SyncHandle, System, Target, Why,
 };
-use anabranch_sync::frame::Frame;
+use anabranch_sync::frame::{Code, Frame};
 use anabranch_transport::Address;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
@@ -95,7 +95,7 @@ pub(crate) fn target(replica: &Arc<Replica>, address: &str) -> Target {
 }
 
 /// Waits until it has a reason with this code, and returns the sentence.
-async fn reason(handle: &mut SyncHandle, code: &str) -> String {
+pub(crate) async fn reason(handle: &mut SyncHandle, code: &str) -> String {
     let said = async {
         loop {
             let standing = handle.standing();
@@ -471,4 +471,18 @@ fn every_reason_says_what_to_do() {
     let damaged =
         NodeError::Core(anabranch_core::storage::StorageError::Corrupt("x".into()).into());
     assert!(text(Why::of(&damaged, true)).contains("restore the file from a copy"));
+    let refused = |code| {
+        let why = Why::of(&NodeError::Session { code, text: String::new(), by_peer: true }, true);
+        (why.code(), text(why))
+    };
+    for (code, word, what_to_do) in [
+        (Code::Waiting, "waiting-for-approval", "anabranch requests approve"),
+        (Code::Rejected, "rejected", "ask one for a ticket"),
+        (Code::NotAdmin, "not-an-admin", "ask at the address of one that is"),
+        (Code::Revoked, "revoked", "ask one of its admins for a new ticket"),
+    ] {
+        let (said, sentence) = refused(code);
+        assert_eq!(said, word);
+        assert!(sentence.contains(what_to_do), "{sentence}");
+    }
 }

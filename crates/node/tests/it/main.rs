@@ -10,5 +10,6 @@ mod contents;
 mod drives;
 mod engine;
 mod homes;
+mod requests;
 mod sources;
 mod watched;

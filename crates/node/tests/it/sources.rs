@@ -141,6 +141,7 @@ impl Mesh {
                 device: replica.device().clone(),
                 served: vec![replica],
                 openings: if opens { vec![opening] } else { Vec::new() },
+                requests: BTreeMap::new(),
                 until: Until::Closed,
             }
         };

@@ -11,6 +11,7 @@ use anabranch_core::storage::Durability;
 use anabranch_node::{Act, Drive, Ending, Hold, Job, NodeError, Opening, Report, Task, Until};
 use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::{Code, Frame};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -105,12 +106,14 @@ impl World<'_> {
             device: self.nodes[from].device.clone(),
             served: vec![here],
             openings: vec![opening],
+            requests: BTreeMap::new(),
             until,
         };
         let answering = Task {
             device: self.nodes[to].device.clone(),
             served: vec![there],
             openings: Vec::new(),
+            requests: BTreeMap::new(),
             until: Until::Closed,
         };
         let conn = Conn {

@@ -2,9 +2,40 @@
 //! why. Then both compare.
 
 use super::{Channel, Direction, Event, Plan, blinded_name};
-use crate::frame::{Code, Frame, Terms};
-use crate::work::Work;
+use crate::frame::{Code, Frame, Request, Terms, TicketProof};
+use crate::work::{Asked, Reason, Work};
 use anabranch_core::membership::TicketState;
+
+/// For a device that had a right once.
+pub(super) const REVOKED: &str = "this device's right to the database was revoked";
+
+/// What is shown at the opening, to be let in.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    /// Possession of a ticket.
+    pub(crate) proof: Option<TicketProof>,
+    /// A request.
+    pub(crate) request: Option<Request>,
+}
+
+/// Why who asked to be let in is not, for now; `None`: it has been.
+fn unapproved(asked: Asked) -> Option<(Code, &'static str)> {
+    Some(match asked {
+        Asked::Granted => return None,
+        Asked::Waiting => {
+            (Code::Waiting, "asked to be let in; an admin of the database has to approve it")
+        }
+        Asked::Rejected => (Code::Rejected, "an admin of the database rejected the request"),
+        Asked::Full => (
+            Code::Limit,
+            "as many requests wait for approval there as may (requests.max); ask an admin to look at them",
+        ),
+        Asked::NotAdmin => (
+            Code::NotAdmin,
+            "the node at this address is no admin of the database, so it can let nobody in",
+        ),
+    })
+}
 
 impl Channel {
     /// Takes in what the peer said when it opened or answered.
@@ -19,44 +50,49 @@ impl Channel {
         }
     }
 
-    pub(super) fn on_open(
-        &mut self,
-        digest: [u8; 32],
-        readable: bool,
-        ticket: Option<TicketState>,
-    ) {
+    pub(super) fn on_open(&mut self, digest: [u8; 32], readable: bool, reason: Option<Reason>) {
         self.digest = digest;
         self.peer_may_read = readable;
-        if !readable && !self.opener {
-            let refusal = match ticket {
-                Some(TicketState::Expired) => {
-                    Some((Code::TicketExpired, "the ticket's time is over; ask for a new one"))
-                }
-                Some(TicketState::Spent) => Some((
-                    Code::TicketSpent,
-                    "the ticket was used by as many devices as it allows; ask for a new one",
-                )),
-                Some(TicketState::Unknown) => {
-                    Some((Code::TicketUnknown, "the ticket is not known here; ask for a new one"))
-                }
-                _ if !self.theirs.is_some_and(|t| t.you_may_read) => Some((
-                    Code::Strangers,
-                    "neither device knows the other as a member yet; sync both with one that knows them",
-                )),
-                _ => None,
-            };
-            if let Some((code, text)) = refusal {
-                return self.refuse(code, text);
-            }
+        self.revoked = reason == Some(Reason::Revoked);
+        if !readable
+            && !self.opener
+            && let Some((code, text)) = self.unreadable(reason)
+        {
+            return self.refuse(code, text);
         }
         let (channel, terms, digest, ticket) =
             (self.number, self.terms(), self.told_digest(), self.proof);
         if self.opener {
             let name = blinded_name(&self.binding, &self.database);
-            self.frame(Frame::Open { channel, name, terms, digest, ticket });
+            let request = self.request.clone();
+            self.frame(Frame::Open { channel, name, terms, digest, ticket, request });
         } else {
             self.frame(Frame::Opened { channel, terms, digest, ticket });
             self.start();
+        }
+    }
+
+    /// Why an opener that may not read is refused. One that says that this side may read there is let in to prove its right.
+    fn unreadable(&self, reason: Option<Reason>) -> Option<(Code, &'static str)> {
+        let proves = self.theirs.is_some_and(|t| t.you_may_read);
+        match reason {
+            Some(Reason::Request(asked)) => unapproved(asked),
+            Some(Reason::Ticket(TicketState::Expired)) => {
+                Some((Code::TicketExpired, "the ticket's time is over; ask for a new one"))
+            }
+            Some(Reason::Ticket(TicketState::Spent)) => Some((
+                Code::TicketSpent,
+                "the ticket was used by as many devices as it allows; ask for a new one",
+            )),
+            Some(Reason::Ticket(TicketState::Unknown)) => {
+                Some((Code::TicketUnknown, "the ticket is not known here; ask for a new one"))
+            }
+            _ if proves => None,
+            Some(Reason::Revoked) => Some((Code::Revoked, REVOKED)),
+            _ => Some((
+                Code::Strangers,
+                "neither device knows the other as a member yet; sync both with one that knows them",
+            )),
         }
     }
 
@@ -69,6 +105,10 @@ impl Channel {
             let text =
                 "the ticket is not known there, or the database is not served; ask for a new one";
             return (Code::TicketUnknown, text.to_owned());
+        }
+        if self.request.is_some() {
+            let text = "the database is not served there, or no requests are taken; check the address, or ask an admin for a ticket";
+            return (code, text.to_owned());
         }
         if !self.peer_may_read {
             let text = "the database is not served there, or neither device knows the other as a member yet; sync both with one that knows them";

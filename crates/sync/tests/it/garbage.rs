@@ -311,7 +311,14 @@ fn arb_frame() -> impl Strategy<Value = Frame> {
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
     (channel, position, hash, bytes, 0..17, any::<u32>(), any::<bool>()).prop_map(
         |(channel, position, hash, bytes, kind, n, flag)| match kind {
-            0 => Frame::Open { channel, name: [1; 32], terms: OPEN, digest: None, ticket: None },
+            0 => Frame::Open {
+                channel,
+                name: [1; 32],
+                terms: OPEN,
+                digest: None,
+                ticket: None,
+                request: None,
+            },
             1 => Frame::Opened { channel, terms: OPEN, digest: None, ticket: None },
             2 => Frame::Tips { channel, tips: vec![], last: flag },
             3 => Frame::Fork { channel, samples: vec![position; 3] },

@@ -3,7 +3,7 @@
 use anabranch_core::author::{Author, Draft, Seen, Write, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::{Entry, StoreId, Timestamp};
-use anabranch_core::id::DatabaseId;
+use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
@@ -12,11 +12,11 @@ use anabranch_core::storage::{Durability, Storage, StorageError, Table};
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::{Direction, Event};
-use anabranch_sync::frame::{Code, Frame};
+use anabranch_sync::frame::{Code, Frame, Request};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::summed::LastSummed;
-use anabranch_sync::work::{Access, Blobs};
+use anabranch_sync::work::{Access, Asked, Blobs, Requests};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -37,6 +37,19 @@ impl Blobs for TableBlobs<'_> {
     }
 }
 
+/// What a node says to a request to be let in.
+type Says = Box<dyn Fn(&NodeId, &Request) -> Option<Asked> + Send + Sync>;
+
+/// Requests to be let in, answered as a test says; none are taken unless it does.
+#[derive(Default)]
+pub(crate) struct Asks(pub(crate) Option<Says>);
+
+impl Requests for Asks {
+    fn ask(&self, peer: &NodeId, request: Request) -> Result<Option<Asked>, StorageError> {
+        Ok(self.0.as_ref().and_then(|says| says(peer, &request)))
+    }
+}
+
 pub(crate) struct Node {
     pub(crate) key: DeviceKey,
     pub(crate) storage: Arc<MemoryStorage>,
@@ -47,6 +60,7 @@ pub(crate) struct Node {
     pub(crate) instance: [u8; 32],
     /// From how many tips on it sums its frontier up.
     pub(crate) sum_from: usize,
+    pub(crate) asks: Asks,
 }
 
 impl Node {
@@ -60,13 +74,15 @@ impl Node {
             epoch: u64::from(seed) * 1000,
             instance: [seed; 32],
             sum_from: usize::MAX,
+            asks: Asks::default(),
         }
     }
 
     /// The same storage, for writing while a session borrows the node.
     pub(crate) fn same(&self) -> Self {
         let (storage, pending) = (self.storage.clone(), Mutex::default());
-        Self { key: self.key.clone(), storage, pending, summed: LastSummed::default(), ..*self }
+        let (key, summed, asks) = (self.key.clone(), LastSummed::default(), Asks::default());
+        Self { key, storage, pending, summed, asks, ..*self }
     }
 
     /// Another node with the same key and a copy of what is held.
@@ -220,6 +236,8 @@ pub(crate) struct Run<'a> {
     pub(crate) outcome: Outcome,
     /// What the first side does once it is greeted.
     opening: Option<(Direction, Option<DeviceKey>)>,
+    /// By which it asks to be let in.
+    pub(crate) request: Option<Request>,
 }
 
 impl<'a> Run<'a> {
@@ -260,8 +278,17 @@ impl<'a> Run<'a> {
             hears_first: 0,
             outcome: Outcome::default(),
             opening: Some((direction, ticket.cloned())),
+            request: None,
         };
         run.pump_at_most(frames);
+        run
+    }
+
+    /// `a` asks `b` to be let in.
+    pub(crate) fn asking(a: &'a Node, b: &'a Node, database: DatabaseId, request: Request) -> Self {
+        let mut run = Self::cut(a, b, database, Direction::BOTH, None, 0);
+        run.request = Some(request);
+        run.pump();
         run
     }
 
@@ -312,6 +339,7 @@ impl<'a> Run<'a> {
                 let access = Access {
                     storage: &*node.storage,
                     blobs: &TableBlobs(&*node.storage),
+                    requests: &node.asks,
                     pending: &node.pending,
                     summed: &node.summed,
                     durability: Durability::Full,
@@ -326,7 +354,8 @@ impl<'a> Run<'a> {
             }
             Output::Greeted { .. } if side == 0 => {
                 if let Some((direction, ticket)) = self.opening.take() {
-                    self.sessions[0].open(self.database, direction, ticket.as_ref());
+                    let request = self.request.take();
+                    self.sessions[0].open(self.database, direction, ticket.as_ref(), request);
                 }
             }
             Output::Event(_, Event::Sent { entries, .. }) => self.outcome.sent += entries,

@@ -13,6 +13,7 @@ mod forks;
 mod garbage;
 mod live;
 mod random;
+mod requests;
 mod resume;
 mod rights;
 mod sessions;

@@ -171,6 +171,7 @@ impl Net {
                 let access = Access {
                     storage: &*node.storage,
                     blobs: &TableBlobs(&*node.storage),
+                    requests: &node.asks,
                     pending: &node.pending,
                     summed: &node.summed,
                     durability: Durability::Full,
@@ -237,7 +238,7 @@ impl Net {
             Output::Work(channel, work) => line.ends[side].works.push((channel, work)),
             Output::Greeted { .. } if side == 0 => {
                 let (direction, ticket) = &line.opening;
-                line.ends[0].session.open(database, *direction, ticket.as_ref());
+                line.ends[0].session.open(database, *direction, ticket.as_ref(), None);
             }
             Output::Event(_, Event::Sent { entries, .. }) => {
                 line.ends[side].entries_sent += entries;

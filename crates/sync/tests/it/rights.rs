@@ -167,8 +167,8 @@ fn a_ticket_of_somebody_else_opens_nothing() {
     let stolen = anabranch_sync::frame::TicketProof { key: ticket.node_id(), signature };
     let mut rogue = Rogue::greet(&host, thief, database);
     let name = anabranch_core::codec::keyed_hash(&BINDING, &database.0);
-    let (terms, digest) = (OPEN, None);
-    rogue.send(&Frame::Open { channel: 0, name, terms, digest, ticket: Some(stolen) });
+    let (terms, digest, ticket) = (OPEN, None, Some(stolen));
+    rogue.send(&Frame::Open { channel: 0, name, terms, digest, ticket, request: None });
     rogue.tips(&[]);
     learnt_nothing(&rogue);
 }

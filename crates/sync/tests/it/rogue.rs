@@ -10,7 +10,9 @@ use anabranch_core::key::{Context, DeviceKey};
 use anabranch_core::run::Run;
 use anabranch_core::storage::Durability;
 use anabranch_sync::channel::{Direction, Event};
-use anabranch_sync::frame::{ChannelNo, Code, Frame, PROTOCOL_VERSION, Terms, TicketProof};
+use anabranch_sync::frame::{
+    ChannelNo, Code, Frame, PROTOCOL_VERSION, Request, Terms, TicketProof,
+};
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::work::{Access, Answer, Work};
 use std::collections::BTreeMap;
@@ -38,6 +40,8 @@ pub(crate) struct Rogue<'a> {
     pub(crate) overflows: usize,
     /// What it says it can do.
     pub(crate) features: u64,
+    /// By which it asks to be let in when it opens next.
+    pub(crate) request: Option<Request>,
 }
 
 impl<'a> Rogue<'a> {
@@ -62,6 +66,7 @@ impl<'a> Rogue<'a> {
             held: vec![],
             overflows: 0,
             features: 0,
+            request: None,
         };
         rogue.pump();
         rogue
@@ -108,7 +113,7 @@ impl<'a> Rogue<'a> {
     pub(crate) fn open_with(&mut self, terms: Terms, digest: [u8; 32]) {
         let name = anabranch_core::codec::keyed_hash(&BINDING, &self.database.0);
         let digest = Some(digest);
-        self.send(&Frame::Open { channel: 0, name, terms, digest, ticket: None });
+        self.send(&Frame::Open { channel: 0, name, terms, digest, ticket: None, request: None });
     }
 
     pub(crate) fn open_as(&mut self, channel: u32, terms: Terms, ticket: Option<&DeviceKey>) {
@@ -119,7 +124,8 @@ impl<'a> Rogue<'a> {
             let signature = key.sign(Context::TicketProof, &w.finish());
             TicketProof { key: key.node_id(), signature }
         });
-        self.send(&Frame::Open { channel, name, terms, digest: None, ticket });
+        let request = self.request.take();
+        self.send(&Frame::Open { channel, name, terms, digest: None, ticket, request });
     }
 
     pub(crate) fn send(&mut self, frame: &Frame) {
@@ -191,6 +197,7 @@ impl<'a> Rogue<'a> {
         let access = Access {
             storage: &*self.node.storage,
             blobs: &TableBlobs(&*self.node.storage),
+            requests: &self.node.asks,
             pending: &self.node.pending,
             summed: &self.node.summed,
             durability: Durability::Full,

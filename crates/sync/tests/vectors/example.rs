@@ -6,7 +6,7 @@ use crate::frames::described;
 use anabranch_core::author::{Author, Draft, Seen, Write, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::{StoreId, Timestamp};
-use anabranch_core::id::DatabaseId;
+use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
@@ -15,11 +15,11 @@ use anabranch_core::storage::{Durability, Storage, StorageError};
 use anabranch_core::view::View;
 use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::{Channel, Direction};
-use anabranch_sync::frame::{ChannelNo, Frame};
+use anabranch_sync::frame::{ChannelNo, Frame, Request};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::summed::LastSummed;
-use anabranch_sync::work::{Access, Blobs, Work};
+use anabranch_sync::work::{Access, Asked, Blobs, Requests, Work};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -35,6 +35,14 @@ impl Blobs for NoBlobs {
 
     fn put(&self, _: &[(ChunkHash, Vec<u8>)]) -> Result<(), StorageError> {
         Ok(())
+    }
+}
+
+struct NoRequests;
+
+impl Requests for NoRequests {
+    fn ask(&self, _: &NodeId, _: Request) -> Result<Option<Asked>, StorageError> {
+        Ok(None)
     }
 }
 
@@ -81,6 +89,7 @@ impl Side {
         let access = Access {
             storage: &self.storage,
             blobs: &NoBlobs,
+            requests: &NoRequests,
             pending: &self.pending,
             summed: &LastSummed::default(),
             durability: Durability::Full,
@@ -190,7 +199,7 @@ fn made() -> Vec<Value> {
     let (mut sides, database, ticket) = sides();
     let mut notes = Vec::new();
     pump(&mut sides, &mut notes, "greet");
-    let channel = sides[0].session.open(database, Direction::BOTH, Some(&ticket));
+    let channel = sides[0].session.open(database, Direction::BOTH, Some(&ticket), None);
     pump(&mut sides, &mut notes, "join");
     sides[0].write(1_000_003, |ledger, author| _ = ledger.redeem(author, &ticket).unwrap());
     sides[0].session.committed(database);

@@ -7,10 +7,11 @@ use anabranch_core::frontier::FrontierTip;
 use anabranch_core::head::Head;
 use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
+use anabranch_core::ops::Role;
 use anabranch_core::riblt::{SYMBOL_BYTES, Symbol};
 use anabranch_sync::frame::{
-    Ask, BATCH_BYTES, Code, DATA_BYTES, Frame, HASHES, OFFERS, SAMPLES, TEXT_BYTES, TIPS_PER_FRAME,
-    Terms, TicketProof, WITHHOLDS,
+    Ask, BATCH_BYTES, Code, DATA_BYTES, Frame, HASHES, OFFERS, Request, SAMPLES, TAKES_REQUESTS,
+    TEXT_BYTES, TIPS_PER_FRAME, Terms, TicketProof, WITHHOLDS,
 };
 use serde_json::{Value, json};
 
@@ -44,10 +45,16 @@ pub(crate) fn described(frame: &Frame) -> Value {
             "clock": clock, "features": features,
         }}),
         Frame::Auth(signature) => json!({ "auth": { "signature": hex(signature.0) } }),
-        Frame::Open { channel, name, terms, digest, ticket } => json!({ "open": {
-            "channel": channel, "name": hex(name), "terms": described_terms(*terms),
-            "digest": digest.map(hex), "ticket": described_ticket(ticket),
-        }}),
+        Frame::Open { channel, name, terms, digest, ticket, request } => {
+            let mut open = json!({
+                "channel": channel, "name": hex(name), "terms": described_terms(*terms),
+                "digest": digest.map(hex), "ticket": described_ticket(ticket),
+            });
+            if let Some(Request { role, text }) = request {
+                open["request"] = json!({ "role": role.name(), "text": text });
+            }
+            json!({ "open": open })
+        }
         Frame::Opened { channel, terms, digest, ticket } => json!({ "opened": {
             "channel": channel, "terms": described_terms(*terms),
             "digest": digest.map(hex), "ticket": described_ticket(ticket),
@@ -148,20 +155,46 @@ fn all() -> Vec<(&'static str, Frame)> {
                 versions: (1, 1),
                 node: NodeId([2; 32]),
                 clock: 1 << 50,
-                features: WITHHOLDS,
+                features: WITHHOLDS | TAKES_REQUESTS,
             },
         ),
         ("auth", Frame::Auth(Signature([1; 64]))),
         (
             "open, with a ticket",
-            Frame::Open { channel, name: [2; 32], terms, digest: None, ticket: Some(proof) },
+            Frame::Open {
+                channel,
+                name: [2; 32],
+                terms,
+                digest: None,
+                ticket: Some(proof),
+                request: None,
+            },
         ),
         (
             "open, as a member",
-            Frame::Open { channel: 0, name: [2; 32], terms, digest, ticket: None },
+            Frame::Open { channel: 0, name: [2; 32], terms, digest, ticket: None, request: None },
+        ),
+        (
+            "open, with a request",
+            Frame::Open {
+                channel: 0,
+                name: [2; 32],
+                terms,
+                digest: None,
+                ticket: None,
+                request: Some(Request { role: Role::Write, text: "Ana's laptop".into() }),
+            },
         ),
         ("opened", Frame::Opened { channel, terms, digest, ticket: None }),
         ("refused", Frame::Refused { channel, code: Code::TicketSpent, text: "spent".into() }),
+        (
+            "refused, for now",
+            Frame::Refused { channel, code: Code::Waiting, text: "not approved yet".into() },
+        ),
+        (
+            "refused for good",
+            Frame::Refused { channel, code: Code::Revoked, text: "revoked".into() },
+        ),
         ("tips", Frame::Tips { channel, tips: vec![tip(1), tip(2)], last: true }),
         ("no tips", Frame::Tips { channel, tips: vec![], last: true }),
         ("fork", Frame::Fork { channel, samples: vec![position(1)] }),
@@ -205,6 +238,13 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("a byte at the end", [&credit[..], &[0]].concat()),
         ("a longer spelling", vec![0x83, 0x18, 9, 0, 5]),
         ("a channel of 2^32", raw(&|w| _ = w.array(3).u64(9).u64(1 << 32).u64(5))),
+        (
+            "a request for a role that there is not",
+            raw(&|w| {
+                w.array(7).u64(2).u64(0).bytes(&[2; 32]).u64(3).bytes(&[]).null();
+                w.array(2).u64(4).text("let me in");
+            }),
+        ),
         ("terms above 7", raw(&|w| _ = w.array(5).u64(3).u64(0).u64(8).bytes(&[]).null())),
         (
             "a digest of 31 bytes",
@@ -239,6 +279,13 @@ fn limits() {
     let mut w = Writer::new();
     w.array(3).u64(14).u64(0).text(&"x".repeat(TEXT_BYTES + 1));
     assert!(Frame::decode(&w.finish()).is_err());
+    let request = |bytes| {
+        let mut w = Writer::new();
+        w.array(7).u64(2).u64(0).bytes(&[2; 32]).u64(3).bytes(&[]).null();
+        w.array(2).u64(1).text(&"x".repeat(bytes));
+        Frame::decode(&w.finish())
+    };
+    assert!(request(TEXT_BYTES).is_ok() && request(TEXT_BYTES + 1).is_err());
 }
 
 /// What a later version may say, and is understood as far as it goes.
