@@ -463,9 +463,20 @@ impl View<'_> {
         Ok(self.strongest(device)?.map(|g| g.role))
     }
 
+    /// Whether anything was ever granted to `device` by name.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn was_member(&self, device: &NodeId) -> Result<bool, StorageError> {
+        Ok(!self.grants_of(&Subject::Device(*device))?.is_empty())
+    }
+
     /// The grant of the ticket with this public key.
     pub(crate) fn ticket_grant(&self, key: &NodeId) -> Result<Option<GrantRow>, StorageError> {
-        Ok(self.grants_of(&Subject::Ticket(*key))?.into_iter().next())
+        let mut grants = self.grants_of(&Subject::Ticket(*key))?;
+        // One that holds, if there is one.
+        grants.sort_by_key(|grant| !grant.holds());
+        Ok(grants.into_iter().next())
     }
 
     /// Whether a ticket may (still) be used by `device` at `now`: what a serving node asks before it sends anything.
@@ -481,19 +492,22 @@ impl View<'_> {
         let Some(ticket) = self.ticket_grant(key)? else {
             return Ok(TicketState::Unknown);
         };
+        if !ticket.holds() {
+            return Ok(TicketState::Revoked);
+        }
         let number = number_of(self.tx, &GrantRef { entry: ticket.entry, index: ticket.index })?;
         let redeemed = self.grants_listed(&[&[3][..], &key32(number.unwrap_or(0))].concat())?;
-        let mut devices: Vec<NodeId> = redeemed
-            .into_iter()
-            .filter_map(|g| match g.subject {
-                Subject::Device(device) => Some(device),
-                _ => None,
-            })
-            .collect();
-        devices.sort_unstable();
-        devices.dedup();
-        if devices.contains(device) {
-            return Ok(TicketState::Redeemed);
+        let mut devices: BTreeMap<NodeId, bool> = BTreeMap::new();
+        for grant in redeemed {
+            if let Subject::Device(device) = grant.subject {
+                *devices.entry(device).or_default() |= grant.holds();
+            }
+        }
+        match devices.get(device) {
+            Some(true) => return Ok(TicketState::Redeemed),
+            // It was let in by this ticket and put out again.
+            Some(false) => return Ok(TicketState::Revoked),
+            None => {}
         }
         if ticket.terms.expires.is_some_and(|end| now >= end) {
             return Ok(TicketState::Expired);
@@ -538,6 +552,8 @@ pub enum TicketState {
     Expired,
     /// As many devices as it allows have redeemed it.
     Spent,
+    /// An admin closed it, or put the device out again that it had let in.
+    Revoked,
     /// No grant for it is known here.
     Unknown,
 }

@@ -20,7 +20,7 @@ use crate::frame::{
 };
 use crate::incoming::{Incoming, Next};
 use crate::wanted::{self, Wanted};
-use crate::work::{Answer, Reason, Work};
+use crate::work::{Answer, REVOKED, Reason, Work};
 use anabranch_core::admit::Load;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
@@ -538,7 +538,8 @@ impl Channel {
                     self.recompares = 0;
                 }
                 // What it waits for may be what the peer was told to withhold.
-                let lost = waiting && self.incoming.is_empty() && !self.claims.is_told();
+                let shown = self.peer_may_read || self.shown.is_some();
+                let lost = waiting && shown && self.incoming.is_empty() && !self.claims.is_told();
                 if lost && self.recompares < RECOMPARES {
                     self.recompares += 1;
                     self.ask_frontier(self.shown.clone());
@@ -570,7 +571,7 @@ impl Channel {
         self.digest = digest;
         if let Err(reason) = right {
             return match reason {
-                Some(Reason::Revoked) => self.refuse(Code::Revoked, opening::REVOKED),
+                Some(Reason::Revoked) => self.refuse(Code::Revoked, REVOKED),
                 _ => self.refuse(Code::NotServed, "this device may no longer read the database"),
             };
         }
@@ -614,8 +615,11 @@ impl Channel {
 
     /// What came may have made the peer a member, whom we may now tell more.
     fn on_readable(&mut self, readable: bool) {
+        if self.peer_may_read && !readable {
+            return self.refuse(Code::Revoked, REVOKED);
+        }
         let news = readable && !self.peer_may_read;
-        self.peer_may_read = readable || self.peer_may_read;
+        self.peer_may_read = readable;
         if news {
             self.event(Event::Readable);
         }
@@ -666,7 +670,8 @@ impl Channel {
     /// The database changed here.
     pub(crate) fn committed(&mut self) {
         self.dirty = true;
-        self.rights_stale = !self.peer_may_read;
+        // Where something is sent, the right is looked up with that.
+        self.rights_stale = !self.peer_may_read || !self.sends();
         self.claims.changed();
         self.go_on();
     }
@@ -741,7 +746,7 @@ impl Channel {
     }
 
     fn look_again(&mut self) {
-        if !self.looking && std::mem::take(&mut self.rights_stale) && !self.peer_may_read {
+        if !self.looking && std::mem::take(&mut self.rights_stale) {
             self.looking = true;
             self.work(Work::Open { request: None });
         }
@@ -751,7 +756,7 @@ impl Channel {
     fn dismiss(&mut self) {
         let brought = self.their_level && self.incoming.is_empty() && self.applying.is_none();
         if self.revoked && !self.peer_may_read && brought && !self.looking {
-            self.refuse(Code::Revoked, opening::REVOKED);
+            self.refuse(Code::Revoked, REVOKED);
         }
     }
 

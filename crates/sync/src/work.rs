@@ -250,6 +250,9 @@ impl Work {
     }
 }
 
+/// Said to a device that had a right once.
+pub(crate) const REVOKED: &str = "this device's right to the database was revoked";
+
 /// What came of it.
 #[derive(Debug)]
 pub enum Answer {
@@ -452,9 +455,29 @@ impl Access<'_> {
         self.ticket.map(|key| view.ticket_state(&key, &self.peer, self.now)).transpose()
     }
 
-    /// Why the peer may not read. That it had a right once (`Reason::Revoked`) is to be found out here and nowhere else.
+    /// Whether the peer, who could read when it was let in, still can.
+    fn still_readable(&self, view: View<'_>) -> Result<bool, StorageError> {
+        if sabotage::is(Bug::RightOnce) { Ok(true) } else { self.readable(view) }
+    }
+
+    /// Why the peer may not read.
     fn refusal_reason(&self, view: View<'_>) -> Result<Option<Reason>, StorageError> {
-        Ok(self.ticket_state(view)?.map(Reason::Ticket))
+        if let Some(ticket) = self.ticket_state(view)? {
+            return Ok(Some(Reason::Ticket(ticket)));
+        }
+        Ok(view.was_member(&self.peer)?.then_some(Reason::Revoked))
+    }
+
+    /// The answer to work that tells the peer something, if it may not be told any more.
+    fn refused(&self, view: View<'_>) -> Result<Option<Answer>, StorageError> {
+        if self.still_readable(view)? {
+            return Ok(None);
+        }
+        let text = "this device may no longer read the database".to_owned();
+        Ok(Some(match self.refusal_reason(view)? {
+            Some(Reason::Revoked) => Answer::Failed { code: Code::Revoked, text: REVOKED.into() },
+            _ => Answer::Failed { code: Code::NotServed, text },
+        }))
     }
 
     fn open(&self, request: Option<Request>) -> Result<Answer, Error> {
@@ -485,6 +508,9 @@ impl Access<'_> {
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
         let Some(shown) = within else {
+            if let Some(refused) = self.refused(view)? {
+                return Ok(refused);
+            }
             if !summed {
                 return Ok(Answer::Frontier { frontier: view.frontier()?, whole: true });
             }
@@ -525,7 +551,11 @@ impl Access<'_> {
 
     fn name(&self, frontier: &Frontier, elements: &[u64]) -> Result<Answer, Error> {
         let tx = self.storage.read()?;
-        let database = View::new(&*tx).database()?.ok_or(Error::Empty)?;
+        let view = View::new(&*tx);
+        if let Some(refused) = self.refused(view)? {
+            return Ok(refused);
+        }
+        let database = view.database()?.ok_or(Error::Empty)?;
         let (named, _) = frontier.split(&database, &elements.iter().copied().collect());
         Ok(Answer::Named { tips: named.tips().to_vec() })
     }
@@ -575,7 +605,7 @@ impl Access<'_> {
         }
         out.refresh(view)?;
         let digest = view.frontier_digest()?;
-        if !self.readable(view)? {
+        if !self.still_readable(view)? {
             let (offers, right) = (Vec::new(), Err(self.refusal_reason(view)?));
             return Ok(Answer::Next { out, batch: None, offers, digest, right });
         }
@@ -655,7 +685,7 @@ impl Access<'_> {
             authors,
             heads,
             digest: view.frontier_digest()?,
-            readable: self.readable(view)?,
+            readable: self.still_readable(view)?,
             waiting: !early.is_empty(),
         })
     }
@@ -737,7 +767,7 @@ impl Access<'_> {
     fn read_blobs(&self, hashes: Vec<ChunkHash>) -> Result<Answer, Error> {
         {
             let tx = self.storage.read()?;
-            if !self.readable(View::new(&*tx))? {
+            if !self.still_readable(View::new(&*tx))? {
                 return Ok(Answer::Blobs { found: Vec::new(), missing: hashes, later: Vec::new() });
             }
         }

@@ -3,11 +3,8 @@
 
 use super::{Channel, Direction, Event, Plan, blinded_name};
 use crate::frame::{Code, Frame, Request, Terms, TicketProof};
-use crate::work::{Asked, Reason, Work};
+use crate::work::{Asked, REVOKED, Reason, Work};
 use anabranch_core::membership::TicketState;
-
-/// For a device that had a right once.
-pub(super) const REVOKED: &str = "this device's right to the database was revoked";
 
 /// What is shown at the opening, to be let in.
 #[derive(Debug, Default)]
@@ -86,6 +83,9 @@ impl Channel {
             )),
             Some(Reason::Ticket(TicketState::Unknown)) => {
                 Some((Code::TicketUnknown, "the ticket is not known here; ask for a new one"))
+            }
+            Some(Reason::Ticket(TicketState::Revoked)) => {
+                Some((Code::TicketUnknown, "the ticket was revoked; ask for a new one"))
             }
             _ if proves => None,
             Some(Reason::Revoked) => Some((Code::Revoked, REVOKED)),

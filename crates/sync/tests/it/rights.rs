@@ -120,14 +120,19 @@ fn a_stranger_that_asks_for_everything_learns_nothing() {
 fn a_stranger_with_a_run_that_waits_learns_nothing() {
     let (host, database) = host();
     let key = stranger();
-    let mut rogue = Rogue::greet(&host, key.clone(), database);
-    rogue.open(OPEN, None);
-    rogue.tips(&[]);
-    let run = signed(&key, database, entry(&key, database, 7, Some(EntryId([7; 32])), vec![], 9));
-    rogue.batch(&[run]);
-    assert_eq!(rogue.closed, []);
-    rogue.committed();
-    learnt_nothing(&rogue);
+    // Whether it says first what it knows or not.
+    for shows in [true, false] {
+        let mut rogue = Rogue::greet(&host, key.clone(), database);
+        rogue.open(OPEN, None);
+        if shows {
+            rogue.tips(&[]);
+        }
+        let entry = entry(&key, database, 7, Some(EntryId([7; 32])), vec![], 9);
+        rogue.batch(&[signed(&key, database, entry)]);
+        assert_eq!(rogue.closed, []);
+        rogue.committed();
+        learnt_nothing(&rogue);
+    }
 }
 
 #[test]
