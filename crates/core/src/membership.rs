@@ -7,7 +7,7 @@ pub(crate) mod stints;
 use crate::entry::{Entry, GrantRef, Header, StoreId, StoreKind, Timestamp};
 use crate::error::{Error, Refusal, corrupt};
 use crate::head::Head;
-use crate::id::{EntryId, NodeId, Seq};
+use crate::id::{EntryId, NodeId, Position, Seq};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::ops::{
@@ -42,6 +42,23 @@ pub struct Grant {
     pub terms: TicketTerms,
     /// The device that made it.
     pub by: NodeId,
+    /// The grant it was made with; its own in genesis.
+    pub used: GrantRef,
+    /// Whether it counts, and nothing that counts has ended it.
+    pub holds: bool,
+}
+
+/// A revocation, as shown to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// Where the entry is that made it.
+    pub position: Position,
+    /// The grant it ends.
+    pub grant: GrantRef,
+    /// The device that made it.
+    pub by: NodeId,
+    /// Whether it counts.
+    pub counts: bool,
 }
 
 /// Records what an admitted entry grants and revokes.
@@ -523,18 +540,46 @@ impl View<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn grants(&self) -> Result<Vec<Grant>, StorageError> {
-        (1..=self.counters()?.grants)
-            .map(|n| {
-                let row = self.grant(n)?;
-                let by = self.branch(row.branch)?.log.device;
-                Ok(Grant {
-                    id: GrantRef { entry: row.entry, index: row.index },
-                    subject: row.subject,
-                    role: row.role,
-                    priority: row.priority,
-                    depth: row.depth,
-                    terms: row.terms,
-                    by,
+        (1..=self.counters()?.grants).map(|n| self.grant_shown(&self.grant(n)?)).collect()
+    }
+
+    /// The grant that `device` uses, if one holds.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn grant_of(&self, device: &NodeId) -> Result<Option<Grant>, StorageError> {
+        self.strongest(device)?.map(|row| self.grant_shown(&row)).transpose()
+    }
+
+    fn grant_shown(&self, row: &GrantRow) -> Result<Grant, StorageError> {
+        let used = if row.depth == 0 { reference(row) } else { reference(&self.grant(row.used)?) };
+        Ok(Grant {
+            id: reference(row),
+            subject: row.subject,
+            role: row.role,
+            priority: row.priority,
+            depth: row.depth,
+            terms: row.terms,
+            by: self.branch(row.branch)?.log.device,
+            used,
+            holds: row.holds(),
+        })
+    }
+
+    /// Every revocation, in the order of arrival.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn revocations(&self) -> Result<Vec<Revocation>, StorageError> {
+        (1..=self.counters()?.revocations)
+            .map(|number| {
+                let row = standing::revocation(self.tx, number)?;
+                let log = self.branch(row.branch)?.log;
+                Ok(Revocation {
+                    position: Position { log, seq: row.seq, id: row.entry },
+                    grant: reference(&self.grant(row.target)?),
+                    by: log.device,
+                    counts: row.counts,
                 })
             })
             .collect()

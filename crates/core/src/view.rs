@@ -41,6 +41,8 @@ pub struct Totals {
     pub branches: u64,
     /// Grants, tickets included.
     pub grants: u64,
+    /// Revocations.
+    pub revocations: u64,
     /// Names of replaced values whose entry is not held.
     pub names: u64,
 }
@@ -96,6 +98,7 @@ impl<'t> View<'t> {
             entries: c.next_arrival - 1,
             branches: u64::from(c.branches),
             grants: u64::from(c.grants),
+            revocations: u64::from(c.revocations),
             names: c.names,
         })
     }
@@ -306,6 +309,15 @@ impl<'t> View<'t> {
     /// [`StorageError`].
     pub fn holds(&self, position: &Position) -> Result<bool, StorageError> {
         Ok(self.find(position)?.is_some())
+    }
+
+    /// Whether the entry at `position` is held and peers are told of it: it counts, or something builds on it that does.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn is_needed(&self, position: &Position) -> Result<bool, StorageError> {
+        let Some(number) = self.find(position)? else { return Ok(false) };
+        Ok(position.seq <= self.branch(number)?.needed().seq)
     }
 
     pub(crate) fn locate(&self, position: &Position) -> Result<Option<Located>, StorageError> {

@@ -15,7 +15,7 @@ use anabranch_core::path::Path;
 use anabranch_core::storage::{Storage, StorageError, Table};
 use anabranch_core::verify::verify;
 use anabranch_core::view::View;
-use anabranch_reference::{State, fold, judge};
+use anabranch_reference::{State, fold, frontier, judge};
 use anabranch_store::MemoryStorage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -213,6 +213,14 @@ pub fn judge_node(number: usize, node: &Node, forbidden: &[Position]) -> Result<
         let text = format!("node {number} holds another state: {}", difference(&held, &meant));
         return Err(Check::Reference.failed(text));
     }
+    let unsigned = view.unsigned().map_err(|e| broken(number)(e.into()))?;
+    if unsigned == 0 {
+        let told = view.frontier().map_err(|e| broken(number)(e.into()))?;
+        if !told.positions().eq(&frontier(&list)) {
+            let text = format!("node {number} tells another frontier than it has");
+            return Err(Check::Reference.failed(text));
+        }
+    }
     for position in forbidden {
         if view.holds(position).map_err(|e| broken(number)(e.into()))? {
             let text = format!("node {number} holds an entry that nobody may write: {position:?}");
@@ -281,9 +289,14 @@ fn judge_rights(number: usize, view: View<'_>, list: &[Entry]) -> Result<(), Vio
 ///
 /// # Errors
 /// The first [`Violation`].
-pub fn judge_all(nodes: &[Node], forbidden: &[Position]) -> Result<Digests, Violation> {
+pub fn judge_all(
+    nodes: &[Node],
+    outside: &BTreeSet<usize>,
+    forbidden: &[Position],
+) -> Result<Digests, Violation> {
     let mut first: Option<Digests> = None;
-    let members = || nodes.iter().enumerate().filter(|(_, node)| !node.stranger);
+    let inside = |(number, node): &(usize, &Node)| !node.stranger && !outside.contains(number);
+    let members = || nodes.iter().enumerate().filter(inside);
     for (number, node) in nodes.iter().enumerate().filter(|(_, node)| node.stranger) {
         let held = node.look(|view| view.totals()).map_err(|e| broken(number)(e.into()))?;
         if held.entries > 0 {
@@ -315,10 +328,17 @@ pub fn judge_all(nodes: &[Node], forbidden: &[Position]) -> Result<Digests, Viol
     }
     // Of equal ones, since each signature is checked anew.
     members().next_back().map_or(Ok(()), |(number, node)| judge_storage(number, node))?;
+    for number in outside {
+        judge_node(*number, &nodes[*number], forbidden)?;
+    }
     judge_logs(nodes)?;
-    judge_blobs(nodes)?;
+    judge_blobs(nodes, outside)?;
+    let counting = counting(nodes)?;
     for (author, node) in nodes.iter().enumerate() {
         for write in &node.acknowledged {
+            if counting.as_ref().is_some_and(|counting| !counting.contains(&write.position.id)) {
+                continue;
+            }
             for (holder, other) in members() {
                 let held = other.look(|view| view.holds(&write.position));
                 if !held.map_err(|e| broken(holder)(e.into()))? {
@@ -332,6 +352,21 @@ pub fn judge_all(nodes: &[Node], forbidden: &[Position]) -> Result<Digests, Viol
         }
     }
     first.ok_or_else(|| Check::Converged.failed("there are no nodes"))
+}
+
+/// The entries that count of all that anybody holds; `None`: nobody's right was revoked, so all do.
+fn counting(nodes: &[Node]) -> Result<Option<BTreeSet<EntryId>>, Violation> {
+    let mut all: BTreeMap<EntryId, Entry> = BTreeMap::new();
+    let mut revoked = false;
+    for (number, node) in nodes.iter().enumerate() {
+        let content = node.content().map_err(|e| broken(number)(e.into()))?;
+        let tx = content.read().map_err(|e| broken(number)(e.into()))?;
+        let view = View::new(&*tx);
+        revoked |= view.totals().map_err(|e| broken(number)(e.into()))?.revocations > 0;
+        all.extend(entries(view).map_err(broken(number))?.into_iter().map(|e| (e.id(), e)));
+    }
+    let by_id = all.iter().map(|(id, entry)| (*id, entry)).collect();
+    Ok(revoked.then(|| anabranch_reference::counted(&by_id).0))
 }
 
 /// A device writes each place of a log once, unless its state was copied and it had no way to see that.
@@ -350,7 +385,7 @@ fn judge_logs(nodes: &[Node]) -> Result<(), Violation> {
 }
 
 /// Every blob that somebody has is everywhere, and none is lost unless older states were put back.
-fn judge_blobs(nodes: &[Node]) -> Result<(), Violation> {
+fn judge_blobs(nodes: &[Node], outside: &BTreeSet<usize>) -> Result<(), Violation> {
     let restored = nodes.iter().any(|node| node.copied);
     let has = |node: &Node, hash: &ChunkHash| {
         let content = node.disk.content();
@@ -359,8 +394,9 @@ fn judge_blobs(nodes: &[Node]) -> Result<(), Violation> {
     };
     let Some(first) = nodes.first() else { return Ok(()) };
     for hash in first.look(named_blobs).map_err(|e| broken(0)(e.into()))? {
-        let found: Vec<Option<bool>> =
-            nodes.iter().filter(|node| !node.stranger).map(|node| has(node, &hash)).collect();
+        let inside = |(number, node): &(usize, &Node)| !node.stranger && !outside.contains(number);
+        let members = nodes.iter().enumerate().filter(inside);
+        let found: Vec<Option<bool>> = members.map(|(_, node)| has(node, &hash)).collect();
         if found.contains(&Some(false)) {
             return Err(Check::Blobs.failed(format!("something else is stored as {hash:?}")));
         }

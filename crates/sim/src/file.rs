@@ -67,6 +67,10 @@ fn check(plan: &Plan) -> Result<(), String> {
             | Act::User { node, .. }
             | Act::Index { node, .. }
             | Act::Blob { node, .. } => _ = named.insert(*node),
+            Act::Rule { node, ruling } => {
+                named.insert(*node);
+                named.extend(ruling.whom());
+            }
             Act::Fault(Fault::Cut { edge }) if *edge >= plan.edges.len() => {
                 return Err(format!("link {edge} breaks, and there is none"));
             }

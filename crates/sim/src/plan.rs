@@ -5,8 +5,10 @@ mod blobs;
 mod folders;
 mod indexes;
 mod intents;
+mod members;
 
 pub use indexes::Tending;
+pub use members::Ruling;
 
 use crate::blobs::BlobDeed;
 use crate::clock::{DAY, MS, SECOND, Time};
@@ -341,6 +343,13 @@ pub enum Act {
         /// What.
         what: Tending,
     },
+    /// Somebody's rights are changed.
+    Rule {
+        /// By whom.
+        node: usize,
+        /// How.
+        ruling: Ruling,
+    },
     /// A user withdraws what was declared to be kept in step.
     Withdraw {
         /// Which of [`Plan::edges`].
@@ -388,6 +397,7 @@ impl fmt::Display for Step {
             }
             Act::User { node, deed } => write!(f, "the user of node {node} {deed}"),
             Act::Index { node, what } => write!(f, "node {node} {what}"),
+            Act::Rule { node, ruling } => write!(f, "node {node} {ruling}"),
             Act::Withdraw { edge } => write!(f, "link {edge} is withdrawn"),
             Act::Declare { edge } => write!(f, "link {edge} is declared"),
             Act::Move { node, place } => write!(f, "node {node} moves to its address {place}"),
@@ -524,7 +534,13 @@ impl Plan {
         several_sources(&mut random, &mut plan, options);
         intents::add(&mut plan, span);
         blobs::add(&mut plan, span);
+        members::add(&mut plan, span);
         plan
+    }
+
+    /// Whether rights change in it.
+    pub(crate) fn rules(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.act, Act::Rule { .. }))
     }
 
     /// Operations that are asked for.

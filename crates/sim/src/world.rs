@@ -4,6 +4,7 @@ mod blobs;
 mod folders;
 mod indexes;
 mod intents;
+mod members;
 mod rogue;
 mod sessions;
 
@@ -33,7 +34,7 @@ use anabranch_node::{
 use fastrand::Rng;
 use intents::Line;
 use sessions::{Conn, ConnId, Side};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -152,6 +153,10 @@ struct World<'p> {
     /// At which of their addresses nodes are, if not at the first.
     places: BTreeMap<usize, u8>,
     healed: bool,
+    /// Those who had a right and have none any more, once everything has healed.
+    outside: BTreeSet<usize>,
+    /// How often lines to and from them were tried since.
+    tries: BTreeMap<usize, u32>,
     same: SameState,
     forbidden: Vec<Position>,
     contents: Arc<Mutex<Contents>>,
@@ -230,6 +235,8 @@ impl<'p> World<'p> {
             edges: plan.edges.iter().map(Line::new).collect(),
             places: BTreeMap::new(),
             healed: false,
+            outside: BTreeSet::new(),
+            tries: BTreeMap::new(),
             same: SameState::default(),
             forbidden: Vec::new(),
             contents: Arc::default(),
@@ -290,7 +297,8 @@ impl<'p> World<'p> {
                 limit = time + HEALING;
             }
         }
-        let digests = judge_all(&self.nodes, &self.forbidden)?;
+        self.judge_outsiders()?;
+        let digests = judge_all(&self.nodes, &self.outside, &self.forbidden)?;
         self.judge_contents()?;
         self.judge_trees()?;
         self.judge_newcomer()?;
@@ -348,6 +356,7 @@ impl<'p> World<'p> {
                 self.act(*node, deed)
             }
             Act::Index { node, what } => self.tend(*node, what),
+            Act::Rule { node, ruling } => self.rule(*node, ruling),
             Act::Withdraw { edge } => self.withdraw(*edge),
             Act::Declare { edge } => self.declare(*edge),
             Act::Move { node, place } => self.change_place(*node, *place),
@@ -415,7 +424,7 @@ impl<'p> World<'p> {
     }
 
     fn acknowledge(&mut self, node: usize, committed: Vec<Committed>) -> Result<(), Violation> {
-        use anabranch_core::error::Error;
+        use anabranch_core::error::{Error, Refusal};
         let full = self.nodes[node].is_full();
         for result in committed {
             match result {
@@ -429,7 +438,11 @@ impl<'p> World<'p> {
                         self.nodes[node].acknowledged.push(write);
                     }
                 }
-                Err(Error::NotPermitted { .. }) => self.stats.refused += 1,
+                Err(
+                    Error::NotPermitted { .. }
+                    | Error::LastAdmin
+                    | Error::Refused(Refusal::Priority { .. } | Refusal::Rank { .. }),
+                ) => self.stats.refused += 1,
                 Err(_) if self.nodes[node].rotten => self.stats.refused += 1,
                 Err(e) => {
                     let text = format!("node {node} could not commit: {e}");
@@ -475,6 +488,9 @@ impl<'p> World<'p> {
             return Err(Check::Bounded.failed(format!("too much waits on node {node}")));
         }
         self.want_blobs(node);
+        if node == 0 {
+            self.note_outsiders()?;
+        }
         // What is not signed yet is in the state and not in the frontier.
         let digests = self.nodes[node].look(|view| match view.unsigned()? {
             0 => Digests::of(view).map(Some),
@@ -623,6 +639,8 @@ impl<'p> World<'p> {
             line.stays_connected();
         }
         self.heal_folders();
+        self.heal_members();
+        self.note_outsiders()?;
         // What could not be read before is looked at again, even if nothing else happens any more.
         for node in 0..self.nodes.len() {
             self.want_blobs(node);

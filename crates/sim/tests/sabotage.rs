@@ -102,6 +102,5 @@ bugs! {
     grant_outlives_its_own: GrantOutlivesItsOwn,
     not_recounted: NotRecounted,
     not_passed_through: NotPassedThrough,
-    stretch_stale: StretchStale,
     uncounted_compared: UncountedCompared,
 }

@@ -70,6 +70,15 @@ impl Line {
         }
     }
 
+    pub(super) fn declared(&self) -> bool {
+        self.declared
+    }
+
+    /// Whether nothing is under way on it.
+    pub(super) fn idle(&self) -> bool {
+        self.conn.is_none()
+    }
+
     /// Whom it links.
     pub(super) fn ends(&self) -> [usize; 2] {
         [self.from, self.to]
@@ -206,7 +215,8 @@ impl World<'_> {
         for number in 0..self.edges.len() {
             let Line { from, to, declared, conn, .. } = self.edges[number];
             let runs = |node: usize| self.nodes[node].replica.is_some();
-            if !declared || !runs(from) || !runs(to) || self.nodes[from].stranger {
+            let outside = self.outside.contains(&from) || self.outside.contains(&to);
+            if !declared || outside || !runs(from) || !runs(to) || self.nodes[from].stranger {
                 continue;
             }
             let settled = |world: &mut Self, side| {

@@ -85,6 +85,9 @@ impl World<'_> {
         if !self.is_due(number, turn) || (self.healed && self.nodes[from].stranger) {
             return Ok(());
         }
+        if self.is_in_vain(number) {
+            return Ok(());
+        }
         self.judge_patience(number)?;
         let heard = self.network.hears(from, to) && self.network.hears(to, from);
         let reached = heard && self.finds(number);
@@ -478,7 +481,8 @@ impl World<'_> {
                     }
                     left -= 1;
                     let position = entry.position();
-                    if !theirs.holds(&position)? {
+                    // What does not count goes nowhere.
+                    if ours.is_needed(&position)? && !theirs.holds(&position)? {
                         lacking = Some(position);
                     }
                     Ok(ControlFlow::Continue(()))

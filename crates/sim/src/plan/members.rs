@@ -1,0 +1,101 @@
+//! Changes of membership in a plan: who grants and revokes what, and when. Drawn from a source of their own, as folders are.
+
+use super::{Act, Entrance, Plan, RoleName, Step};
+use crate::clock::{SECOND, Time};
+use anabranch_core::ops::Role;
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What a node does to the rights of others, or to its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ruling {
+    /// Grants a device a role, one more if it has one.
+    Grant {
+        /// Whose device.
+        whom: usize,
+        /// Which role.
+        #[serde(with = "RoleName")]
+        role: Role,
+        /// How far below its own rank.
+        below: u8,
+    },
+    /// Ends a grant that a device has.
+    Revoke {
+        /// Whose device.
+        whom: usize,
+        /// Whether nothing of what was written with it counts any more.
+        all: bool,
+    },
+    /// Gives its own grant up.
+    Resign,
+    /// Lets everybody write.
+    Open,
+    /// Ends that.
+    Close,
+}
+
+impl Ruling {
+    /// Whose rights it is about, if somebody's in particular.
+    #[must_use]
+    pub fn whom(&self) -> Option<usize> {
+        match self {
+            Self::Grant { whom, .. } | Self::Revoke { whom, .. } => Some(*whom),
+            Self::Resign | Self::Open | Self::Close => None,
+        }
+    }
+}
+
+impl fmt::Display for Ruling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grant { whom, role, below } => {
+                write!(f, "lets node {whom} {}, {below} below itself", role.name())
+            }
+            Self::Revoke { whom, all: false } => write!(f, "puts node {whom} out"),
+            Self::Revoke { whom, all: true } => {
+                write!(f, "puts node {whom} out, and nothing that it wrote counts")
+            }
+            Self::Resign => write!(f, "gives its right up"),
+            Self::Open => write!(f, "lets everybody write"),
+            Self::Close => write!(f, "lets everybody write no more"),
+        }
+    }
+}
+
+/// A third of the plans without folders and blobs has such changes, of which some come in quick succession.
+pub(super) fn add(plan: &mut Plan, span: Time) {
+    let mut random = Rng::with_seed(plan.seed ^ 0x6d65_6d62_6572_735f);
+    let other = |step: &Step| matches!(step.act, Act::User { .. } | Act::Blob { .. });
+    let folders = plan.nodes.iter().any(|setup| setup.folder);
+    if folders || plan.newcomer.is_some() || plan.steps.iter().any(other) || random.u32(..3) > 0 {
+        return;
+    }
+    let strangers = plan.nodes.iter().any(|setup| setup.entrance == Entrance::Stranger);
+    let count = plan.nodes.len();
+    let often = random.usize(3..24);
+    let quick = random.bool();
+    let middle = random.u64(SECOND..span);
+    for _ in 0..often {
+        let node = if random.bool() { 0 } else { random.usize(..count) };
+        let whom = random.usize(..count);
+        let role =
+            *super::choose(&mut random, &[Role::Read, Role::Write, Role::Admin, Role::Admin]);
+        let ruling = match random.u32(..16) {
+            0..=5 => Ruling::Grant { whom, role, below: random.u8(..2) },
+            6..=12 => Ruling::Revoke { whom, all: random.u32(..3) == 0 },
+            13 => Ruling::Resign,
+            _ if strangers => continue,
+            14 => Ruling::Open,
+            _ => Ruling::Close,
+        };
+        // The founder stays: all others are known to it.
+        if (node, ruling) == (0, Ruling::Resign) {
+            continue;
+        }
+        let spread = if quick { 2 * SECOND } else { span };
+        let at = (middle + random.u64(..spread)) % span;
+        plan.steps.push(Step { at: at.max(SECOND), act: Act::Rule { node, ruling } });
+    }
+    plan.steps.sort_by_key(|step| step.at);
+}

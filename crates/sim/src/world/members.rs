@@ -1,0 +1,132 @@
+//! Rights that change while the simulation runs, and what is asked of those who have none any more.
+
+use super::{SECOND, World, setup_failed};
+use crate::check::{Check, Violation};
+use crate::plan::Ruling;
+use anabranch_core::author::Draft;
+use anabranch_core::membership::Grant;
+use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
+use anabranch_core::storage::StorageError;
+use std::collections::BTreeSet;
+
+/// How often who has no right any more is still tried by others, or tries others, once everything has healed.
+const TRIES: u32 = 3;
+
+impl World<'_> {
+    pub(super) fn rule(&mut self, node: usize, ruling: &Ruling) -> Result<(), Violation> {
+        let Some(replica) = self.nodes[node].replica.clone() else {
+            self.stats.refused += 1;
+            return Ok(());
+        };
+        let own = self.nodes[node].device.id();
+        let seen =
+            replica.look(|view| Ok::<_, StorageError>((view.grants()?, view.grant_of(&own)?)));
+        let Ok((grants, own)) = seen else {
+            return Ok(());
+        };
+        let last = |subject: Subject| {
+            grants.iter().rfind(|grant| grant.subject == subject && grant.holds).map(|g| g.id)
+        };
+        let device = |whom: usize| Subject::Device(self.nodes[whom].device.id());
+        let revoke = |grant, cut| MemberOp::Revoke { grant, cut };
+        let priority = own.as_ref().map_or(0, |grant: &Grant| grant.priority);
+        let grant = |subject, role, below: u8| {
+            let (priority, terms) = (priority + u32::from(below), TicketTerms::default());
+            MemberOp::Grant { subject, role, priority, terms }
+        };
+        let op = match *ruling {
+            Ruling::Grant { whom, role, below } => Some(grant(device(whom), role, below)),
+            Ruling::Revoke { whom, all } => {
+                let cut = if all { Cut::Tips(Vec::new()) } else { Cut::Past };
+                last(device(whom)).map(|id| revoke(id, cut))
+            }
+            Ruling::Resign => own.map(|grant| revoke(grant.id, Cut::Past)),
+            Ruling::Open => Some(grant(Subject::Anyone, Role::Write, 1)),
+            Ruling::Close => last(Subject::Anyone).map(|id| revoke(id, Cut::Past)),
+        };
+        let Some(op) = op else { return Ok(()) };
+        let draft = Draft { members: vec![op], ..Draft::default() };
+        if let Ok(committed) = replica.commit_group(&[vec![draft]]) {
+            self.acknowledge(node, committed)?;
+        }
+        self.settle_node(node)
+    }
+
+    /// Everybody is reached by the founder, whatever became of those between them.
+    pub(super) fn heal_members(&mut self) {
+        if !self.plan.rules() {
+            return;
+        }
+        for node in 1..self.nodes.len() {
+            if !self.nodes[node].stranger {
+                self.add_line(node, 0, SECOND);
+            }
+        }
+    }
+
+    /// Who has no right any more, as far as the founder knows.
+    pub(super) fn note_outsiders(&mut self) -> Result<(), Violation> {
+        if !self.plan.rules() || !self.healed {
+            return Ok(());
+        }
+        let found = self.nodes[0].look(|view| {
+            let mut outside = BTreeSet::new();
+            for (number, node) in self.nodes.iter().enumerate() {
+                if !node.stranger && view.role_of(&node.device.id())?.is_none() {
+                    outside.insert(number);
+                }
+            }
+            Ok(outside)
+        });
+        let outside = found.map_err(setup_failed)?;
+        if outside == self.outside {
+            return Ok(());
+        }
+        self.outside = outside;
+        self.tries.clear();
+        for line in 0..self.edges.len() {
+            if self.edges[line].declared() && self.edges[line].idle() {
+                self.try_soon(line, SECOND);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a line leads to or from somebody without a right, and has been tried often enough.
+    pub(super) fn is_in_vain(&mut self, line: usize) -> bool {
+        let [from, to] = self.edges[line].ends();
+        if !self.healed || !(self.outside.contains(&from) || self.outside.contains(&to)) {
+            return false;
+        }
+        let tries = self.tries.entry(line).or_default();
+        *tries += 1;
+        *tries > TRIES
+    }
+
+    /// Nobody was told of what ended its right, if it had one grant and never another, and nothing about that is in doubt.
+    pub(super) fn judge_outsiders(&self) -> Result<(), Violation> {
+        let seen = self.nodes[0].look(|view| Ok((view.grants()?, view.revocations()?)));
+        let (grants, revocations) = seen.map_err(setup_failed)?;
+        let open = grants.iter().any(|grant| grant.subject == Subject::Anyone);
+        if open || revocations.iter().any(|revocation| !revocation.counts) {
+            return Ok(());
+        }
+        for number in &self.outside {
+            let node = &self.nodes[*number];
+            let device = node.device.id();
+            let own: Vec<_> =
+                grants.iter().filter(|grant| grant.subject == Subject::Device(device)).collect();
+            let [grant] = own[..] else { continue };
+            let ended = revocations.iter().filter(|r| r.grant == grant.id && r.by != device);
+            for revocation in ended {
+                let held = node.look(|view| view.holds(&revocation.position));
+                if held.map_err(setup_failed)? {
+                    let text =
+                        format!("node {number} was told that its right is revoked, and more");
+                    return Err(Check::Secret.failed(text));
+                }
+            }
+        }
+        Ok(())
+    }
+}
