@@ -13,6 +13,7 @@ mod home;
 mod indexes;
 mod intent;
 mod introduce;
+mod key_file;
 mod locked;
 mod node;
 mod notice;
