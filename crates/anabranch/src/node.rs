@@ -3,7 +3,7 @@
 use crate::{Database, Error};
 use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::ticket::Ticket;
-use anabranch_node::{Control, Node as Inner, NodeError, SyncHandle, Target};
+use anabranch_node::{Control, Node as Inner, NodeError, Passphrase, SyncHandle, Target};
 use anabranch_sync::frame::Request;
 use anabranch_transport::ListenAddr;
 use std::net::SocketAddr;
@@ -36,6 +36,12 @@ impl Drop for Serving {
     }
 }
 
+impl From<Arc<Inner>> for Node {
+    fn from(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+}
+
 impl Node {
     /// Opens the node whose state is in `dir`, making it at the first start.
     ///
@@ -43,6 +49,14 @@ impl Node {
     /// [`Error::Node`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         Ok(Self(Inner::open(dir)?))
+    }
+
+    /// As [`Self::open`], where the device's key is locked by a passphrase.
+    ///
+    /// # Errors
+    /// [`Error::Node`], also when the passphrase is wrong.
+    pub fn open_locked(dir: impl AsRef<Path>, passphrase: &Passphrase) -> Result<Self, Error> {
+        Ok(Self(Inner::open_with(dir, || Ok(Some(passphrase.clone())))?))
     }
 
     /// A node that keeps everything in memory.

@@ -3,6 +3,7 @@
 mod blob;
 mod db;
 mod folder;
+mod key;
 mod requests;
 
 use anabranch::Role;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub(crate) use blob::*;
 pub(crate) use db::*;
 pub(crate) use folder::*;
+pub(crate) use key::*;
 pub(crate) use requests::*;
 
 const PLACES: &str = "\
@@ -39,6 +41,9 @@ pub(crate) struct Arguments {
     /// Where this device keeps its key and databases [default: by the platform's convention]
     #[arg(long, global = true, value_name = "DIR", env = "ANABRANCH_HOME", hide_env_values = true)]
     pub(crate) home: Option<PathBuf>,
+    /// What unlocks this device's key, if it is locked: a file that holds it, or - for standard input
+    #[arg(long, global = true, value_name = "@FILE|-")]
+    pub(crate) passphrase: Option<String>,
     /// Print objects for programs instead of text
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -74,6 +79,9 @@ pub(crate) enum Command {
     /// Print the id of this device
     #[command(after_help = "Example:\n  anabranch id")]
     Id,
+    /// Lock the key of this device by a passphrase, or carry it to another home
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(KeyCommand),
     /// Make the home of this device, if it is not there yet
     #[command(after_help = "Example:\n  anabranch init --home /srv/anabranch")]
     Init,

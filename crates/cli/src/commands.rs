@@ -6,6 +6,7 @@ mod device;
 mod folder;
 mod folders;
 mod join;
+mod key;
 mod peers;
 mod requests;
 mod serve;
@@ -33,6 +34,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Status(args) => status::run(context, &args),
         Command::Peers(args) => peers::run(context, args.command),
         Command::Id => device::id(context),
+        Command::Key(command) => key::run(context, command),
         Command::Init => device::init(context),
         Command::Config(args) => config::run(context, &args),
         Command::Db(command) => db::run(context, command).await,

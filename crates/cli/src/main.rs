@@ -11,6 +11,7 @@ mod log;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod output;
+mod passphrase;
 mod place;
 mod progress;
 mod replicas;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let context = Context::new(arguments.home, output);
+    let context = Context::new(arguments.home, arguments.passphrase, output);
     let result = runtime.block_on(commands::run(&context, arguments.command));
     // What still runs on blocking threads is safe to lose at any point and must not hold up the end.
     runtime.shutdown_background();

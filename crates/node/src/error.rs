@@ -29,6 +29,17 @@ pub enum NodeError {
         "{0} does not hold a device key; restore it from a copy, or move it away to become a new device"
     )]
     Key(PathBuf),
+    /// The home's key is locked, and nobody gave its passphrase.
+    #[error(
+        "the key in {0} is locked by a passphrase; give it with --passphrase @FILE, name its file in ANABRANCH_PASSPHRASE_FILE, or run this on a terminal"
+    )]
+    Locked(PathBuf),
+    /// A passphrase that does not unlock the key.
+    #[error("the passphrase is wrong, or the file of the key was changed")]
+    Passphrase,
+    /// A key is not replaced.
+    #[error("there is a file {0} already, and a key is never replaced; name another place")]
+    KeyTaken(PathBuf),
     /// No database of this name or id.
     #[error("there is no database '{0}' here; 'anabranch db ls' lists those there are")]
     NoDatabase(String),

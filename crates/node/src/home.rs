@@ -6,19 +6,21 @@ use crate::device::random;
 use crate::engine::Fate;
 use crate::error::NodeError;
 use crate::intent::Intent;
+use crate::key_file::{load_key, plain, put_key, read_text, write_key};
+use crate::locked::{Cost, LockedKey, Passphrase};
 use anabranch_core::codec::{DecodeError, Reader, Writer};
-use anabranch_core::id::{DatabaseId, NodeId, from_base32, to_base32};
+use anabranch_core::id::{DatabaseId, NodeId, to_base32};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
 use anabranch_store::{Options, SqliteStorage};
 use anabranch_sync::frame::Request;
 use std::fs;
-use std::io::Write as _;
 use std::ops::ControlFlow;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
-const KEY_PREFIX: &str = "device_key_";
+const KEY: &str = "key";
 const REPLICA: &[u8] = b"replica/";
 const CONFIG: &[u8] = b"config/";
 const PEER: &[u8] = b"peer/";
@@ -138,10 +140,19 @@ impl Home {
     /// # Errors
     /// [`NodeError`] when it cannot be made or read.
     pub fn open(dir: &Path) -> Result<Self, NodeError> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(dir).map_err(|e| NodeError::file(dir, e))?;
-        let dir = fs::canonicalize(dir).map_err(|e| NodeError::file(dir, e))?;
-        let key = load_key(&dir.join("key"))?;
+        Self::open_with(dir, || Ok(None))
+    }
+
+    /// As [`Self::open`]; `passphrase` is called if the key is locked, and gives what unlocks it.
+    ///
+    /// # Errors
+    /// [`NodeError::Locked`] when it gives nothing, [`NodeError::Passphrase`] when that is wrong, and as [`Self::open`].
+    pub fn open_with(
+        dir: &Path,
+        passphrase: impl FnOnce() -> Result<Option<Passphrase>, NodeError>,
+    ) -> Result<Self, NodeError> {
+        let dir = make_dir(dir)?;
+        let key = load_key(&dir.join(KEY), passphrase)?;
         let registry = open_or_create(&dir.join("node.db"))?;
         Ok(Self { dir, key, registry })
     }
@@ -156,6 +167,61 @@ impl Home {
     #[must_use]
     pub fn key(&self) -> &DeviceKey {
         &self.key
+    }
+
+    /// Locks the key on the disk by a passphrase, or leaves it there for whoever may read the file.
+    ///
+    /// # Errors
+    /// [`NodeError`]; then the file is as before.
+    pub fn lock_key(&self, passphrase: Option<&Passphrase>) -> Result<(), NodeError> {
+        let path = self.dir.join(KEY);
+        let text = match passphrase {
+            Some(passphrase) => Zeroizing::new(self.locked_key(passphrase)?.to_string()),
+            None => plain(&self.key),
+        };
+        write_key(&path, &text, |fresh| fs::rename(fresh, &path))
+    }
+
+    /// Writes the key to a new file, locked by a passphrase.
+    ///
+    /// # Errors
+    /// [`NodeError::KeyTaken`] when there is such a file, [`NodeError::File`].
+    pub fn export_key(&self, file: &Path, passphrase: &Passphrase) -> Result<(), NodeError> {
+        match put_key(file, &self.locked_key(passphrase)?.to_string())? {
+            true => Ok(()),
+            false => Err(NodeError::KeyTaken(file.to_owned())),
+        }
+    }
+
+    /// Makes `dir` the home of the device whose key was written to `file`; the key stays locked. Returns the device.
+    ///
+    /// # Errors
+    /// [`NodeError::KeyTaken`] when there is a key already, [`NodeError::Key`] when the file holds none that is locked,
+    /// [`NodeError::Passphrase`].
+    pub fn import_key(
+        dir: &Path,
+        file: &Path,
+        passphrase: impl FnOnce() -> Result<Option<Passphrase>, NodeError>,
+    ) -> Result<NodeId, NodeError> {
+        let text = fs::File::open(file).and_then(read_text);
+        let text = text.map_err(|e| NodeError::file(file, e))?;
+        let locked: LockedKey = text.parse().map_err(|_| NodeError::Key(file.to_owned()))?;
+        let path = dir.join(KEY);
+        // Before anybody is asked for a passphrase.
+        if path.exists() {
+            return Err(NodeError::KeyTaken(path));
+        }
+        let passphrase = passphrase()?.ok_or_else(|| NodeError::Locked(file.to_owned()))?;
+        locked.unlock(&passphrase)?;
+        let path = make_dir(dir)?.join(KEY);
+        match put_key(&path, &locked.to_string())? {
+            true => Ok(locked.device()),
+            false => Err(NodeError::KeyTaken(path)),
+        }
+    }
+
+    fn locked_key(&self, passphrase: &Passphrase) -> Result<LockedKey, NodeError> {
+        LockedKey::lock(&self.key, passphrase, Cost::default(), random()?)
     }
 
     /// A path for a new database file.
@@ -355,6 +421,12 @@ fn record_key(record: &Record) -> Vec<u8> {
     }
 }
 
+fn make_dir(dir: &Path) -> Result<PathBuf, NodeError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(dir).map_err(|e| NodeError::file(dir, e))?;
+    fs::canonicalize(dir).map_err(|e| NodeError::file(dir, e))
+}
+
 /// Opens the registry, or makes it at the first start: as the key, under another name first, so that another process
 /// never meets half of it.
 fn open_or_create(path: &Path) -> Result<SqliteStorage, NodeError> {
@@ -377,50 +449,8 @@ fn open_or_create(path: &Path) -> Result<SqliteStorage, NodeError> {
     Ok(SqliteStorage::open(path, Options::default())?)
 }
 
-fn fresh_name(path: &Path) -> Result<PathBuf, NodeError> {
+pub(crate) fn fresh_name(path: &Path) -> Result<PathBuf, NodeError> {
     Ok(path.with_extension(format!("new-{}", to_base32(&random::<5>()?))))
-}
-
-/// Reads the key, or makes one at the first start: written to a file of its own first and linked into place, so that no
-/// half of it is ever seen and two processes starting at once agree.
-fn load_key(path: &Path) -> Result<DeviceKey, NodeError> {
-    if let Some(key) = read_key(path)? {
-        return Ok(key);
-    }
-    let seed: [u8; 32] = random()?;
-    let fresh = fresh_name(path)?;
-    let written = (|| {
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        writeln!(file, "{KEY_PREFIX}{}", to_base32(&seed))?;
-        file.sync_all()?;
-        match fs::hard_link(&fresh, path) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
-            _ => Ok(()),
-        }
-    })();
-    let _ = fs::remove_file(&fresh);
-    written.map_err(|e| NodeError::file(path, e))?;
-    if let Some(dir) = path.parent() {
-        fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| NodeError::file(dir, e))?;
-    }
-    read_key(path)?.ok_or_else(|| NodeError::Key(path.to_owned()))
-}
-
-fn read_key(path: &Path) -> Result<Option<DeviceKey>, NodeError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-            return Err(NodeError::Key(path.to_owned()));
-        }
-        Err(e) => return Err(NodeError::file(path, e)),
-    };
-    let seed = text.trim().strip_prefix(KEY_PREFIX).and_then(from_base32);
-    match seed.and_then(|s| <[u8; 32]>::try_from(s).ok()) {
-        Some(seed) => Ok(Some(DeviceKey::from_seed(&seed))),
-        None => Err(NodeError::Key(path.to_owned())),
-    }
 }
 
 #[cfg(test)]

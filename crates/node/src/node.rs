@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::error::NodeError;
 use crate::home::{Home, INTENTS, Record};
 use crate::intent::Intent;
+use crate::locked::Passphrase;
 use crate::notice::Notice;
 use crate::pace::Pace;
 use crate::replica::Replica;
@@ -65,7 +66,18 @@ impl Node {
     /// # Errors
     /// [`NodeError`] when the home cannot be read or a setting does not fit.
     pub fn open(dir: impl AsRef<Path>) -> Result<Arc<Self>, NodeError> {
-        let home = Home::open(dir.as_ref())?;
+        Self::open_with(dir, || Ok(None))
+    }
+
+    /// As [`Self::open`]; `passphrase` is called if the key is locked, and gives what unlocks it.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Home::open_with`].
+    pub fn open_with(
+        dir: impl AsRef<Path>,
+        passphrase: impl FnOnce() -> Result<Option<Passphrase>, NodeError>,
+    ) -> Result<Arc<Self>, NodeError> {
+        let home = Home::open_with(dir.as_ref(), passphrase)?;
         let (settings, device) = (home.settings()?, Device::new(home.key().clone()));
         Self::new(Some(home), device, settings)
     }

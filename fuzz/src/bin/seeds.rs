@@ -167,6 +167,8 @@ impl Seeds {
 
     /// What no vector has: records of links, rows, files, values.
     fn by_hand(&self) -> Outcome {
+        // The passphrase is the one that the target tries.
+        self.put("home", b"\x03locked_key_raaqqaibkaeqscijbeeqscijbeeqscijbeevqgajbeeqscijbeeqscijbeeqscijbeeqscijbeeqswba5jfgyy7ctrjavpxvkb5rglwf7gkuo5vox27hxescd3vgsfcg2iwfqmgmslu6rzdecqte35lm7gcmmkn7kk662afqhf66uaqnc7ckkpbwx6vqg5tsoz7bgk737dqvj2uggg2a")?;
         let mut introduction = Writer::new();
         introduction.array(6).u64(100).u64(1).bytes(&[5; 32]).bool(true).bool(false).text("");
         self.put("link", &[&[4, 0], &introduction.finish()[..]].concat())?;

@@ -4,7 +4,7 @@ use crate::input::Input;
 use crate::targets::file::scratch;
 use anabranch_core::id::{DatabaseId, to_base32};
 use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
-use anabranch_node::Home;
+use anabranch_node::{Cost, Home, LockedKey, Passphrase};
 use anabranch_store::{Options, SqliteStorage};
 use std::fs;
 use std::ops::ControlFlow;
@@ -95,6 +95,7 @@ fn replace(rows: &SqliteStorage, input: &mut Input<'_>) -> Result<(), StorageErr
 }
 
 fn key(text: &[u8]) {
+    locked(text);
     let dir = scratch().join("keyed");
     // Made once: only the key differs.
     if Home::open(&dir).is_err() {
@@ -105,6 +106,22 @@ fn key(text: &[u8]) {
         let written = format!("device_key_{}", to_base32(&home.key().seed()));
         let text = String::from_utf8_lossy(text).trim().to_ascii_lowercase();
         assert_eq!(text, written, "a key has one spelling");
+    }
+}
+
+/// A locked key is tried where that takes little; what it states is bounded anyway.
+fn locked(text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    let Ok(locked) = text.parse::<LockedKey>() else { return };
+    let Cost { memory, passes } = locked.cost();
+    assert!(memory <= 1024 * 1024 && passes <= 16, "{locked:?}");
+    let written = locked.to_string();
+    assert_eq!(text.trim().to_ascii_lowercase(), written, "a key has one spelling");
+    if memory <= 64
+        && let Ok(passphrase) = Passphrase::new("correct horse".to_owned().into())
+        && let Ok(key) = locked.unlock(&passphrase)
+    {
+        assert_eq!(key.node_id(), locked.device());
     }
 }
 

@@ -21,6 +21,10 @@ const COMMANDS: &[&[&str]] = &[
     &["peers", "add"],
     &["peers", "rm"],
     &["id"],
+    &["key"],
+    &["key", "passphrase"],
+    &["key", "export"],
+    &["key", "import"],
     &["init"],
     &["config"],
     &["completions"],
@@ -73,8 +77,8 @@ fn help_of_every_command() {
     let mut all = String::new();
     for command in COMMANDS {
         let help = home.ok(&[command, &["-h"][..]].concat());
-        let group =
-            command.is_empty() || [&["db"][..], &["folder"], &["requests"]].contains(command);
+        let group = command.is_empty()
+            || [&["db"][..], &["folder"], &["requests"], &["key"]].contains(command);
         assert!(group || help.contains("Example"), "{command:?} has no example:\n{help}");
         all.push_str(&format!("$ anabranch {} -h\n{help}\n", command.join(" ")));
     }

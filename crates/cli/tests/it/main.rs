@@ -13,6 +13,7 @@ mod full;
 mod help;
 mod import;
 mod indexes;
+mod keys;
 mod kill;
 mod logging;
 #[cfg(feature = "otlp")]

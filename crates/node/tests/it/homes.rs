@@ -1,4 +1,4 @@
-use anabranch_node::{Home, Intent, Node, NodeError};
+use anabranch_node::{Home, Intent, Node, NodeError, Passphrase};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Barrier};
 
@@ -94,4 +94,60 @@ fn what_others_changed_meanwhile_stays_changed() {
     node.home().unwrap().remove_record(&old).unwrap();
     node.declare(&old, Intent::new("http://three")).unwrap();
     assert!(node.records().unwrap().is_empty());
+}
+
+fn passphrase(text: &str) -> Passphrase {
+    Passphrase::new(text.to_owned().into()).unwrap()
+}
+
+fn unlocked(home: &std::path::Path, text: &str) -> Result<Home, NodeError> {
+    Home::open_with(home, || Ok(Some(passphrase(text))))
+}
+
+#[test]
+fn a_key_is_locked_changed_and_left_open_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    let (id, file) = (home.key().node_id(), dir.path().join("key"));
+    let seed = std::fs::read_to_string(&file).unwrap()["device_key_".len()..].trim().to_owned();
+    for text in ["first", "second"] {
+        home.lock_key(Some(&passphrase(text))).unwrap();
+        assert_eq!(mode(&file), 0o600);
+        let written = std::fs::read_to_string(&file).unwrap();
+        assert!(written.starts_with("locked_key_") && !written.contains(&seed), "{written}");
+        assert!(matches!(Home::open(dir.path()), Err(NodeError::Locked(_))));
+        assert!(matches!(unlocked(dir.path(), "wrong"), Err(NodeError::Passphrase)));
+        assert_eq!(unlocked(dir.path(), text).unwrap().key().node_id(), id);
+    }
+    assert!(matches!(unlocked(dir.path(), "first"), Err(NodeError::Passphrase)));
+    home.lock_key(None).unwrap();
+    let asked = || panic!("nobody is asked for the passphrase of a key that is not locked");
+    assert_eq!(Home::open_with(dir.path(), asked).unwrap().key().node_id(), id);
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().path()).collect();
+    assert!(!left.iter().any(|f| f.to_string_lossy().contains("new-")), "{left:?}");
+}
+
+#[test]
+fn a_key_is_carried_to_another_home_and_replaces_none() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let home = Home::open(here.path()).unwrap();
+    let file = here.path().join("exported");
+    home.export_key(&file, &passphrase("travel")).unwrap();
+    assert_eq!(mode(&file), 0o600);
+    let again = home.export_key(&file, &passphrase("travel"));
+    assert!(matches!(again, Err(NodeError::KeyTaken(_))));
+    let to = there.path().join("home");
+    let import = |text: &str| Home::import_key(&to, &file, || Ok(Some(passphrase(text))));
+    assert!(matches!(import("wrong"), Err(NodeError::Passphrase)));
+    assert!(!to.exists(), "nothing was made");
+    assert_eq!(import("travel").unwrap(), home.key().node_id());
+    assert_eq!(mode(&to.join("key")), 0o600);
+    assert_eq!(unlocked(&to, "travel").unwrap().key().node_id(), home.key().node_id());
+    assert!(matches!(import("travel"), Err(NodeError::KeyTaken(_))));
+    let locked = Home::import_key(there.path(), &file, || Ok(None));
+    assert!(matches!(locked, Err(NodeError::Locked(_))));
+    // What is not locked does not travel.
+    let plain = Home::import_key(there.path(), &here.path().join("key"), || panic!("asked"));
+    assert!(matches!(plain, Err(NodeError::Key(_))));
+    assert!(!there.path().join("key").exists());
 }
