@@ -90,7 +90,8 @@ pub(super) fn add(plan: &mut Plan, span: Time) {
             _ => Ruling::Close,
         };
         // The founder stays: all others are known to it.
-        if (node, ruling) == (0, Ruling::Resign) {
+        let own = node == 0 && ruling.whom() == Some(0);
+        if own && matches!(ruling, Ruling::Revoke { .. }) || (node, ruling) == (0, Ruling::Resign) {
             continue;
         }
         let spread = if quick { 2 * SECOND } else { span };
