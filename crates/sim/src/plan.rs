@@ -529,12 +529,20 @@ impl Plan {
         steps.extend(faults(&mut random, count, edges.len(), span, &options.faults));
         steps.sort_by_key(|step| step.at);
         let mut plan = Self { seed, nodes, edges, latency, loss, steps, newcomer: None };
-        folders::add(&mut plan, span, &options.faults);
+        let rules = members::chosen(seed);
+        if rules {
+            members::add(&mut plan, span);
+        } else {
+            folders::add(&mut plan, span, &options.faults);
+        }
         indexes::add(&mut plan, span);
-        several_sources(&mut random, &mut plan, options);
+        if !rules {
+            several_sources(&mut random, &mut plan, options);
+        }
         intents::add(&mut plan, span);
-        blobs::add(&mut plan, span);
-        members::add(&mut plan, span);
+        if !rules {
+            blobs::add(&mut plan, span);
+        }
         plan
     }
 

@@ -63,13 +63,28 @@ impl fmt::Display for Ruling {
     }
 }
 
-/// A third of the plans without folders and blobs has such changes, of which some come in quick succession.
+/// Whether rights change in what `seed` stands for: in every fourth plan. These have no folders and no blobs, of which members
+/// alone get the content.
+pub(super) fn chosen(seed: u64) -> bool {
+    source(seed).u32(..4) == 0
+}
+
+fn source(seed: u64) -> Rng {
+    // Mixed, or the first numbers drawn would go with those of other sources.
+    Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6d65_6d62_6572_735f)
+}
+
+/// Makes more of the nodes admins, and has them and others change rights, in some plans in quick succession.
 pub(super) fn add(plan: &mut Plan, span: Time) {
-    let mut random = Rng::with_seed(plan.seed ^ 0x6d65_6d62_6572_735f);
-    let other = |step: &Step| matches!(step.act, Act::User { .. } | Act::Blob { .. });
-    let folders = plan.nodes.iter().any(|setup| setup.folder);
-    if folders || plan.newcomer.is_some() || plan.steps.iter().any(other) || random.u32(..3) > 0 {
-        return;
+    let mut random = source(plan.seed);
+    random.u32(..4);
+    for setup in plan.nodes.iter_mut().skip(1) {
+        if let Entrance::Granted(role) | Entrance::Ticket(role) = &mut setup.entrance
+            && *role == Role::Write
+            && random.bool()
+        {
+            *role = Role::Admin;
+        }
     }
     let strangers = plan.nodes.iter().any(|setup| setup.entrance == Entrance::Stranger);
     let count = plan.nodes.len();
@@ -81,15 +96,19 @@ pub(super) fn add(plan: &mut Plan, span: Time) {
         let whom = random.usize(..count);
         let role =
             *super::choose(&mut random, &[Role::Read, Role::Write, Role::Admin, Role::Admin]);
-        let ruling = match random.u32(..16) {
+        let ruling = match random.u32(..20) {
             0..=5 => Ruling::Grant { whom, role, below: random.u8(..2) },
             6..=12 => Ruling::Revoke { whom, all: random.u32(..3) == 0 },
             13 => Ruling::Resign,
             _ if strangers => continue,
-            14 => Ruling::Open,
+            14..=16 => Ruling::Open,
             _ => Ruling::Close,
         };
         // The founder stays: all others are known to it.
+        let stranger = |whom: usize| plan.nodes[whom].entrance == Entrance::Stranger;
+        if ruling.whom().is_some_and(stranger) {
+            continue;
+        }
         let own = node == 0 && ruling.whom() == Some(0);
         if own && matches!(ruling, Ruling::Revoke { .. }) || (node, ruling) == (0, Ruling::Resign) {
             continue;

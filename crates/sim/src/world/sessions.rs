@@ -7,7 +7,7 @@ use crate::check::{Check, Violation};
 use crate::clock::{MS, SECOND, Time};
 use crate::network::{Mishap, Network};
 use anabranch_core::id::Position;
-use anabranch_core::storage::Durability;
+use anabranch_core::storage::{Durability, StorageError};
 use anabranch_node::{Act, Drive, Ending, Hold, Job, NodeError, Opening, Report, Task, Until};
 use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::{Code, Frame};
@@ -153,8 +153,11 @@ impl World<'_> {
         let looks = [&self.nodes[from].replica, &self.nodes[to].replica];
         let [Some(ours), Some(theirs)] = looks else { return 0 };
         let member = theirs.read(|view| view.role_of(&reader)).ok().flatten().is_some();
-        let held = ours.read(|view| view.totals()).map_or(0, |totals| totals.entries);
-        if member { held } else { 0 }
+        // What was revoked cannot be shown, nor what may have been.
+        let shown = ours
+            .read(|view| Ok::<_, StorageError>((view.totals()?, view.role_of(&reader)?.is_some())));
+        let Ok((totals, known)) = shown else { return 0 };
+        if member && (known || totals.revocations == 0) { totals.entries } else { 0 }
     }
 
     /// It ends before all is done, in good order.
