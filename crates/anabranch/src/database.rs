@@ -4,11 +4,11 @@ use crate::watch::{Change, Watch, change};
 use crate::{Blobs, Cells, Counter, Doc, Error, Set, Table, Transaction};
 use anabranch_core::author::Draft;
 use anabranch_core::id::{DatabaseId, NodeId};
-use anabranch_core::ops::Role;
+use anabranch_core::ops::{Role, Subject};
 use anabranch_core::ticket::Ticket;
 use anabranch_node::{
-    Asking, Control, Intent, Node as Inner, Offer, Opening, Replica, Report, SyncHandle, Target,
-    Until,
+    Asking, Control, Intent, Leave, Member, Node as Inner, Offer, Opening, Replica, Report,
+    SyncHandle, Target, Until,
 };
 use anabranch_sync::channel::Direction;
 use serde::Serialize;
@@ -106,8 +106,11 @@ impl Database {
     /// What storage reports.
     pub fn log(&self, limit: usize) -> Result<Vec<Change>, Error> {
         let device = self.replica.device().id();
-        let entries = self.replica.look(|view| view.newest(limit))?;
-        Ok(entries.iter().map(|entry| change(entry, device)).collect())
+        Ok(self.replica.look(|view| {
+            let newest = view.newest(limit)?.into_iter();
+            let changes = newest.map(|(arrival, entry)| change(view, arrival, &entry, device));
+            changes.collect::<Result<_, _>>().map_err(anabranch_core::error::Error::from)
+        })?)
     }
 
     /// Digest of the whole state: equal on two replicas exactly when their states are. `None` while a store holds
@@ -173,6 +176,31 @@ impl Database {
             Some(record) => Ok(self.node.withdraw(&record, address)?),
             None => Ok(false),
         }
+    }
+
+    /// Every grant there ever was, with what ended it.
+    ///
+    /// # Errors
+    /// What storage reports.
+    pub fn members(&self) -> Result<Vec<Member>, Error> {
+        Ok(self.replica.members()?)
+    }
+
+    /// Gives a device, or anyone, a role. [`Replica::grant`] has its errors. False when it has just that role.
+    ///
+    /// # Errors
+    /// [`Error::Node`].
+    pub fn grant(&self, subject: Subject, role: Role) -> Result<bool, Error> {
+        Ok(self.replica.grant(subject, role, None)?)
+    }
+
+    /// Ends every right that a device, a ticket or anyone has; of this device itself it gives them up. Says how many.
+    /// [`Replica::revoke`] has its errors.
+    ///
+    /// # Errors
+    /// [`Error::Node`].
+    pub fn revoke(&self, subject: Subject, leave: Leave) -> Result<usize, Error> {
+        Ok(self.replica.revoke(subject, leave)?)
     }
 
     /// Devices that ask to be let in, and those that were rejected. Only an admin's device is asked.

@@ -55,13 +55,14 @@ pub use anabranch_core::cells::{Cell, LiveValue};
 pub use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 pub use anabranch_core::id::{DatabaseId, EntryId, NodeId};
 pub use anabranch_core::index::IndexInfo;
+pub use anabranch_core::membership::{Grant, Revocation};
 pub use anabranch_core::ops::{Role, ValueName};
 pub use anabranch_core::path::{ElementId, Path, PathError, Segment};
 pub use anabranch_core::storage::Order;
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{
-    Asking, BlobReader, Collected, Control, Intent, Keep, NodeError, Passphrase, Priority,
-    Progress, Report, Standing, State, SyncHandle, Why,
+    Asking, BlobReader, Collected, Control, Intent, Keep, Leave, Member, NodeError, Passphrase,
+    Priority, Progress, Report, Standing, State, SyncHandle, Why,
 };
 pub use anabranch_sync::frame::Request;
 pub use blobs::{Blob, BlobVersion, Blobs};

@@ -8,6 +8,8 @@ use anabranch_core::entry::{Entry, StoreId, Timestamp};
 use anabranch_core::id::{EntryId, NodeId};
 use anabranch_core::ops::decode_cells_of;
 use anabranch_core::path::Path;
+use anabranch_core::storage::StorageError;
+use anabranch_core::view::View;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
@@ -27,6 +29,11 @@ pub struct Change {
     pub timestamp: Timestamp,
     /// What it wrote, in its order.
     pub writes: Vec<Written>,
+    /// Whether it counts: not if its author's right had been revoked. Then its writes do nothing.
+    pub counts: bool,
+    /// Whether entries from before ceased to count with it, or began to: then other values may have changed as well, and
+    /// whoever shows any reads them again.
+    pub recounted: bool,
 }
 
 /// One write of a transaction.
@@ -92,7 +99,7 @@ impl Watch {
         let (ready, next) = (&mut self.ready, &mut self.next);
         self.db.replica().look(|view| {
             view.entries(*next, &mut |arrival, entry| {
-                ready.push_back(change(&entry, device));
+                ready.push_back(change(view, arrival, &entry, device)?);
                 *next = arrival + 1;
                 Ok(if ready.len() < BATCH {
                     ControlFlow::Continue(())
@@ -105,7 +112,12 @@ impl Watch {
     }
 }
 
-pub(crate) fn change(entry: &Entry, device: NodeId) -> Change {
+pub(crate) fn change(
+    view: View<'_>,
+    arrival: u64,
+    entry: &Entry,
+    device: NodeId,
+) -> Result<Change, StorageError> {
     let header = entry.header();
     let mut writes = Vec::new();
     for (store, payload) in entry.payloads() {
@@ -127,11 +139,13 @@ pub(crate) fn change(entry: &Entry, device: NodeId) -> Change {
             }
         }
     }
-    Change {
+    Ok(Change {
+        counts: view.counts(arrival, entry)?,
+        recounted: view.recounted(arrival)?,
         entry: entry.id(),
         device: header.log.device,
         local: header.log.device == device,
         timestamp: header.timestamp,
         writes,
-    }
+    })
 }

@@ -83,6 +83,8 @@ pub fn change_object(change: &Change) -> Value {
         "local": change.local,
         "time": date(change.timestamp),
         "writes": writes,
+        "counts": change.counts,
+        "recounted": change.recounted,
     })
 }
 

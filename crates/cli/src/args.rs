@@ -4,6 +4,7 @@ mod blob;
 mod db;
 mod folder;
 mod key;
+mod members;
 mod requests;
 
 use anabranch::Role;
@@ -19,6 +20,7 @@ pub(crate) use blob::*;
 pub(crate) use db::*;
 pub(crate) use folder::*;
 pub(crate) use key::*;
+pub(crate) use members::*;
 pub(crate) use requests::*;
 
 const PLACES: &str = "\
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Ticket(TicketArgs),
     /// Get a replica of what a ticket is for, or ask to be let in; run it again to go on after a failure
     Join(JoinArgs),
+    /// Show, grant and revoke who may do what
+    Members(MembersArgs),
     /// Decide about devices that ask to be let in
     #[command(subcommand, arg_required_else_help = true)]
     Requests(RequestsCommand),

@@ -7,6 +7,7 @@ mod folder;
 mod folders;
 mod join;
 mod key;
+mod members;
 mod peers;
 mod requests;
 mod serve;
@@ -29,6 +30,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Share(args) => share::run(context, &args).await,
         Command::Ticket(args) => ticket::run(context, &args).await,
         Command::Join(args) => join::run(context, &args).await,
+        Command::Members(args) => members::run(context, args),
         Command::Requests(command) => requests::run(context, command),
         Command::Serve(args) => serve::run(context, &args).await,
         Command::Status(args) => status::run(context, &args),

@@ -20,10 +20,9 @@ use crate::rows::{
     membership_key, subject_key,
 };
 use crate::sabotage::{self, Bug};
-use crate::storage::{Order, ReadTx, StorageError, Table};
+use crate::storage::{ReadTx, StorageError, Table};
 use crate::view::View;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 /// A grant, as shown to people and used by writers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -448,15 +447,11 @@ impl View<'_> {
     }
 
     fn grants_listed(&self, prefix: &[u8]) -> Result<Vec<GrantRow>, StorageError> {
-        let mut numbers = Vec::new();
-        self.tx.scan(Table::GrantBySubject, prefix, None, Order::Ascending, &mut |key, _| {
-            if !key.starts_with(prefix) {
-                return ControlFlow::Break(());
-            }
-            numbers.push(last4(key));
-            ControlFlow::Continue(())
-        })?;
-        numbers.into_iter().map(|n| self.grant(n?)).collect()
+        self.grant_numbers(prefix)?.into_iter().map(|number| self.grant(number)).collect()
+    }
+
+    fn grant_numbers(&self, prefix: &[u8]) -> Result<Vec<GrantNo>, StorageError> {
+        standing::listed(self.tx, Table::GrantBySubject, prefix)
     }
 
     pub(crate) fn strongest(&self, device: &NodeId) -> Result<Option<GrantRow>, StorageError> {
@@ -564,6 +559,53 @@ impl View<'_> {
             used,
             holds: row.holds(),
         })
+    }
+
+    /// How many entries that `device` wrote do not count. Cost: some look-ups for each grant that it was given.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn uncounted_by(&self, device: &NodeId) -> Result<u64, StorageError> {
+        let mut count = 0;
+        for number in self.grant_numbers(&subject_key(&Subject::Device(*device)))? {
+            let row = self.grant(number)?;
+            if row.holds() {
+                continue;
+            }
+            let standing = standing::stored(self.tx, number, &row)?;
+            for (branch, from) in stints::of_grant(self.tx, number)? {
+                let end = stints::end(self.tx, (branch, from), self.branch(branch)?.tip.seq)?;
+                let last = standing.last(self.tx, branch)?;
+                count += end.saturating_sub(last.max(from - 1));
+            }
+        }
+        Ok(count)
+    }
+
+    /// Whether the entry that arrived under this number counts. Cost: some look-ups, if anything was ever revoked.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn counts(&self, arrival: u64, entry: &Entry) -> Result<bool, StorageError> {
+        if entry.header().salt.is_some() || self.counters()?.revocations == 0 {
+            return Ok(true);
+        }
+        let number =
+            number_of(self.tx, &entry.header().grant)?.ok_or_else(|| corrupt("a grant"))?;
+        let row = self.grant(number)?;
+        if row.holds() {
+            return Ok(true);
+        }
+        let place = self.place_of(arrival)?;
+        standing::stored(self.tx, number, &row)?.leaves(self.tx, place, resigns(entry))
+    }
+
+    /// Whether entries that were there before ceased to count, or began to, with the one that arrived under this number.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn recounted(&self, arrival: u64) -> Result<bool, StorageError> {
+        self.tx.has(Table::Membership, &membership_key::recounted(arrival))
     }
 
     /// Every revocation, in the order of arrival.

@@ -13,9 +13,9 @@ use crate::ledger::Ledger;
 use crate::membership::stints;
 use crate::names::Names;
 use crate::ops::{decode_cells_of, decode_members};
-use crate::rows::{BranchNo, StoreNo};
+use crate::rows::{BranchNo, StoreNo, membership_key};
 use crate::sabotage::{self, Bug};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, Table};
 use crate::view::View;
 use std::collections::BTreeMap;
 
@@ -46,6 +46,8 @@ impl Ledger<'_> {
             return Ok(());
         }
         self.note_recount();
+        let arrival = self.counters.next_arrival - 1;
+        self.tx.put(Table::Membership, &membership_key::recounted(arrival), &[])?;
         let built = self.built().unwrap_or(u64::MAX);
         // What is looked up below has to be in the tables.
         self.flush_branches()?;

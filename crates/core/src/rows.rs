@@ -530,6 +530,11 @@ pub(crate) mod membership_key {
         [&[8][..], &branch_key(branch, seq)].concat()
     }
 
+    /// The entry that arrived under that number changed what counts of those before it.
+    pub(crate) fn recounted(arrival: u64) -> Vec<u8> {
+        [&[9][..], &arrival.to_be_bytes()].concat()
+    }
+
     /// Where entries begin to use a grant: this, then branch and place of each.
     pub(crate) fn used(grant: GrantNo) -> Vec<u8> {
         [&[4][..], &key32(grant)].concat()

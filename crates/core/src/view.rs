@@ -464,23 +464,24 @@ impl<'t> View<'t> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The newest `limit` entries, newest first.
+    /// The newest `limit` entries with their arrival numbers, newest first.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub fn newest(&self, limit: usize) -> Result<Vec<Entry>, Error> {
+    pub fn newest(&self, limit: usize) -> Result<Vec<(u64, Entry)>, Error> {
         let mut rows = Vec::new();
-        self.tx.scan(Table::Entry, &[0; 8], None, Order::Descending, &mut |_, value| {
+        self.tx.scan(Table::Entry, &[0; 8], None, Order::Descending, &mut |key, value| {
             if rows.len() == limit {
                 return ControlFlow::Break(());
             }
-            rows.push(EntryRow::from_bytes(value));
+            let arrival = key.try_into().map(u64::from_be_bytes).map_err(|_| corrupt("a key"));
+            rows.push(EntryRow::from_bytes(value).and_then(|row| Ok((arrival?, row))));
             ControlFlow::Continue(())
         })?;
         rows.into_iter()
             .map(|row| {
-                let row = row?;
-                Ok(self.entry_of(Located { branch: row.branch, row })?)
+                let (arrival, row) = row?;
+                Ok((arrival, self.entry_of(Located { branch: row.branch, row })?))
             })
             .collect()
     }

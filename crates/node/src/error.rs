@@ -54,6 +54,9 @@ pub enum NodeError {
     /// No request of this device is kept.
     #[error("{0} does not ask to be let in; 'anabranch requests ls' lists those that do")]
     NoRequest(NodeId),
+    /// Who is to lose a right has none.
+    #[error("{0} has no right that could be revoked; 'anabranch members' lists who has one")]
+    NoMember(String),
     /// A request that is not approved as it is.
     #[error("{0} asks to become an admin; say which role it gets with --role")]
     AsksForAdmin(NodeId),

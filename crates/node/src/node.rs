@@ -354,7 +354,7 @@ impl Node {
         let op = MemberOp::Grant {
             subject: Subject::Ticket(key.node_id()),
             role: offer.role,
-            priority: 0,
+            priority: replica.own_priority()?,
             terms: TicketTerms { limit: offer.limit, expires: Some(Timestamp(expires)) },
         };
         replica.commit(vec![Draft { members: vec![op], ..Draft::default() }]).await?;

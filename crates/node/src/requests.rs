@@ -174,10 +174,10 @@ fn forget(tx: &mut dyn WriteTx, device: &NodeId) -> Result<bool, StorageError> {
     Ok(tx.delete(Table::Local, &key(REJECTED, device))? || waited)
 }
 
-fn grant(device: &NodeId, role: Role) -> Draft {
+fn grant(replica: &Replica, device: &NodeId, role: Role) -> Result<Draft, StorageError> {
     let (subject, terms) = (Subject::Device(*device), TicketTerms::default());
-    let op = MemberOp::Grant { subject, role, priority: 0, terms };
-    Draft { members: vec![op], ..Draft::default() }
+    let op = MemberOp::Grant { subject, role, priority: replica.own_priority()?, terms };
+    Ok(Draft { members: vec![op], ..Draft::default() })
 }
 
 impl Requests for Replica {
@@ -247,7 +247,7 @@ impl Replica {
             Ok::<_, StorageError>(clause.map(|clause| (clause, policy)))
         };
         let Some((clause, _)) = self.read_tables(applies)? else { return Ok(false) };
-        let approved = self.commit_with_local(&grant(peer, request.role), |tx, _| {
+        let approved = self.commit_with_local(&grant(self, peer, request.role)?, |tx, _| {
             // As it is now: a user may have taken it back, and each place is given once.
             let Some((now, mut policy)) = applies(tx)?.filter(|(now, _)| *now == clause) else {
                 return Err(StorageError::Io("the policy was changed meanwhile".into()));
@@ -305,7 +305,8 @@ impl Replica {
             (None, Role::Admin) => return Err(NodeError::AsksForAdmin(*device)),
             (None, role) => role,
         };
-        self.commit_with_local(&grant(device, role), |tx, _| forget(tx, device).map(|_| ()))?;
+        let draft = grant(self, device, role)?;
+        self.commit_with_local(&draft, |tx, _| forget(tx, device).map(|_| ()))?;
         let (database, device) = (self.database().short(), device.short());
         tracing::info!(database, device, role = role.name(), "a request to be let in was approved");
         Ok(role)

@@ -52,6 +52,7 @@ fn describe(value: Option<&[u8]>) -> (&'static str, Option<u64>) {
 
 fn log(context: &Context, folder: &Folder, limit: usize) -> Result<(), Failure> {
     let entries = folder.replica().look(|view| view.newest(limit))?;
+    let entries: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
     let mut lines = context.output.lines();
     for entry in entries {
         let header = entry.header();

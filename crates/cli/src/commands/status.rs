@@ -29,6 +29,8 @@ struct State {
     role: Option<Role>,
     /// Devices that ask to be let in.
     asking: u64,
+    /// Entries of this device that do not count.
+    uncounted: u64,
 }
 
 /// Prints how replicas stand.
@@ -78,10 +80,12 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
 fn look(node: &Node, record: &Record) -> Result<State, Failure> {
     let opened = Opened::new(node, record)?;
     let replica = opened.replica();
-    let (entries, role) = replica
-        .look(|view| Ok::<_, StorageError>((view.totals()?.entries, view.role_of(&node.id())?)))?;
+    let (entries, role, uncounted) = replica.look(|view| {
+        let entries = view.totals()?.entries;
+        Ok::<_, StorageError>((entries, view.role_of(&node.id())?, view.uncounted_by(&node.id())?))
+    })?;
     let asking = replica.requests()?.iter().filter(|asking| !asking.rejected).count() as u64;
-    Ok(State { entries, bytes: replica.storage().size()?, role, asking })
+    Ok(State { entries, bytes: replica.storage().size()?, role, asking, uncounted })
 }
 
 fn role(standing: &Standing) -> Option<&'static str> {
@@ -161,6 +165,13 @@ fn details(standing: &Standing, live: Option<&Value>) -> Vec<String> {
             record.name
         ));
     }
+    if let Ok(State { uncounted: n @ 1.., .. }) = standing.state {
+        let entries = units::counted(n, "entry", "entries");
+        lines.push(format!(
+            "{entries} of this device do not count, since its right was revoked: see 'anabranch db log {}'",
+            record.name
+        ));
+    }
     match &standing.state {
         Ok(State { asking: 0, .. }) => {}
         Ok(State { asking, .. }) => {
@@ -218,6 +229,7 @@ fn object(standing: &Standing, live: Option<&Value>) -> Value {
         "addresses": addresses,
         "joining": record.ticket.is_some() || record.request.is_some(),
         "requests": state.map(|s| s.asking),
+        "uncounted": state.map(|s| s.uncounted),
         "error": standing.state.as_ref().err().map(Failure::line),
     })
 }

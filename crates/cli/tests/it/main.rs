@@ -16,6 +16,7 @@ mod indexes;
 mod keys;
 mod kill;
 mod logging;
+mod members;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod requests;

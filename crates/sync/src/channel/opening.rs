@@ -85,7 +85,7 @@ impl Channel {
                 Some((Code::TicketUnknown, "the ticket is not known here; ask for a new one"))
             }
             Some(Reason::Ticket(TicketState::Revoked)) => {
-                Some((Code::TicketUnknown, "the ticket was revoked; ask for a new one"))
+                Some((Code::Revoked, "the ticket was revoked; ask for a new one"))
             }
             _ if proves => None,
             Some(Reason::Revoked) => Some((Code::Revoked, REVOKED)),

@@ -43,8 +43,14 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
         return lines.object(&change_object(change));
     }
     let device = if change.local { "this device".to_owned() } else { change.device.short() };
-    let head =
+    let mut head =
         format!("{}  {device}  {}", anabranch_api::date(change.timestamp), change.entry.short());
+    if !change.counts {
+        head.push_str("  does not count: its author's right was revoked");
+    }
+    if change.recounted {
+        head.push_str("  changes what counts of earlier entries");
+    }
     if change.writes.is_empty() {
         return lines.text(&format!("{head}  members"));
     }

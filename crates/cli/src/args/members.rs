@@ -1,0 +1,79 @@
+//! The commands below `anabranch members`.
+
+use super::RoleArg;
+use anabranch::NodeId;
+use anabranch::engine::core::ops::Subject;
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch members notes                              who may do what
+  anabranch members notes grant node_… write
+  anabranch members notes revoke node_…                a lost laptop
+  anabranch members notes why node_…                   who let it in")]
+pub(crate) struct MembersArgs {
+    /// Of which replica
+    #[arg(value_name = "REPLICA")]
+    pub(crate) replica: String,
+    #[command(subcommand)]
+    pub(crate) command: Option<MembersCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembersCommand {
+    /// List who may do what
+    #[command(after_help = "Examples:
+  anabranch members notes ls
+  anabranch members notes ls --all --json")]
+    Ls {
+        /// And what was revoked
+        #[arg(long)]
+        all: bool,
+    },
+    /// Give a device or everybody a role; what it could do beyond that is revoked
+    #[command(after_help = "Examples:
+  anabranch members notes grant node_… admin
+  anabranch members notes grant node_… read
+  anabranch members notes grant anyone read")]
+    Grant {
+        /// A device, or 'anyone'
+        #[arg(value_name = "WHO", value_parser = subject)]
+        who: Subject,
+        /// What it may do
+        #[arg(value_enum)]
+        role: RoleArg,
+        /// Its rank, 0 the highest: admins revoke only what ranks below them [default: your own]
+        #[arg(long, value_name = "N")]
+        priority: Option<u32>,
+    },
+    /// Take every right from a device, a ticket or everybody, or give up those of this device
+    #[command(after_help = "Examples:
+  anabranch members notes revoke node_…          what it wrote so far stays
+  anabranch members notes revoke node_… --all    nothing that it wrote counts
+  anabranch members notes revoke anyone
+  anabranch members notes revoke @ticket.txt     nobody comes in by it any more")]
+    Revoke {
+        /// A device, 'anyone', or a ticket (from @FILE or - to keep it out of lists of processes)
+        #[arg(value_name = "WHO")]
+        who: String,
+        /// Nothing that was written with these rights counts any more
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show who let a device in, up to whoever founded the database
+    #[command(after_help = "Example:\n  anabranch members notes why node_…")]
+    Why {
+        /// The device
+        #[arg(value_name = "DEVICE")]
+        device: NodeId,
+    },
+}
+
+/// A device, or everybody.
+pub(crate) fn subject(text: &str) -> Result<Subject, String> {
+    if text == "anyone" {
+        return Ok(Subject::Anyone);
+    }
+    let device = text.parse::<NodeId>().map_err(|e| format!("{e}; or say 'anyone'"))?;
+    Ok(Subject::Device(device))
+}

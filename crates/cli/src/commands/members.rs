@@ -1,0 +1,219 @@
+//! `members`: who may do what, and who decided that.
+
+use crate::args::{MembersArgs, MembersCommand, subject};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::table;
+use crate::place::ticket;
+use crate::replicas::{Opened, named};
+use crate::units;
+use anabranch::engine::core::entry::GrantRef;
+use anabranch::engine::core::ops::Subject;
+use anabranch::engine::node::{Record, Replica, who};
+use anabranch::{Leave, Member, NodeId, Role};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Lists, grants, revokes, explains.
+pub(crate) fn run(context: &Context, args: MembersArgs) -> Result<(), Failure> {
+    let node = context.node()?;
+    let record = named(&node, &args.replica)?;
+    let replica = Arc::clone(Opened::new(&node, &record)?.replica());
+    let seen = View { context, record: &record, replica: &replica, own: node.id() };
+    match args.command.unwrap_or(MembersCommand::Ls { all: false }) {
+        MembersCommand::Ls { all } => seen.list(all),
+        MembersCommand::Grant { who, role, priority } => seen.grant(who, role.into(), priority),
+        MembersCommand::Revoke { who, all } => seen.revoke(seen.whose(&who)?, all),
+        MembersCommand::Why { device } => seen.why(&device),
+    }
+}
+
+struct View<'c> {
+    context: &'c Context,
+    record: &'c Record,
+    replica: &'c Replica,
+    own: NodeId,
+}
+
+impl View<'_> {
+    fn list(&self, all: bool) -> Result<(), Failure> {
+        let members = self.replica.members()?;
+        let shown = members.iter().filter(|member| all || member.grant.holds);
+        let (mut rows, mut objects) = (Vec::new(), Vec::new());
+        for member in shown {
+            rows.push(self.row(member));
+            objects.push(object(member));
+        }
+        let document = json!({
+            "name": self.record.name,
+            "database": self.record.database.to_string(),
+            "members": objects,
+        });
+        self.context.output.answer(&table(&rows), &document)
+    }
+
+    fn row(&self, member: &Member) -> Vec<String> {
+        let grant = &member.grant;
+        let own = grant.subject == Subject::Device(self.own);
+        let whom = who(&grant.subject) + if own { " (this device)" } else { "" };
+        let state = match (&grant.subject, &member.ended[..]) {
+            (_, [ended, ..]) if ended.by == self.own => "revoked by this device".to_owned(),
+            (_, [ended, ..]) => format!("revoked by {}", ended.by.short()),
+            _ if !grant.holds => "does not count".to_owned(),
+            (Subject::Ticket(_), _) => used(member),
+            _ if grant.depth == 0 => "founder".to_owned(),
+            _ => format!("by {}", grant.by.short()),
+        };
+        vec![whom, grant.role.name().to_owned(), format!("rank {}", grant.priority), state]
+    }
+
+    fn grant(&self, subject: Subject, role: Role, priority: Option<u32>) -> Result<(), Failure> {
+        let new = self.replica.grant(subject, role, priority)?;
+        let (whom, name) = (who(&subject), &self.record.name);
+        let text = match new {
+            true => format!("{whom} may {} {name}", may(role)),
+            false => format!("{whom} may {} {name} already", may(role)),
+        };
+        let document = json!({
+            "name": name,
+            "database": self.record.database.to_string(),
+            "who": whom,
+            "role": role.name(),
+            "changed": new,
+        });
+        self.context.output.summary(&text, &document)
+    }
+
+    fn revoke(&self, subject: Subject, all: bool) -> Result<(), Failure> {
+        let tickets = self.open_tickets(&subject)?;
+        let leave = if all { Leave::Nothing } else { Leave::Held };
+        let ended = self.replica.revoke(subject, leave)?;
+        let (whom, name) = (who(&subject), &self.record.name);
+        let rights = units::counted(ended as u64, "right", "rights");
+        let text = match all {
+            false => format!("{rights} of {whom} to {name} revoked; what it wrote so far stays"),
+            true => format!("{rights} of {whom} to {name} revoked; nothing that it wrote counts"),
+        };
+        let document = json!({
+            "name": name,
+            "database": self.record.database.to_string(),
+            "who": whom,
+            "revoked": ended,
+            "open_tickets": tickets,
+        });
+        self.context.output.summary(&text, &document)?;
+        for ticket in tickets {
+            self.context.output.warn(&format!(
+                "{ticket}, by which it came in, still lets devices in: 'anabranch members {name} revoke' takes it as well"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whose rights are meant: a device, everybody, or a ticket by its text or the name that the list shows.
+    fn whose(&self, text: &str) -> Result<Subject, Failure> {
+        if text == "-" || text.starts_with(['@']) || text.starts_with("ticket_") {
+            return Ok(Subject::Ticket(ticket(text)?.key.node_id()));
+        }
+        let subject = subject(text).map_err(Failure::usage)?;
+        let Subject::Device(key) = subject else { return Ok(subject) };
+        let ticket = Subject::Ticket(key);
+        let members = self.replica.members()?;
+        let is_ticket = members.iter().any(|member| member.grant.subject == ticket);
+        Ok(if is_ticket { ticket } else { subject })
+    }
+
+    /// Tickets by which a device came in that still let others in.
+    fn open_tickets(&self, subject: &Subject) -> Result<Vec<String>, Failure> {
+        let members = self.replica.members()?;
+        let came: Vec<GrantRef> = members
+            .iter()
+            .filter(|member| member.grant.subject == *subject)
+            .map(|member| member.grant.used)
+            .collect();
+        let open = members.iter().filter(|member| {
+            let ticket = matches!(member.grant.subject, Subject::Ticket(_));
+            let left = member.grant.terms.limit.is_none_or(|limit| member.redeemed < limit);
+            let lasts = member.grant.terms.expires.is_none_or(|end| end > units::now());
+            ticket && member.grant.holds && left && lasts && came.contains(&member.grant.id)
+        });
+        Ok(open.map(|member| who(&member.grant.subject)).collect())
+    }
+
+    fn why(&self, device: &NodeId) -> Result<(), Failure> {
+        let members = self.replica.members()?;
+        let own = members.iter().filter(|m| m.grant.subject == Subject::Device(*device));
+        let (mut lines, mut chains) = (Vec::new(), Vec::new());
+        for member in own {
+            let mut chain = vec![member];
+            while let Some(last) = chain.last().filter(|last| last.grant.depth > 0) {
+                let above = members.iter().find(|other| other.grant.id == last.grant.used);
+                chain.extend(above);
+                if above.is_none() {
+                    break;
+                }
+            }
+            for (depth, member) in chain.iter().enumerate() {
+                lines.push(format!("{}{}", "  ".repeat(depth), self.row(member).join("  ")));
+            }
+            chains.push(chain.into_iter().map(object).collect::<Vec<_>>());
+        }
+        if chains.is_empty() {
+            return Err(Failure::from(anabranch::NodeError::NoMember(device.to_string())));
+        }
+        let document = json!({
+            "name": self.record.name,
+            "database": self.record.database.to_string(),
+            "device": device.to_string(),
+            "grants": chains,
+        });
+        self.context.output.answer(&lines.join("\n"), &document)
+    }
+}
+
+fn may(role: Role) -> &'static str {
+    match role {
+        Role::Read => "read",
+        Role::Write => "write to",
+        Role::Admin => "administer",
+    }
+}
+
+fn used(member: &Member) -> String {
+    let terms = member.grant.terms;
+    let limit = terms.limit.map_or_else(String::new, |limit| format!(" of {limit}"));
+    let times = format!("used {}{limit} times", member.redeemed);
+    match terms.expires {
+        Some(end) if end <= units::now() => format!("{times}, over"),
+        Some(end) => format!("{times}, until {}", anabranch_api::date(end)),
+        None => times,
+    }
+}
+
+fn object(member: &Member) -> Value {
+    let grant = &member.grant;
+    let kind = match grant.subject {
+        Subject::Device(_) => "device",
+        Subject::Anyone => "anyone",
+        Subject::Ticket(_) => "ticket",
+    };
+    let id = |grant: &GrantRef| format!("{}/{}", grant.entry, grant.index);
+    json!({
+        "kind": kind,
+        "who": who(&grant.subject),
+        "role": grant.role.name(),
+        "priority": grant.priority,
+        "depth": grant.depth,
+        "grant": id(&grant.id),
+        "by": grant.by.to_string(),
+        "with": id(&grant.used),
+        "holds": grant.holds,
+        "revoked": member.ended.iter().map(|ended| json!({
+            "by": ended.by.to_string(),
+            "entry": ended.position.id.to_string(),
+        })).collect::<Vec<_>>(),
+        "limit": grant.terms.limit,
+        "expires": grant.terms.expires.map(anabranch_api::date),
+        "redeemed": member.redeemed,
+    })
+}

@@ -1,0 +1,138 @@
+//! Rights that are granted and revoked, between real processes: by pull, push and a live link, and through a third device.
+
+use crate::world::{Home, eventually, joined};
+use serde_json::Value;
+
+fn id(home: &Home) -> String {
+    home.ok(&["id"]).trim().to_owned()
+}
+
+fn row(home: &Home, key: &str) -> bool {
+    home.run(&["db", "get", "notes", "t", key]).code == 0
+}
+
+/// Another home in which `notes` was joined with a ticket of `a`.
+fn join(a: &Home, url: &str, role: &str) -> Home {
+    let home = Home::new();
+    let ticket = a.ok(&["ticket", "notes", "--address", url, "--role", role]);
+    let file = home.write("ticket", &ticket);
+    home.ok(&["join", &format!("@{file}")]);
+    home
+}
+
+#[test]
+fn who_is_put_out_gets_nothing_more_and_brings_nothing_that_counts() {
+    let (a, b, _serving, url) = joined();
+    let c = join(&a, &url, "write");
+    b.ok(&["db", "put", "notes", "t", "before", "{}"]);
+    b.ok(&["sync", "notes"]);
+    let mut following = b.start(&["serve"]);
+    following.note("in step with");
+
+    let done = a.run(&["members", "notes", "revoke", &id(&b)]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.out.contains("what it wrote so far stays"), "{}", done.out);
+    a.ok(&["db", "put", "notes", "t", "after", "{}"]);
+    // The live link ends, and says why.
+    eventually("b is told", || {
+        let why = b.json(&["status"])["replicas"][0]["addresses"][0]["why"].clone();
+        why["code"] == "revoked"
+    });
+    following.kill();
+    b.run(&["sync", "notes", &url]).fails(1, "revoked");
+    b.run(&["sync", "notes", &url, "--pull"]).fails(1, "");
+    assert!(!row(&b, "after") && row(&b, "before"));
+
+    // What it writes now reaches nobody: neither the admin nor, by a third device that has not heard, anybody else.
+    b.ok(&["db", "put", "notes", "t", "late", "{}"]);
+    b.run(&["sync", "notes", &url, "--push"]).fails(1, "");
+    c.ok(&["peers", "rm", "notes", &url]);
+    let (mut at_c, there) = c.serve("0");
+    b.ok(&["sync", "notes", &there]);
+    assert!(row(&c, "late"), "it has not heard of the revocation");
+    at_c.kill();
+    c.ok(&["sync", "notes", &url]);
+    assert!(!row(&c, "late") && row(&c, "after") && row(&c, "before"));
+    assert!(!row(&a, "late"));
+    assert_eq!(a.digest("notes"), c.digest("notes"));
+    let log = c.ok(&["db", "log", "notes"]);
+    assert!(log.contains("does not count"), "{log}");
+    assert!(log.contains("changes what counts"), "{log}");
+
+    // Let in again it goes on, in a new log, and what it wrote meanwhile stays out.
+    a.ok(&["members", "notes", "grant", &id(&b), "write"]);
+    b.ok(&["sync", "notes", &url]);
+    let status = b.ok(&["status"]);
+    assert!(status.contains("1 entry of this device do"), "{status}");
+    b.ok(&["db", "put", "notes", "t", "again", "{}"]);
+    b.ok(&["sync", "notes", &url]);
+    assert!(row(&a, "again") && !row(&a, "late") && !row(&b, "late"));
+    assert_eq!(a.digest("notes"), b.digest("notes"));
+}
+
+#[test]
+fn who_may_what_is_listed_and_explained() {
+    let (a, b, _serving, url) = joined();
+    let (me, other) = (id(&a), id(&b));
+    let list = a.json(&["members", "notes"]);
+    let members = list["members"].as_array().unwrap().clone();
+    let of = |who: &str| members.iter().find(|m| m["who"] == who).cloned().unwrap();
+    assert_eq!((of(&me)["role"].as_str(), of(&me)["depth"].as_u64()), (Some("admin"), Some(0)));
+    assert_eq!(
+        (of(&other)["role"].as_str(), of(&other)["depth"].as_u64()),
+        (Some("write"), Some(2))
+    );
+    assert!(a.ok(&["members", "notes"]).contains("(this device)"));
+    let why = b.json(&["members", "notes", "why", &other]);
+    let chain = why["grants"][0].as_array().unwrap();
+    let kinds: Vec<&str> = chain.iter().map(|m| m["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["device", "ticket", "device"]);
+    assert_eq!(chain[2]["who"], *me);
+
+    // A role is lowered, and taken back for everybody.
+    a.ok(&["members", "notes", "grant", &other, "read"]);
+    assert_eq!(a.json(&["members", "notes", "grant", &other, "read"])["changed"], false);
+    b.ok(&["sync", "notes"]);
+    b.run(&["db", "put", "notes", "t", "x", "{}"]).fails(1, "may not write");
+    a.ok(&["members", "notes", "grant", "anyone", "write"]);
+    b.ok(&["sync", "notes"]);
+    b.ok(&["db", "put", "notes", "t", "x", "{}"]);
+    b.ok(&["sync", "notes"]);
+    a.ok(&["members", "notes", "revoke", "anyone", "--all"]);
+    assert!(!row(&a, "x"));
+    b.ok(&["sync", "notes"]);
+    assert_eq!(a.digest("notes"), b.digest("notes"));
+    b.run(&["db", "put", "notes", "t", "y", "{}"]).fails(1, "may not write");
+
+    // Whoever may not is refused: a reader who grants, an admin who acts on a higher one, the last admin who leaves.
+    b.run(&["members", "notes", "grant", &other, "admin"]).fails(1, "may not let others in");
+    a.run(&["members", "notes", "revoke", &me]).fails(1, "without an admin");
+    let c = join(&a, &url, "admin");
+    c.run(&["members", "notes", "revoke", &me]).fails(1, "ranks no lower");
+    a.run(&["members", "notes", "revoke", "node_aaaa"]).fails(2, "");
+    a.run(&["members", "notes", "why", &id(&Home::new())]).fails(1, "has no right");
+    let all: Value = a.json(&["members", "notes", "ls", "--all"]);
+    let ended = all["members"].as_array().unwrap().iter().filter(|m| m["holds"] == false).count();
+    assert_eq!(ended, 2);
+}
+
+#[test]
+fn a_ticket_is_closed_and_a_device_leaves() {
+    let (a, b, _serving, url) = joined();
+    let late = Home::new();
+    let ticket = a.ok(&["ticket", "notes", "--address", &url]);
+    let file = late.write("ticket", &ticket);
+    a.ok(&["members", "notes", "revoke", &format!("@{file}")]);
+    late.run(&["join", &format!("@{file}")]).fails(1, "revoked");
+    // By its own word, and the others hear of it.
+    b.ok(&["db", "put", "notes", "t", "kept", "{}"]);
+    b.ok(&["members", "notes", "revoke", &id(&b)]);
+    b.run(&["db", "put", "notes", "t", "no", "{}"]).fails(1, "may not write");
+    b.run(&["sync", "notes"]);
+    let gone = |home: &Home| {
+        let list = home.json(&["members", "notes"]);
+        list["members"].as_array().unwrap().iter().all(|m| m["who"] != *id(&b))
+    };
+    eventually("a hears of it", || gone(&a));
+    assert!(row(&a, "kept"));
+}

@@ -1,0 +1,142 @@
+//! Who may do what in a replica's database: what is granted and revoked here, and how that is shown.
+
+use crate::error::NodeError;
+use crate::replica::Replica;
+use anabranch_core::author::Draft;
+use anabranch_core::id::NodeId;
+use anabranch_core::membership::{Grant, Revocation};
+use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
+use anabranch_core::storage::StorageError;
+
+/// What of a device's work is left when its rights are revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Leave {
+    /// What is held here now.
+    #[default]
+    Held,
+    /// Nothing.
+    Nothing,
+}
+
+/// A grant with what ended it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The grant.
+    pub grant: Grant,
+    /// Revocations of it that count.
+    pub ended: Vec<Revocation>,
+    /// Of a ticket: devices that came in by it.
+    pub redeemed: u32,
+}
+
+impl Replica {
+    /// Every grant there ever was, in the order of arrival. Cost: a step a grant and a revocation.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn members(&self) -> Result<Vec<Member>, StorageError> {
+        let (grants, revocations) =
+            self.look(|view| Ok::<_, StorageError>((view.grants()?, view.revocations()?)))?;
+        let members = grants.iter().map(|grant| {
+            let counted = revocations.iter().filter(|r| r.counts && r.grant == grant.id);
+            let redeemed = match grant.subject {
+                Subject::Ticket(_) => grants.iter().filter(|g| g.used == grant.id).count(),
+                Subject::Device(_) | Subject::Anyone => 0,
+            };
+            Member {
+                grant: grant.clone(),
+                ended: counted.cloned().collect(),
+                redeemed: u32::try_from(redeemed).unwrap_or(u32::MAX),
+            }
+        });
+        Ok(members.collect())
+    }
+
+    /// Gives `subject` a role; what it may do more than that so far is revoked. `priority`: its rank, 0 the highest; that
+    /// of the grant used unless given. False when it has just that role already. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`] when this device is no admin, or its grant does not rank above one that would have to be revoked.
+    pub fn grant(
+        &self,
+        subject: Subject,
+        role: Role,
+        priority: Option<u32>,
+    ) -> Result<bool, NodeError> {
+        let held =
+            self.look(|view| Ok::<_, StorageError>(self.holding(view.grants()?, subject)))?;
+        let there = |grant: &Grant| {
+            grant.role == role && priority.is_none_or(|priority| priority == grant.priority)
+        };
+        let beyond: Vec<&Grant> = held.iter().filter(|grant| grant.role > role).collect();
+        if held.iter().any(there) && beyond.is_empty() {
+            return Ok(false);
+        }
+        let mut members = Vec::new();
+        if !held.iter().any(there) {
+            let priority = match priority {
+                Some(priority) => priority,
+                None => self.own_priority()?,
+            };
+            let terms = TicketTerms::default();
+            members.push(MemberOp::Grant { subject, role, priority, terms });
+        }
+        let end = |grant: &&Grant| MemberOp::Revoke { grant: grant.id, cut: Cut::Past };
+        members.extend(beyond.iter().map(end));
+        self.rule(members)?;
+        Ok(true)
+    }
+
+    /// Ends every grant that `subject` has; of this device itself it gives them up. Says how many. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::NoMember`] when it has none. [`NodeError::Core`] when this device is no admin, its grant does not rank
+    /// above one of them, or nobody would be left to let others in.
+    pub fn revoke(&self, subject: Subject, leave: Leave) -> Result<usize, NodeError> {
+        let held =
+            self.look(|view| Ok::<_, StorageError>(self.holding(view.grants()?, subject)))?;
+        if held.is_empty() {
+            return Err(NodeError::NoMember(who(&subject)));
+        }
+        let own = subject == Subject::Device(self.device().id());
+        let cut = match leave {
+            Leave::Nothing if !own => Cut::Tips(Vec::new()),
+            _ => Cut::Past,
+        };
+        let end = |grant: &Grant| MemberOp::Revoke { grant: grant.id, cut: cut.clone() };
+        if own {
+            // Each by itself, and with itself.
+            held.iter().try_for_each(|grant| self.rule(vec![end(grant)]))?;
+        } else {
+            self.rule(held.iter().map(end).collect())?;
+        }
+        Ok(held.len())
+    }
+
+    /// Commits it, signed.
+    fn rule(&self, members: Vec<MemberOp>) -> Result<(), NodeError> {
+        let draft = Draft { members, ..Draft::default() };
+        self.commit_with_local(&draft, |_, _| Ok(())).map(|_| ())
+    }
+
+    /// The rank that what this device grants has at most.
+    pub(crate) fn own_priority(&self) -> Result<u32, StorageError> {
+        let device = self.device().id();
+        Ok(self.look(|view| view.grant_of(&device))?.map_or(0, |grant| grant.priority))
+    }
+
+    fn holding(&self, grants: Vec<Grant>, subject: Subject) -> Vec<Grant> {
+        grants.into_iter().filter(|grant| grant.holds && grant.subject == subject).collect()
+    }
+}
+
+/// How a subject is named to people.
+#[must_use]
+pub fn who(subject: &Subject) -> String {
+    let named = |key: &NodeId| key.to_string();
+    match subject {
+        Subject::Device(device) => named(device),
+        Subject::Anyone => "anyone".to_owned(),
+        Subject::Ticket(key) => format!("ticket {}", named(key)),
+    }
+}
