@@ -9,6 +9,7 @@ mod data;
 mod find;
 mod follow;
 mod growth;
+mod members;
 mod peak;
 mod raw;
 mod report;
@@ -89,6 +90,21 @@ enum Part {
         #[arg(long, default_value_t = 1_000_000)]
         rows: u64,
     },
+    /// Measures commits and admission beside many members and revocations, and a revocation that comes late.
+    Members {
+        /// Devices that are members.
+        #[arg(long, default_value_t = 10_000)]
+        members: u32,
+        /// Of these, whose grants are revoked.
+        #[arg(long, default_value_t = 1_000)]
+        revocations: u32,
+        /// Entries of the database in which a revocation comes late.
+        #[arg(long, default_value_t = 1_000_000)]
+        entries: u64,
+        /// Of these, how many cease to count.
+        #[arg(long, default_value_t = 10_000)]
+        late: u64,
+    },
     /// Makes the database to be served.
     #[command(hide = true)]
     Fill { home: PathBuf, entries: u64, keys: data::Keys },
@@ -119,6 +135,10 @@ fn main() -> ExitCode {
         Some(Part::Follow { entries, peers, sessions }) => {
             let (runs, json) = (args.runs.max(1), args.json);
             follow::run(&dir, &follow::Plan { entries, runs, peers: peers.max(1), sessions, json })
+        }
+        Some(Part::Members { members, revocations, entries, late }) => {
+            let (runs, json) = (args.runs.max(1), args.json);
+            members::run(&dir, &members::Plan { members, revocations, entries, late, runs, json })
         }
         Some(Part::Find { rows }) => find::run(&dir, rows, args.runs.max(1)),
         Some(Part::Fill { home, entries, keys }) => bootstrap::fill(&home, entries, keys),
