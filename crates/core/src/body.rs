@@ -81,6 +81,31 @@ impl Body<'_> {
     }
 }
 
+/// The grant, the places of the parents, the stores.
+type Outlined = (u32, Vec<(u32, Seq)>, Vec<u32>);
+
+impl Body<'_> {
+    /// Grant, parents and stores of a body at whose beginning `r` is; what follows the payloads is not looked at.
+    pub(crate) fn outline(r: &mut Reader<'_>) -> Result<Outlined, DecodeError> {
+        r.array("entry", 6)?;
+        r.skip("generation")?;
+        r.skip("timestamp")?;
+        let grant = r.u32("grant number")?;
+        let parents = (0..r.array("parents", limits::PARENTS)?)
+            .map(|_| decode_parent(r).map(|parent| (parent.log, parent.seq)))
+            .collect::<Result<_, _>>()?;
+        let stores = (0..r.array("payloads", limits::PAYLOADS)?)
+            .map(|_| {
+                let fields = r.array("payload", 3)?;
+                let store = r.u32("store number")?;
+                (1..fields).try_for_each(|_| r.skip("payload"))?;
+                Ok(store)
+            })
+            .collect::<Result<_, DecodeError>>()?;
+        Ok((grant, parents, stores))
+    }
+}
+
 fn decode_parent(r: &mut Reader<'_>) -> Result<BodyParent, DecodeError> {
     let at = r.position();
     let fields = r.array("parent", 4)?;

@@ -11,7 +11,6 @@ mod gather;
 
 use self::gather::{Gathered, Part, Scope, gather};
 use crate::cells::{Op, Origin, carry_out, element};
-use crate::compared::Uncounted;
 use crate::counters;
 use crate::error::corrupt;
 use crate::ledger::Ledger;
@@ -52,8 +51,7 @@ pub fn step(storage: &dyn Storage, budget: Budget) -> Result<Option<u64>, Storag
             None => return Ok(None),
             Some(built) => {
                 let counters = view.counters()?;
-                let uncounted = Uncounted::of(&*tx, &counters)?;
-                let scope = Scope { uncounted, again: None };
+                let scope = Scope::new(view, &counters, None)?;
                 let (parts, entries) = gather(view, built + 1, budget, &scope)?;
                 let revocations = counters.revocations;
                 Stretch { first: built + 1, entries, revocations, parts }

@@ -5,14 +5,14 @@
 //! Entries that count make what they build on needed one by one. When entries cease to count, all is looked at again, once a
 //! transaction.
 
-use crate::entry::Entry;
+use crate::entry::{Entry, StoreId};
 use crate::frontier::tip_element;
 use crate::id::{LogId, Position, Seq};
 use crate::ledger::Ledger;
 use crate::lthash::LtHash;
 use crate::membership::{standing, stints};
 use crate::past::Place;
-use crate::rows::{BranchNo, Counters, EntryRow, GrantNo, Row, Tip};
+use crate::rows::{BranchNo, Counters, EntryRow, GrantNo, Outline, StoreNo, Tip};
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use crate::view::View;
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,11 +153,12 @@ impl Ledger<'_> {
         let from = first.map_or(from, |first| first.min(from));
         // Whatever is looked up below has to be in the tables.
         self.flush_branches()?;
-        let mut need = Need::default();
+        let members = self.known_number(&StoreId::members())?;
+        let mut need = Need { members, ..Need::default() };
         let mut failed = None;
         let tx = &*self.tx;
         tx.scan(Table::Entry, &from.to_be_bytes(), None, Order::Descending, &mut |_, value| {
-            match EntryRow::from_bytes(value).and_then(|row| need.look(tx, &uncounted, &row)) {
+            match EntryRow::outline(value).and_then(|row| need.look(tx, &uncounted, &row)) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(e) => {
                     failed = Some(e);
@@ -237,6 +238,8 @@ struct Need {
     /// The last place that an entry names which is not needed.
     dropped: BTreeMap<BranchNo, Seq>,
     bases: BTreeMap<BranchNo, Option<Place>>,
+    /// The store in which revocations are made.
+    members: Option<StoreNo>,
 }
 
 fn raise(map: &mut BTreeMap<BranchNo, Seq>, (branch, seq): Place) {
@@ -249,12 +252,11 @@ impl Need {
         &mut self,
         tx: &dyn ReadTx,
         uncounted: &Uncounted,
-        row: &EntryRow<'_>,
+        row: &Outline,
     ) -> Result<(), StorageError> {
         let place = (row.branch, row.seq);
         self.lowest.insert(row.branch, row.seq);
-        let named = row.body.parents.iter().map(|p| (p.log, p.seq));
-        let mut named: Vec<Place> = named.collect();
+        let mut named: Vec<Place> = row.parents.clone();
         let base = match self.bases.get(&row.branch) {
             Some(base) => *base,
             None => {
@@ -264,7 +266,7 @@ impl Need {
             }
         };
         named.extend(base.filter(|(_, at)| at + 1 == row.seq));
-        let counts = uncounted.counts(row.body.grant, place);
+        let counts = uncounted.counts(row.grant, place);
         if !counts && self.last.get(&row.branch).is_none_or(|last| *last < row.seq) {
             named.into_iter().for_each(|place| raise(&mut self.dropped, place));
             return Ok(());
@@ -274,7 +276,7 @@ impl Need {
             raise(&mut self.last, place);
             raise(&mut self.named, place);
         }
-        if !row.body.payloads.is_empty() {
+        if self.members.is_some_and(|members| row.stores.contains(&members)) {
             for number in standing::made_at(tx, place)? {
                 for place in standing::all_left(tx, number)? {
                     raise(&mut self.last, place);

@@ -363,7 +363,28 @@ impl Row for EntryRow<'_> {
     }
 }
 
+/// What an entry's row says without its payloads.
+pub(crate) struct Outline {
+    pub(crate) branch: BranchNo,
+    pub(crate) seq: Seq,
+    pub(crate) grant: GrantNo,
+    pub(crate) parents: Vec<(BranchNo, Seq)>,
+    pub(crate) stores: Vec<StoreNo>,
+}
+
 impl EntryRow<'_> {
+    /// Without the payloads, which are most of it.
+    pub(crate) fn outline(bytes: &[u8]) -> Result<Outline, StorageError> {
+        let mut r = Reader::new(bytes);
+        let outline = (|| {
+            r.skip("entry id")?;
+            let (branch, seq) = (r.u32("branch")?, place(&mut r)?);
+            let (grant, parents, stores) = Body::outline(&mut r)?;
+            Ok::<_, DecodeError>(Outline { branch, seq, grant, parents, stores })
+        })();
+        outline.map_err(|_| corrupt("an entry"))
+    }
+
     /// Only the id: the cheap part.
     pub(crate) fn id_of(bytes: &[u8]) -> Result<EntryId, StorageError> {
         Reader::new(bytes).array_of("entry id").map(EntryId).map_err(|_| corrupt("an entry"))

@@ -3,7 +3,6 @@
 use super::gather::{Scope, gather};
 use super::{Budget, Stretch};
 use crate::cells;
-use crate::compared::Uncounted;
 use crate::ledger::Ledger;
 use crate::rows::StoreNo;
 use crate::storage::StorageError;
@@ -40,6 +39,10 @@ impl Again {
     }
 
     pub(super) fn concerns(&self, store: StoreNo) -> bool {
+        self.writes_to(store) || self.newer.contains(&store)
+    }
+
+    pub(super) fn writes_to(&self, store: StoreNo) -> bool {
         self.paths.contains_key(&store)
     }
 
@@ -57,8 +60,7 @@ impl Again {
         // What was kept back has to be in the tables, which is where entries are read from.
         ledger.flush_branches()?;
         let end = ledger.counters.next_arrival - 1;
-        let uncounted = Uncounted::of(&*ledger.tx, &ledger.counters)?;
-        let scope = Scope { uncounted, again: Some((self, built)) };
+        let scope = Scope::new(ledger.view(), &ledger.counters, Some((self, built)))?;
         let mut first = 1;
         while first <= end {
             let (parts, entries) = gather(ledger.view(), first, Budget::default(), &scope)?;

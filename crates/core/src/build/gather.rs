@@ -12,11 +12,12 @@ use crate::id::{EntryId, LogId, Seq};
 use crate::lthash::LtHash;
 use crate::names::Names;
 use crate::ops::{ValueName, decode_cells, decode_cells_of, decode_members};
-use crate::rows::{BranchNo, EntryRow, Row, StoreNo};
+use crate::rows::{BranchNo, Counters, EntryRow, Row, StoreNo};
 use crate::sabotage::{self, Bug};
 use crate::storage::{Order, StorageError, Table};
 use crate::view::View;
 use std::cmp::Ordering;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{self, AtomicUsize};
@@ -45,6 +46,8 @@ pub(super) struct Part {
     sums_bytes: usize,
     /// Stores with operations that this program does not know.
     pub(super) newer: BTreeSet<StoreNo>,
+    /// What was wrong with an entry.
+    failed: Option<StorageError>,
 }
 
 pub(super) struct Source {
@@ -66,18 +69,14 @@ pub(super) struct Gathered {
     replaced: Range<u32>,
 }
 
-/// Entries as they were read, with the names that they use.
+/// Entries as they are stored, and the logs that they are of.
 struct Batch {
     /// Arrival number of the first entry.
     first: u64,
-    entries: Vec<EntryRow<'static>>,
-    names: Known,
-}
-
-#[derive(Default)]
-struct Known {
+    rows: Vec<u8>,
+    /// Where each row ends.
+    ends: Vec<u32>,
     logs: BTreeMap<BranchNo, LogId>,
-    kinds: BTreeMap<StoreNo, StoreKind>,
 }
 
 /// What of entries is gathered.
@@ -86,6 +85,23 @@ pub(super) struct Scope {
     pub(super) uncounted: Uncounted,
     /// If only some of what they do is: which, and of entries up to which number.
     pub(super) again: Option<(Again, u64)>,
+    /// The kinds of all stores.
+    pub(super) kinds: BTreeMap<StoreNo, StoreKind>,
+}
+
+impl Scope {
+    pub(super) fn new(
+        view: View<'_>,
+        counters: &Counters,
+        again: Option<(Again, u64)>,
+    ) -> Result<Self, StorageError> {
+        let kind = |number| Ok((number, view.store_row(number)?.id.kind));
+        Ok(Self {
+            uncounted: Uncounted::of(view.tx, counters)?,
+            again,
+            kinds: (1..=counters.stores).map(kind).collect::<Result<_, StorageError>>()?,
+        })
+    }
 }
 
 /// What entries from `first` on do, of about `budget.bytes`; and how many entries that are.
@@ -126,14 +142,14 @@ pub(super) fn gather(
                 part.take(batch, wanted, &size);
                 small()
             })?;
-            part.sort();
+            part.finish()?;
             return Ok((vec![part], read));
         }
         let read = read(view, first, batch, |batch| hand.send(batch).is_ok() && small());
         drop(hand);
         let parts = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        let parts: thread::Result<Vec<Part>> = parts;
-        Ok((parts.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), read?))
+        let parts: thread::Result<Result<Vec<Part>, StorageError>> = parts;
+        Ok((parts.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?, read?))
     })
 }
 
@@ -143,14 +159,14 @@ fn work(
     mut part: Part,
     scope: &Scope,
     size: &AtomicUsize,
-) -> Part {
+) -> Result<Part, StorageError> {
     // Waiting for the lock is waiting for a batch.
     let next = || handed.lock().unwrap_or_else(PoisonError::into_inner).recv();
     while let Ok(batch) = next() {
         part.take(batch, scope, size);
     }
-    part.sort();
-    part
+    part.finish()?;
+    Ok(part)
 }
 
 /// Reads entries in the order of arrival until `take` wants no more; says how many `take` got.
@@ -162,18 +178,15 @@ fn read(
 ) -> Result<u64, StorageError> {
     let mut names = Names::new(view)?;
     let mut batch = Batch::starting(first);
-    let mut waiting = 0;
     let mut failed = None;
     view.tx.scan(Table::Entry, &first.to_be_bytes(), None, Order::Ascending, &mut |_, row| {
-        if let Err(e) = EntryRow::from_bytes(row).and_then(|row| batch.add(&mut names, row)) {
+        if let Err(e) = batch.add(&mut names, row) {
             failed = Some(e);
             return ControlFlow::Break(());
         }
-        waiting += row.len();
-        if waiting < bytes {
+        if batch.rows.len() < bytes {
             return ControlFlow::Continue(());
         }
-        waiting = 0;
         let next = Batch::starting(batch.end());
         match take(std::mem::replace(&mut batch, next)) {
             true => ControlFlow::Continue(()),
@@ -184,7 +197,7 @@ fn read(
         return Err(e);
     }
     let end = batch.end();
-    if !batch.entries.is_empty() {
+    if !batch.ends.is_empty() {
         take(batch);
     }
     Ok(end - first)
@@ -192,20 +205,29 @@ fn read(
 
 impl Batch {
     fn starting(first: u64) -> Self {
-        Self { first, entries: Vec::new(), names: Known::default() }
+        Self { first, rows: Vec::new(), ends: Vec::new(), logs: BTreeMap::new() }
     }
 
     fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
+        self.first + self.ends.len() as u64
     }
 
-    fn add(&mut self, names: &mut Names<'_>, row: EntryRow<'static>) -> Result<(), StorageError> {
-        self.names.logs.insert(row.branch, names.log(row.branch)?);
-        for (store, _) in &row.body.payloads {
-            self.names.kinds.insert(*store, names.store(*store)?.kind);
+    /// Little is done here, since one thread reads for all.
+    fn add(&mut self, names: &mut Names<'_>, row: &[u8]) -> Result<(), StorageError> {
+        let (branch, _) = EntryRow::place_of(row)?;
+        if let Entry::Vacant(new) = self.logs.entry(branch) {
+            new.insert(names.log(branch)?);
         }
-        self.entries.push(row);
+        self.rows.extend_from_slice(row);
+        self.ends.push(u32::try_from(self.rows.len()).map_err(|_| corrupt("an entry"))?);
         Ok(())
+    }
+
+    /// Each entry with its arrival number.
+    fn entries(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let rows = starts.zip(&self.ends).map(|(from, to)| &self.rows[from as usize..*to as usize]);
+        (self.first..).zip(rows)
     }
 }
 
@@ -234,64 +256,86 @@ impl Part {
     }
 
     fn take(&mut self, batch: Batch, scope: &Scope, size: &AtomicUsize) {
+        if self.failed.is_some() {
+            return;
+        }
         let before = self.size();
-        for (arrival, row) in (batch.first..).zip(batch.entries) {
-            if !scope.uncounted.counts(row.body.grant, (row.branch, row.seq)) {
-                continue;
-            }
-            match &scope.again {
-                None => self.add(&batch.names, arrival, row, |_, _| true),
-                Some((again, built)) => {
-                    self.add_again(&batch.names, arrival, row, (again, arrival <= *built));
-                }
+        for (arrival, row) in batch.entries() {
+            if let Err(e) = self.take_row(&batch.logs, scope, arrival, row) {
+                self.failed = Some(e);
+                break;
             }
         }
-        self.logs.extend(batch.names.logs);
+        self.logs.extend(batch.logs);
         size.fetch_add(self.size() - before, atomic::Ordering::Relaxed);
     }
 
-    /// Adds what an entry does at the paths that are done again.
-    fn add_again(
+    fn take_row(
         &mut self,
-        names: &Known,
+        logs: &BTreeMap<BranchNo, LogId>,
+        scope: &Scope,
         arrival: u64,
-        mut row: EntryRow<'static>,
-        (again, built): (&Again, bool),
-    ) {
+        row: &[u8],
+    ) -> Result<(), StorageError> {
+        if let Some((again, _)) = &scope.again
+            && !EntryRow::outline(row)?.stores.iter().any(|store| again.concerns(*store))
+        {
+            return Ok(());
+        }
+        let mut row = EntryRow::from_bytes(row)?;
+        if !scope.uncounted.counts(row.body.grant, (row.branch, row.seq)) {
+            return Ok(());
+        }
+        let log = logs.get(&row.branch).ok_or_else(|| corrupt("a log"))?;
+        let Some((again, built)) = &scope.again else {
+            return self.add(log, &scope.kinds, arrival, row, |_, _| true);
+        };
+        self.look_for_newer(log, &scope.kinds, &row, again)?;
+        row.body.payloads.retain(|(store, _)| arrival <= *built && again.writes_to(*store));
+        if row.body.payloads.is_empty() {
+            return Ok(());
+        }
+        self.add(log, &scope.kinds, arrival, row, |store, path| again.has(store, path))
+    }
+
+    /// Notes the stores of which that is to be found out and in which the entry does something of a later kind.
+    fn look_for_newer(
+        &mut self,
+        log: &LogId,
+        kinds: &BTreeMap<StoreNo, StoreKind>,
+        row: &EntryRow<'_>,
+        again: &Again,
+    ) -> Result<(), StorageError> {
         for (store, payload) in &row.body.payloads {
             let (true, Some(payload)) = (again.newer.contains(store), payload.bytes()) else {
                 continue;
             };
-            let unknown = match names.kinds[store] {
+            let unknown = match *kinds.get(store).ok_or_else(|| corrupt("a store"))? {
                 StoreKind::MEMBERS => decode_members(payload).unknown,
                 kind if kind.has_sums() => decode_counts(payload).unknown,
-                kind => {
-                    !kind.has_cells() || decode_cells(&names.logs[&row.branch], payload).unknown
-                }
+                kind => !kind.has_cells() || decode_cells(log, payload).unknown,
             };
             if unknown {
                 self.newer.insert(*store);
             }
         }
-        row.body.payloads.retain(|(store, _)| built && again.concerns(*store));
-        if !row.body.payloads.is_empty() {
-            self.add(names, arrival, row, |store, path| again.has(store, path));
-        }
+        Ok(())
     }
 
     fn add(
         &mut self,
-        names: &Known,
+        log: &LogId,
+        kinds: &BTreeMap<StoreNo, StoreKind>,
         arrival: u64,
         row: EntryRow<'static>,
         wanted: impl Fn(StoreNo, &[u8]) -> bool,
-    ) {
+    ) -> Result<(), StorageError> {
         let EntryRow { id, branch, seq, body } = row;
         let number = self.entries.len() as u32;
         self.entries.push(Source { arrival, id, branch, seq, timestamp: body.timestamp });
         for (store, payload) in &body.payloads {
             let Some(payload) = payload.bytes() else { continue };
-            let (kind, log) = (names.kinds[store], &names.logs[&branch]);
+            let kind = *kinds.get(store).ok_or_else(|| corrupt("a store"))?;
             if kind.has_sums() {
                 self.count(*store, payload);
             }
@@ -322,6 +366,7 @@ impl Part {
                 });
             }
         }
+        Ok(())
     }
 
     fn count(&mut self, store: StoreNo, payload: &[u8]) {
@@ -346,8 +391,12 @@ impl Part {
         from..self.bytes.len() as u32
     }
 
-    /// Batches came in the order of arrival, so within a part entries are in that order.
-    fn sort(&mut self) {
+    /// Puts it in order, if nothing was wrong. Batches came in the order of arrival, so within a part entries are in that
+    /// order.
+    fn finish(&mut self) -> Result<(), StorageError> {
+        if let Some(e) = self.failed.take() {
+            return Err(e);
+        }
         let mut ops = std::mem::take(&mut self.ops);
         ops.sort_unstable_by(|a, b| {
             self.by_path(a, self, b).then_with(|| match sabotage::is(Bug::StretchUnordered) {
@@ -356,6 +405,7 @@ impl Part {
             })
         });
         self.ops = ops;
+        Ok(())
     }
 
     fn by_path(&self, op: &Gathered, other: &Self, others: &Gathered) -> Ordering {
