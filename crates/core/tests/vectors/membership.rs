@@ -326,12 +326,15 @@ fn ticket_cases() -> Vec<Value> {
     ]
 }
 
+/// Picks a scribe.
+type Who = fn(&mut Ground) -> &mut Scribe;
+
 /// For those who put others out.
 impl Ground {
     /// The next entry of `who` on top of `parents`; kept, so that everybody has it.
     fn written(
         &mut self,
-        who: fn(&mut Self) -> &mut Scribe,
+        who: Who,
         parents: &[Position],
         used: GrantRef,
         payloads: Vec<(StoreId, Vec<u8>)>,
@@ -343,12 +346,7 @@ impl Ground {
     }
 
     /// As [`Self::written`], where data is written.
-    fn data_by(
-        &mut self,
-        who: fn(&mut Self) -> &mut Scribe,
-        parents: &[Position],
-        used: GrantRef,
-    ) -> Position {
+    fn data_by(&mut self, who: Who, parents: &[Position], used: GrantRef) -> Position {
         let scribe = who(self).clone();
         let data = self.data(&scribe);
         self.written(who, parents, used, data)
@@ -414,7 +412,47 @@ fn revocation_cases() -> Vec<Value> {
     cases.push(anew.case("a writer that may only read after a new grant writes"));
     cases.extend(unfit_revocations());
     cases.extend(handed_on());
+    cases.extend(tickets_closed());
     cases
+}
+
+/// What becomes of who came in by a ticket, and of the ticket.
+fn tickets_closed() -> Vec<Value> {
+    let key = DeviceKey::from_seed(&[9; 32]);
+    let redeem = |g: &mut Ground, parents: &[Position], ticket: &GrantRef, who: Who| {
+        let log = who(g).log;
+        let op = MemberOp::redeem(&key, &g.world.database, ticket, &log);
+        g.written(who, parents, *ticket, vec![members(&[op])])
+    };
+    let dan: Who = |g| &mut g.dan;
+    let joined = || {
+        let mut g = Ground::new();
+        let (made, ticket) = g.granted(Subject::Ticket(key.node_id()), Role::Write, 0);
+        let came = redeem(&mut g, &[made], &ticket, dan);
+        (g, made, ticket, came)
+    };
+    let (mut again, _, ticket, came) = joined();
+    let own = GrantRef { entry: came.id, index: 0 };
+    let put_out = again.revoked(&[came], own, Cut::Past);
+    redeem(&mut again, &[put_out], &ticket, dan);
+    let (mut kept, made, ticket, came) = joined();
+    let head = kept.head(came);
+    let closed = kept.revoked(&[came], ticket, Cut::Tips(vec![head]));
+    let mut late = kept.clone();
+    redeem(&mut late, &[closed], &ticket, dan);
+    let mut meanwhile = kept.clone();
+    meanwhile.cid = Scribe::new(4);
+    meanwhile.cid.log.epoch += 1;
+    redeem(&mut meanwhile, &[made], &ticket, |g| &mut g.cid);
+    let (mut shut, _, ticket, came) = joined();
+    shut.revoked(&[came], ticket, Cut::Tips(vec![]));
+    vec![
+        again.case("a revoked device redeems its ticket, which holds, again"),
+        kept.case("a ticket is revoked, and a redemption left"),
+        late.case("a redemption on top of the ticket's revocation"),
+        meanwhile.case("a redemption beside the ticket's revocation"),
+        shut.case("a ticket is revoked, and no redemption left"),
+    ]
 }
 
 /// Revocations that are refused or wait.
