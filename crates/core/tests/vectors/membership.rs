@@ -5,9 +5,12 @@ use crate::world::{Scribe, Spec, World, admit, encoded, grant, members, replica,
 use anabranch_core::codec::Writer;
 use anabranch_core::entry::{Entry, GrantRef, Payload, PayloadSummary, StoreId};
 use anabranch_core::error::{Error, Refusal};
+use anabranch_core::head::Head;
 use anabranch_core::id::{DatabaseId, NodeId, Position};
 use anabranch_core::key::DeviceKey;
-use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms, encode_cells, redemption_message};
+use anabranch_core::ops::{
+    Cut, MemberOp, Role, Subject, TicketTerms, encode_cells, redemption_message,
+};
 use anabranch_core::run::Run;
 use anabranch_core::storage::Storage;
 use anabranch_core::view::View;
@@ -66,6 +69,7 @@ fn case(name: &str, database: DatabaseId, runs: Vec<Vec<u8>>) -> Value {
 }
 
 /// Founded by `ann`, where `bob` may write and `cid` read.
+#[derive(Clone)]
 struct Ground {
     world: World,
     ann: Scribe,
@@ -322,9 +326,236 @@ fn ticket_cases() -> Vec<Value> {
     ]
 }
 
+/// Picks a scribe.
+type Who = fn(&mut Ground) -> &mut Scribe;
+
+/// For those who put others out.
+impl Ground {
+    /// The next entry of `who` on top of `parents`; kept, so that everybody has it.
+    fn written(
+        &mut self,
+        who: Who,
+        parents: &[Position],
+        used: GrantRef,
+        payloads: Vec<(StoreId, Vec<u8>)>,
+    ) -> Position {
+        let mut scribe = who(self).clone();
+        let entry = self.world.write(&mut scribe, spec(parents, used, payloads));
+        *who(self) = scribe;
+        self.keep(&entry)
+    }
+
+    /// As [`Self::written`], where data is written.
+    fn data_by(&mut self, who: Who, parents: &[Position], used: GrantRef) -> Position {
+        let scribe = who(self).clone();
+        let data = self.data(&scribe);
+        self.written(who, parents, used, data)
+    }
+
+    /// The founder ends a grant.
+    fn revoked(&mut self, parents: &[Position], grant: GrantRef, cut: Cut) -> Position {
+        let admin = self.world.admin;
+        let op = MemberOp::Revoke { grant, cut };
+        self.written(|g| &mut g.ann, parents, admin, vec![members(&[op])])
+    }
+
+    /// The founder makes a grant.
+    fn granted(&mut self, subject: Subject, role: Role, priority: u32) -> (Position, GrantRef) {
+        let admin = self.world.admin;
+        let op = grant(subject, role, priority);
+        let made = self.written(|g| &mut g.ann, &[], admin, vec![members(&[op])]);
+        (made, GrantRef { entry: made.id, index: 0 })
+    }
+
+    fn head(&self, position: Position) -> Head {
+        Head { position, signature: self.world.signature(&position) }
+    }
+}
+
+/// Bob wrote once, then the founder put him out, with that in its past.
+fn put_out(cut: fn(&Ground, Position) -> Cut) -> (Ground, GrantRef, Position) {
+    let mut g = Ground::new();
+    let grant = g.world.granted(BOB_MAY);
+    let wrote = g.data_by(|g| &mut g.bob, &[g.genesis], grant);
+    let cut = cut(&g, wrote);
+    let revoked = g.revoked(&[wrote], grant, cut);
+    (g, grant, revoked)
+}
+
+fn revocation_cases() -> Vec<Value> {
+    let (past, _, _) = put_out(|_, _| Cut::Past);
+    let (listed, _, _) = put_out(|g, wrote| Cut::Tips(vec![g.head(wrote)]));
+    let (nothing, _, _) = put_out(|_, _| Cut::Tips(vec![]));
+    let (mut on_top, grant, revoked) = put_out(|_, _| Cut::Past);
+    on_top.data_by(|g| &mut g.bob, &[revoked], grant);
+    let (mut aside, grant, _) = put_out(|_, _| Cut::Past);
+    aside.data_by(|g| &mut g.bob, &[], grant);
+    let (mut unlisted, grant, _) = put_out(|g, wrote| Cut::Tips(vec![g.head(wrote)]));
+    unlisted.data_by(|g| &mut g.bob, &[], grant);
+    let (mut anew, _, _) = put_out(|_, _| Cut::Past);
+    let (made, grant) = anew.granted(Subject::Device(anew.bob.log.device), Role::Read, 0);
+    let again = anew.case("a grant after a revocation");
+    let (mut old, before, _) = put_out(|_, _| Cut::Past);
+    let (told, _) = old.granted(Subject::Device(old.bob.log.device), Role::Write, 0);
+    old.data_by(|g| &mut g.bob, &[told], before);
+    let mut cases = vec![
+        past.case("a revocation that leaves its past"),
+        listed.case("a revocation that leaves a place it lists"),
+        nothing.case("a revocation that leaves nothing"),
+        on_top.case("a revoked device writes on top of the revocation"),
+        aside.case("a revoked device writes beside the revocation"),
+        unlisted.case("a revoked device writes beside a revocation that lists a place below"),
+        again,
+        old.case("with the old grant after a new one"),
+    ];
+    anew.data_by(|g| &mut g.bob, &[made], grant);
+    cases.push(anew.case("a writer that may only read after a new grant writes"));
+    cases.extend(unfit_revocations());
+    cases.extend(handed_on());
+    cases.extend(tickets_closed());
+    cases
+}
+
+/// What becomes of who came in by a ticket, and of the ticket.
+fn tickets_closed() -> Vec<Value> {
+    let key = DeviceKey::from_seed(&[9; 32]);
+    let redeem = |g: &mut Ground, parents: &[Position], ticket: &GrantRef, who: Who| {
+        let log = who(g).log;
+        let op = MemberOp::redeem(&key, &g.world.database, ticket, &log);
+        g.written(who, parents, *ticket, vec![members(&[op])])
+    };
+    let dan: Who = |g| &mut g.dan;
+    let joined = || {
+        let mut g = Ground::new();
+        let (made, ticket) = g.granted(Subject::Ticket(key.node_id()), Role::Write, 0);
+        let came = redeem(&mut g, &[made], &ticket, dan);
+        (g, made, ticket, came)
+    };
+    let (mut again, _, ticket, came) = joined();
+    let own = GrantRef { entry: came.id, index: 0 };
+    let put_out = again.revoked(&[came], own, Cut::Past);
+    redeem(&mut again, &[put_out], &ticket, dan);
+    let (mut kept, made, ticket, came) = joined();
+    let head = kept.head(came);
+    let closed = kept.revoked(&[came], ticket, Cut::Tips(vec![head]));
+    let mut late = kept.clone();
+    redeem(&mut late, &[closed], &ticket, dan);
+    let mut meanwhile = kept.clone();
+    meanwhile.cid = Scribe::new(4);
+    meanwhile.cid.log.epoch += 1;
+    redeem(&mut meanwhile, &[made], &ticket, |g| &mut g.cid);
+    let (mut shut, _, ticket, came) = joined();
+    shut.revoked(&[came], ticket, Cut::Tips(vec![]));
+    vec![
+        again.case("a revoked device redeems its ticket, which holds, again"),
+        kept.case("a ticket is revoked, and a redemption left"),
+        late.case("a redemption on top of the ticket's revocation"),
+        meanwhile.case("a redemption beside the ticket's revocation"),
+        shut.case("a ticket is revoked, and no redemption left"),
+    ]
+}
+
+/// Revocations that are refused or wait.
+fn unfit_revocations() -> Vec<Value> {
+    let mut rank = Ground::new();
+    let (made, lower) = rank.granted(Subject::Device(rank.dan.log.device), Role::Admin, 0);
+    let founder = rank.world.admin;
+    let op = MemberOp::Revoke { grant: founder, cut: Cut::Past };
+    rank.written(|g| &mut g.dan, &[made], lower, vec![members(&[op])]);
+    let mut founder = Ground::new();
+    let admin = founder.world.admin;
+    founder.revoked(&[], admin, Cut::Tips(vec![]));
+    let mut unknown = Ground::new();
+    let never = GrantRef { entry: unknown.genesis.id, index: 9 };
+    unknown.revoked(&[], never, Cut::Past);
+    let mut unseen = Ground::new();
+    let (made, lower) = unseen.granted(Subject::Device(unseen.dan.log.device), Role::Admin, 0);
+    let (_, later) = unseen.granted(Subject::Anyone, Role::Read, 5);
+    let op = MemberOp::Revoke { grant: later, cut: Cut::Past };
+    unseen.written(|g| &mut g.dan, &[made], lower, vec![members(&[op])]);
+    // Inside a run, so that no other head over the place is known.
+    let mut inside = Ground::new();
+    let (grant, data) = (inside.world.granted(BOB_MAY), inside.data(&inside.bob));
+    let first = inside.world.write(&mut inside.bob, spec(&[inside.genesis], grant, data.clone()));
+    let second = inside.world.write(&mut inside.bob, spec(&[], grant, data));
+    inside.runs.push(encoded(&inside.world.run(&[&first, &second])));
+    let mut forged = inside.clone();
+    let head = inside.head(first.position());
+    inside.revoked(&[], grant, Cut::Tips(vec![head]));
+    let signature = forged.world.signature(&second.position());
+    forged.revoked(&[], grant, Cut::Tips(vec![Head { signature, ..head }]));
+    let mut missing = Ground::new();
+    let grant = missing.world.granted(BOB_MAY);
+    let wrote = missing.data_by(|g| &mut g.bob, &[missing.genesis], grant);
+    missing.runs.pop();
+    let head = missing.head(wrote);
+    missing.revoked(&[], grant, Cut::Tips(vec![head]));
+    let mut writer = Ground::new();
+    let (own, other) = (writer.world.granted(BOB_MAY), writer.world.granted(CID_MAY));
+    let op = MemberOp::Revoke { grant: other, cut: Cut::Past };
+    writer.written(|g| &mut g.bob, &[writer.genesis], own, vec![members(&[op])]);
+    vec![
+        rank.case("a lower admin revokes the founder"),
+        founder.case("the founder revokes its own grant and leaves nothing"),
+        unknown.case("a grant that nobody made is revoked"),
+        unseen.case("a grant is revoked that is held and not in the entry's past"),
+        inside.case("a cut lists a place inside a run, with its head"),
+        forged.case("a cut lists a place inside a run, with a wrong head"),
+        missing.case("a cut lists a place that has not arrived"),
+        writer.case("a writer revokes"),
+    ]
+}
+
+/// Grants given up, for everyone, and made with others.
+fn handed_on() -> Vec<Value> {
+    let gives_up = |cut, data: bool| {
+        let mut g = Ground::new();
+        let own = g.world.granted(CID_MAY);
+        let mut payloads = vec![members(&[MemberOp::Revoke { grant: own, cut }])];
+        payloads.extend(data.then(|| g.data(&g.cid)).into_iter().flatten());
+        let resigned = g.written(|g| &mut g.cid, &[g.genesis], own, payloads);
+        (g, own, resigned)
+    };
+    let (resigned, _, _) = gives_up(Cut::Past, false);
+    let (nothing, _, _) = gives_up(Cut::Tips(vec![]), false);
+    let (along, _, _) = gives_up(Cut::Past, true);
+    let (mut twice, own, _) = gives_up(Cut::Past, false);
+    let op = MemberOp::Revoke { grant: own, cut: Cut::Past };
+    twice.written(|g| &mut g.cid, &[], own, vec![members(&[op])]);
+    let mut open = Ground::new();
+    let (made, all) = open.granted(Subject::Anyone, Role::Write, 0);
+    let wrote = open.data_by(|g| &mut g.dan, &[made], all);
+    let opened = open.case("everybody may write");
+    let closed = open.revoked(&[wrote], all, Cut::Past);
+    let shut = open.case("a grant to everyone is revoked");
+    open.data_by(|g| &mut g.dan, &[closed], all);
+    let after = open.case("with the revoked grant to everyone");
+    let mut everyone = Ground::new();
+    let (made, all) = everyone.granted(Subject::Anyone, Role::Admin, 0);
+    let op = MemberOp::Revoke { grant: all, cut: Cut::Past };
+    everyone.written(|g| &mut g.dan, &[made], all, vec![members(&[op])]);
+    let mut below = Ground::new();
+    let (made, lower) = below.granted(Subject::Device(below.dan.log.device), Role::Admin, 0);
+    let op = grant(Subject::Device(below.cid.log.device), Role::Admin, 0);
+    below.written(|g| &mut g.dan, &[made], lower, vec![members(&[op])]);
+    below.revoked(&[], lower, Cut::Tips(vec![]));
+    vec![
+        resigned.case("a reader gives its grant up"),
+        nothing.case("a reader gives its grant up and leaves nothing"),
+        along.case("a reader gives its grant up along with data"),
+        twice.case("a grant is given up twice"),
+        opened,
+        shut,
+        after,
+        everyone.case("the grant to everyone is given up by one of them"),
+        below.case("a grant goes with the one it was made with"),
+    ]
+}
+
 #[test]
 fn membership() {
-    let made = [genesis_cases(), data_cases(), grant_cases(), ticket_cases()].concat();
+    let made =
+        [genesis_cases(), data_cases(), grant_cases(), ticket_cases(), revocation_cases()].concat();
     let about =
         "Runs of which all but the last are admitted, what comes of the last, and roles after it";
     for case in golden("membership", about, made) {

@@ -44,6 +44,7 @@ pub(crate) struct Spec {
 }
 
 /// Everything written so far, with its heads.
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) database: DatabaseId,
     /// The grant that made the first admin.
