@@ -8,7 +8,7 @@ use anabranch_core::ops::{Role, Subject};
 use anabranch_core::ticket::Ticket;
 use anabranch_node::{
     Asking, Control, Intent, Leave, Member, Node as Inner, Offer, Opening, Replica, Report,
-    SyncHandle, Target, Until,
+    Revoked, SyncHandle, Target, Until,
 };
 use anabranch_sync::channel::Direction;
 use serde::Serialize;
@@ -194,12 +194,12 @@ impl Database {
         Ok(self.replica.grant(subject, role, None)?)
     }
 
-    /// Ends every right that a device, a ticket or anyone has; of this device itself it gives them up. Says how many.
-    /// [`Replica::revoke`] has its errors.
+    /// Ends every right that a device, a ticket or anyone has, and closes the tickets by which a device came in; of this
+    /// device itself it gives them up. [`Replica::revoke`] has its errors.
     ///
     /// # Errors
     /// [`Error::Node`].
-    pub fn revoke(&self, subject: Subject, leave: Leave) -> Result<usize, Error> {
+    pub fn revoke(&self, subject: Subject, leave: Leave) -> Result<Revoked, Error> {
         Ok(self.replica.revoke(subject, leave)?)
     }
 

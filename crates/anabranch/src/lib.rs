@@ -62,7 +62,7 @@ pub use anabranch_core::storage::Order;
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{
     Asking, BlobReader, Collected, Control, Intent, Keep, Leave, Member, NodeError, Passphrase,
-    Priority, Progress, Report, Standing, State, SyncHandle, Why,
+    Priority, Progress, Report, Revoked, Standing, State, SyncHandle, Why,
 };
 pub use anabranch_sync::frame::Request;
 pub use blobs::{Blob, BlobVersion, Blobs};

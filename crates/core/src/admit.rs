@@ -139,6 +139,10 @@ impl Ledger<'_> {
         }
         for tip in new.iter().flat_map(membership::listed_by) {
             let Position { log, seq, .. } = tip.position;
+            if log == new[0].header().log && seq >= new[0].header().seq {
+                // No head is known inside a run.
+                return Err(Refusal::CutNotHead(tip.position).into());
+            }
             if self.find(&tip.position)?.is_none() {
                 return Err(Refusal::Gap(log, seq).into());
             }
@@ -201,7 +205,8 @@ impl Ledger<'_> {
         for tip in membership::listed_by(entry) {
             let gap = Refusal::Gap(tip.position.log, tip.position.seq);
             let number = self.find(&tip.position)?.ok_or(gap)?;
-            if !self.pin_head(number, &tip)? {
+            // The signature is in what is signed here, so it has to be right for everybody, also who knows another.
+            if !tip.verify(&self.database()) || !self.pin_head(number, &tip)? {
                 return Err(Refusal::CutNotHead(tip.position).into());
             }
         }

@@ -23,8 +23,10 @@ use std::ops::ControlFlow;
 enum By {
     /// An entry that is needed names it as a parent, or a branch that is needed leaves there.
     Successor,
-    /// It counts itself, or a cut lists it.
+    /// It counts itself.
     Itself,
+    /// A cut lists it.
+    Cut,
 }
 
 impl Ledger<'_> {
@@ -57,7 +59,7 @@ impl Ledger<'_> {
 
     /// A cut that counts or is needed lists that place.
     pub(crate) fn need_listed(&mut self, place: Place) -> Result<(), StorageError> {
-        self.need_place(place, By::Itself)
+        self.need_place(place, By::Cut)
     }
 
     fn need_place(&mut self, place: Place, by: By) -> Result<(), StorageError> {
@@ -74,14 +76,14 @@ impl Ledger<'_> {
                 open.extend(self.builds_on((branch, first), seq)?);
                 let id = self.view().entry_id(branch, seq)?;
                 self.cut_at(branch, (seq < tip.seq).then_some(Tip { seq, id }))?;
-                self.set_uncovered(branch, by == By::Itself)?;
+                self.set_uncovered(branch, by != By::Successor)?;
             } else if needed.seq == seq {
                 match by {
                     By::Successor => self.set_uncovered(branch, false)?,
                     By::Itself if cut.is_none() && tip.seq == seq => {
                         self.set_uncovered(branch, true)?;
                     }
-                    By::Itself => {}
+                    By::Itself | By::Cut => {}
                 }
             }
         }
@@ -104,7 +106,7 @@ impl Ledger<'_> {
             found.extend(row.body.parents.iter().map(|p| ((p.log, p.seq), By::Successor)));
             for number in standing::made_at(&*self.tx, (branch, at))? {
                 let left = standing::all_left(&*self.tx, number)?;
-                found.extend(left.into_iter().map(|place| (place, By::Itself)));
+                found.extend(left.into_iter().map(|place| (place, By::Cut)));
             }
         }
         Ok(found)

@@ -10,9 +10,11 @@ use crate::counters;
 use crate::entry::{StoreId, StoreKind};
 use crate::id::Seq;
 use crate::ledger::Ledger;
+use crate::membership::standing::Standing;
 use crate::membership::stints;
 use crate::names::Names;
 use crate::ops::{decode_cells_of, decode_members};
+use crate::past::Place;
 use crate::rows::{BranchNo, StoreNo, membership_key};
 use crate::sabotage::{self, Bug};
 use crate::storage::{StorageError, Table};
@@ -96,6 +98,7 @@ impl Ledger<'_> {
         let mut flips = Vec::new();
         for (grant, before) in self.take_judged() {
             let now = self.standing(grant)?;
+            self.compare_resigned(&before, &now)?;
             for (branch, from) in stints::of_grant(&*self.tx, grant)? {
                 let tip = self.branch(branch)?.tip.seq;
                 let end = stints::end(&*self.tx, (branch, from), tip)?;
@@ -107,6 +110,22 @@ impl Ledger<'_> {
             }
         }
         Ok(flips)
+    }
+
+    /// Entries by which a holder gave a grant up touch no value, but they may cease to count or begin to.
+    fn compare_resigned(&mut self, before: &Standing, now: &Standing) -> Result<(), StorageError> {
+        let (before, now) = (before.resignations(&*self.tx)?, now.resignations(&*self.tx)?);
+        let only = |these: &[Place], those: &[Place]| {
+            these.iter().copied().filter(|place| !those.contains(place)).collect::<Vec<_>>()
+        };
+        for (branch, seq) in [only(&before, &now), only(&now, &before)].concat() {
+            let arrival = self.view().arrival(branch, seq)?;
+            // That of the entry at hand is known already.
+            if arrival + 1 < self.counters.next_arrival {
+                self.compare_from(arrival);
+            }
+        }
+        Ok(())
     }
 
     /// The lowest number under which one of the entries arrived.

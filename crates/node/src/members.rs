@@ -18,6 +18,15 @@ pub enum Leave {
     Nothing,
 }
 
+/// What was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Revoked {
+    /// Grants of whom it was about.
+    pub rights: usize,
+    /// Tickets by which it had come in.
+    pub tickets: usize,
+}
+
 /// A grant with what ended it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -87,14 +96,22 @@ impl Replica {
         Ok(true)
     }
 
-    /// Ends every grant that `subject` has; of this device itself it gives them up. Says how many. Blocking.
+    /// Ends every grant that `subject` has, and the tickets by which it came in, with which it could come in again: who else
+    /// came in by them stays. Of this device itself it gives its grants up. Blocking.
     ///
     /// # Errors
     /// [`NodeError::NoMember`] when it has none. [`NodeError::Core`] when this device is no admin, its grant does not rank
     /// above one of them, or nobody would be left to let others in.
-    pub fn revoke(&self, subject: Subject, leave: Leave) -> Result<usize, NodeError> {
-        let held =
-            self.look(|view| Ok::<_, StorageError>(self.holding(view.grants()?, subject)))?;
+    pub fn revoke(&self, subject: Subject, leave: Leave) -> Result<Revoked, NodeError> {
+        let grants = self.look(|view| view.grants())?;
+        let came: Vec<_> =
+            grants.iter().filter(|grant| grant.subject == subject).map(|g| g.used).collect();
+        let ticket = |grant: &&Grant| {
+            let ticket = matches!(grant.subject, Subject::Ticket(_));
+            ticket && grant.holds && grant.subject != subject && came.contains(&grant.id)
+        };
+        let tickets: Vec<Grant> = grants.iter().filter(ticket).cloned().collect();
+        let held = self.holding(grants, subject);
         if held.is_empty() {
             return Err(NodeError::NoMember(who(&subject)));
         }
@@ -108,9 +125,12 @@ impl Replica {
             // Each by itself, and with itself.
             held.iter().try_for_each(|grant| self.rule(vec![end(grant)]))?;
         } else {
-            self.rule(held.iter().map(end).collect())?;
+            let mut ops: Vec<MemberOp> = held.iter().map(end).collect();
+            let close = |grant: &Grant| MemberOp::Revoke { grant: grant.id, cut: Cut::Past };
+            ops.extend(tickets.iter().map(close));
+            self.rule(ops)?;
         }
-        Ok(held.len())
+        Ok(Revoked { rights: held.len(), tickets: tickets.len() })
     }
 
     /// Commits it, signed.

@@ -5,7 +5,7 @@ use anabranch_core::cells::LiveValue;
 use anabranch_core::counters::{Count, decode_counts};
 use anabranch_core::entry::{Entry, StoreId, StoreKind};
 use anabranch_core::id::{EntryId, Position};
-use anabranch_core::ops::{CellOp, ValueName, decode_cells};
+use anabranch_core::ops::{CellOp, ValueName, decode_cells, members_of};
 use anabranch_core::path::Path;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +39,8 @@ pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
                 continue;
             }
             if !store.kind.has_cells() {
-                if store.kind != StoreKind::MEMBERS {
+                let members = store.kind == StoreKind::MEMBERS;
+                if !members || members_of(entry).is_some_and(|decoded| decoded.unknown) {
                     state.unknown.insert(store.clone());
                 }
                 continue;

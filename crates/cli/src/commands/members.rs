@@ -9,7 +9,7 @@ use crate::replicas::{Opened, named};
 use crate::units;
 use anabranch::engine::core::entry::GrantRef;
 use anabranch::engine::core::ops::Subject;
-use anabranch::engine::node::{Record, Replica, who};
+use anabranch::engine::node::{Record, Replica, Revoked, who};
 use anabranch::{Leave, Member, NodeId, Role};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -85,29 +85,30 @@ impl View<'_> {
     }
 
     fn revoke(&self, subject: Subject, all: bool) -> Result<(), Failure> {
-        let tickets = self.open_tickets(&subject)?;
         let leave = if all { Leave::Nothing } else { Leave::Held };
-        let ended = self.replica.revoke(subject, leave)?;
+        let Revoked { rights, tickets } = self.replica.revoke(subject, leave)?;
         let (whom, name) = (who(&subject), &self.record.name);
-        let rights = units::counted(ended as u64, "right", "rights");
-        let text = match all {
-            false => format!("{rights} of {whom} to {name} revoked; what it wrote so far stays"),
-            true => format!("{rights} of {whom} to {name} revoked; nothing that it wrote counts"),
+        let ended = units::counted(rights as u64, "right", "rights");
+        let kept = match (subject, all) {
+            (_, true) => "nothing that was written with it counts",
+            (Subject::Ticket(_), _) => "who came in by it stays",
+            _ => "what it wrote so far stays",
         };
+        let mut text = format!("{ended} of {whom} to {name} revoked; {kept}");
+        if tickets > 0 {
+            let closed = units::counted(tickets as u64, "ticket", "tickets");
+            text.push_str(&format!(
+                "\n{closed} by which it came in closed: 'anabranch ticket {name}' makes a new one for others"
+            ));
+        }
         let document = json!({
             "name": name,
             "database": self.record.database.to_string(),
             "who": whom,
-            "revoked": ended,
-            "open_tickets": tickets,
+            "revoked": rights,
+            "tickets": tickets,
         });
-        self.context.output.summary(&text, &document)?;
-        for ticket in tickets {
-            self.context.output.warn(&format!(
-                "{ticket}, by which it came in, still lets devices in: 'anabranch members {name} revoke' takes it as well"
-            ));
-        }
-        Ok(())
+        self.context.output.summary(&text, &document)
     }
 
     /// Whose rights are meant: a device, everybody, or a ticket by its text or the name that the list shows.
@@ -121,23 +122,6 @@ impl View<'_> {
         let members = self.replica.members()?;
         let is_ticket = members.iter().any(|member| member.grant.subject == ticket);
         Ok(if is_ticket { ticket } else { subject })
-    }
-
-    /// Tickets by which a device came in that still let others in.
-    fn open_tickets(&self, subject: &Subject) -> Result<Vec<String>, Failure> {
-        let members = self.replica.members()?;
-        let came: Vec<GrantRef> = members
-            .iter()
-            .filter(|member| member.grant.subject == *subject)
-            .map(|member| member.grant.used)
-            .collect();
-        let open = members.iter().filter(|member| {
-            let ticket = matches!(member.grant.subject, Subject::Ticket(_));
-            let left = member.grant.terms.limit.is_none_or(|limit| member.redeemed < limit);
-            let lasts = member.grant.terms.expires.is_none_or(|end| end > units::now());
-            ticket && member.grant.holds && left && lasts && came.contains(&member.grant.id)
-        });
-        Ok(open.map(|member| who(&member.grant.subject)).collect())
     }
 
     fn why(&self, device: &NodeId) -> Result<(), Failure> {

@@ -82,7 +82,7 @@ fn arb_act() -> impl Strategy<Value = Act> {
         2 => prop::collection::vec((0u8..2, arb_counted()), 1..3).prop_map(Act::Counts),
         4 => grants.prop_map(Act::Grants),
         4 => prop::collection::vec((any::<Index>(), cut), 1..3).prop_map(Act::Revokes),
-        1 => Just(Act::Resigns),
+        2 => Just(Act::Resigns),
         3 => (0u8..2, prop::bool::weighted(0.8), prop::bool::weighted(0.1))
             .prop_map(|(ticket, right, twice)| Act::Redeem { ticket, right, twice }),
     ]
@@ -239,6 +239,93 @@ fn fault(refusal: &Refusal) -> Fault {
         Refusal::Revoked { .. } => Fault::Revoked,
         other => panic!("{other}"),
     }
+}
+
+/// Hands all of `world` to new replicas in each of these orders; what they must agree on.
+fn all_orders(world: &World, orders: &[&[usize]]) -> Vec<([u8; 32], Option<[u8; 32]>)> {
+    let held = |order: &&[usize]| {
+        let replica = Replica::empty(world.database);
+        for tip in *order {
+            replica.admit_one(&world.run(*tip, 1).verify().unwrap()).unwrap();
+            consistent(&replica).unwrap();
+        }
+        replica.digests()
+    };
+    orders.iter().map(held).collect()
+}
+
+/// Two logs of a device give the same grant up, neither having seen the other, and then an admin leaves nothing of its use:
+/// no value changes, but what is exchanged does.
+#[test]
+fn resignations_that_cease_to_count_are_not_exchanged() {
+    let mut world = World::new(2);
+    let resigns = |world: &World| {
+        let op = MemberOp::Revoke { grant: world.grant(1), cut: Cut::Past };
+        vec![members(&[op])]
+    };
+    let mut tips = Vec::new();
+    for epoch in [2, 3] {
+        let first = world.add(world.spec(1, epoch, None));
+        let mut spec = world.spec(1, epoch, Some(first));
+        spec.payloads = resigns(&world);
+        tips.push((first, world.add(spec)));
+    }
+    let mut spec = world.spec(0, 1, None);
+    let op = MemberOp::Revoke { grant: world.grant(1), cut: Cut::Tips(Vec::new()) };
+    spec.payloads = vec![members(&[op])];
+    let revoked = world.add(spec);
+    let [(a1, r1), (b1, r2)] = tips[..] else { panic!() };
+    let digests = all_orders(
+        &world,
+        &[
+            &[0, a1, r1, b1, r2, revoked],
+            &[0, revoked, a1, r1, b1, r2],
+            &[0, b1, r2, revoked, a1, r1],
+        ],
+    );
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+}
+
+/// The signature in a cut is part of what is signed, so it is right or wrong for everybody, whatever heads he knows.
+#[test]
+fn a_forged_place_in_a_cut_is_refused_whatever_is_known() {
+    let mut world = World::new(2);
+    let first = world.add(world.spec(1, 2, None));
+    let second = world.add(world.spec(1, 2, Some(first)));
+    let position = world.entries[first].position();
+    let revoke = |signature| MemberOp::Revoke {
+        grant: world.grant(1),
+        cut: Cut::Tips(vec![Head { position, signature }]),
+    };
+    let forged = revoke(anabranch_core::key::Signature([5; 64]));
+    let right = revoke(world.sign(&position));
+    for (op, admitted) in [(forged, false), (right, true)] {
+        let mut spec = world.spec(0, 1, None);
+        spec.payloads = vec![members(&[op])];
+        let run = world.run_of(vec![world.make(spec)]).verify().unwrap();
+        for runs in [[(first, 1), (second, 1)], [(second, 2), (second, 2)]] {
+            let replica = Replica::empty(world.database);
+            replica.admit_one(&world.run(0, 1).verify().unwrap()).unwrap();
+            for (tip, count) in runs {
+                replica.admit_one(&world.run(tip, count).verify().unwrap()).unwrap();
+            }
+            let found = replica.admit_one(&run);
+            let refused = matches!(found, Err(Error::Refused(Refusal::CutNotHead(_))));
+            assert_eq!((found.is_ok(), refused), (admitted, !admitted));
+        }
+    }
+    // A place of the very run that lists it is no head.
+    let own = world.add(world.spec(0, 1, None));
+    let mut spec = world.spec(0, 1, Some(own));
+    let position = world.entries[own].position();
+    let tip = Head { position, signature: world.sign(&position) };
+    let op = MemberOp::Revoke { grant: world.grant(1), cut: Cut::Tips(vec![tip]) };
+    spec.payloads = vec![members(&[op])];
+    let revoked = world.add(spec);
+    let replica = Replica::empty(world.database);
+    replica.admit_one(&world.run(0, 1).verify().unwrap()).unwrap();
+    let refusal = replica.refusal(world.run(revoked, 2));
+    assert!(matches!(refusal, Refusal::CutNotHead(_)), "{refusal}");
 }
 
 /// What one replica holds brings another as far, if that may have it: what does not count stays where it is.
