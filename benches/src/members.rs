@@ -83,7 +83,7 @@ impl Writer {
         let (wall, fresh_epoch, instance) = (author.wall, author.fresh_epoch, author.instance);
         let mut tx = self.storage.write(Durability::Full)?;
         let author = Author { key: &self.key, wall, fresh_epoch, instance };
-        let database = create(&mut *tx, &author, [3; 16])?;
+        let database = create(&mut *tx, &author, [3; 16], None)?;
         tx.commit()?;
         Ok(database)
     }

@@ -88,7 +88,7 @@ fn make() -> Result<World, Error> {
 pub fn fill(storage: &dyn Storage) -> Result<DatabaseId, Error> {
     let keys = keys();
     let mut tx = storage.write(Durability::Normal)?;
-    let database = create(&mut *tx, &author(&keys.host, 11, 0), [7; 16])?;
+    let database = create(&mut *tx, &author(&keys.host, 11, 0), [7; 16], None)?;
     tx.commit()?;
     let grant = |subject, role| MemberOp::Grant {
         subject,

@@ -657,7 +657,8 @@ fn not_permitted(device: &NodeId, role: Role) -> Error {
     Error::NotPermitted { device: device.short(), role }
 }
 
-/// Founds a database on empty storage: its genesis entry names the author's device as the first admin.
+/// Founds a database on empty storage: its genesis entry names the author's device as the first admin. A key for `recovery`
+/// becomes an admin that ranks above it, so that who has it can let others in, and put the first one out, should that be lost.
 ///
 /// # Errors
 /// [`StorageError`], also when the storage already is a replica.
@@ -665,14 +666,17 @@ pub fn create(
     tx: &mut dyn WriteTx,
     author: &Author<'_>,
     salt: [u8; 16],
+    recovery: Option<NodeId>,
 ) -> Result<DatabaseId, Error> {
     let device = author.key.node_id();
-    let admin = MemberOp::Grant {
+    let admin = |device, priority| MemberOp::Grant {
         subject: Subject::Device(device),
         role: Role::Admin,
-        priority: 0,
+        priority,
         terms: TicketTerms::default(),
     };
+    let mut admins = vec![admin(device, u32::from(recovery.is_some()))];
+    admins.extend(recovery.map(|key| admin(key, 0)));
     let log = LogId { device, epoch: author.fresh_epoch };
     let header = Header {
         database: None,
@@ -686,7 +690,7 @@ pub fn create(
         payloads: Vec::new(),
         salt: Some(salt),
     };
-    let payload = Payload::Present(encode_members(&[admin]));
+    let payload = Payload::Present(encode_members(&admins));
     let entry = Entry::new(header, vec![(StoreId::members(), payload)])?;
     let database = entry.database();
     found(tx, database)?;

@@ -277,16 +277,15 @@ pub(crate) fn number_of(
         .transpose()
 }
 
-/// Judges a genesis entry: it must name its own device as the first admin, with the highest rank.
+/// Judges a genesis entry: it must name its own device as the first admin.
 pub(crate) fn check_genesis(entry: &Entry) -> Result<(), Refusal> {
     let first = members_of(entry).and_then(|decoded| decoded.ops.into_iter().next().flatten());
     match first {
-        Some(MemberOp::Grant {
-            subject: Subject::Device(device),
-            role: Role::Admin,
-            priority: 0,
-            ..
-        }) if device == entry.header().log.device => Ok(()),
+        Some(MemberOp::Grant { subject: Subject::Device(device), role: Role::Admin, .. })
+            if device == entry.header().log.device =>
+        {
+            Ok(())
+        }
         _ => Err(Refusal::Genesis),
     }
 }

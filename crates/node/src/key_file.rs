@@ -94,6 +94,27 @@ pub(crate) fn write_key(
     fs::File::open(dir).and_then(|d| d.sync_all()).map_err(|e| NodeError::file(dir, e))
 }
 
+/// Makes a key and writes it to a file that is not there.
+pub(crate) fn new_key(path: &Path) -> Result<DeviceKey, NodeError> {
+    let key = DeviceKey::from_seed(&Zeroizing::new(random::<32>()?));
+    match put_key(path, &plain(&key))? {
+        true => Ok(key),
+        false => Err(NodeError::KeyTaken(path.to_owned())),
+    }
+}
+
+/// Reads a key that needs no passphrase.
+pub(crate) fn read_plain(path: &Path) -> Result<DeviceKey, NodeError> {
+    match read_key(path)? {
+        Some(Kept::Plain(key)) => Ok(key),
+        Some(Kept::Locked(_)) => Err(NodeError::Locked(path.to_owned())),
+        None => {
+            let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+            Err(NodeError::file(path, missing))
+        }
+    }
+}
+
 /// Writes a key where there is none. False if there is one.
 pub(crate) fn put_key(path: &Path, text: &str) -> Result<bool, NodeError> {
     let mut put = true;

@@ -1,12 +1,14 @@
 //! Who may do what in a replica's database: what is granted and revoked here, and how that is shown.
 
 use crate::error::NodeError;
+use crate::key_file::{new_key, read_plain};
 use crate::replica::Replica;
 use anabranch_core::author::Draft;
 use anabranch_core::id::NodeId;
 use anabranch_core::membership::{Grant, Revocation};
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::storage::StorageError;
+use std::path::Path;
 
 /// What of a device's work is left when its rights are revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,6 +133,42 @@ impl Replica {
             self.rule(ops)?;
         }
         Ok(Revoked { rights: held.len(), tickets: tickets.len() })
+    }
+
+    /// Makes a key for recovery, writes it to `file`, and makes it an admin: who has it can let others in should the admins be
+    /// lost. It ranks below this device; one that ranks above is made with the database. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::KeyTaken`] when there is such a file; [`NodeError::Core`] when this device is no admin.
+    pub fn make_recovery(&self, file: &Path) -> Result<NodeId, NodeError> {
+        let key = new_key(file)?.node_id();
+        let granted = self.grant(Subject::Device(key), Role::Admin, None);
+        if granted.is_err() {
+            // It is good for nothing.
+            let _ = std::fs::remove_file(file);
+        }
+        granted.map(|_| key)
+    }
+
+    /// Makes this device an admin with the key for recovery in `file`, at that key's rank. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::NoMember`] when the key has no right here; [`NodeError::Key`] and [`NodeError::File`] for the file;
+    /// [`NodeError::Core`].
+    pub fn recover(&self, file: &Path) -> Result<(), NodeError> {
+        let key = read_plain(file)?;
+        let recovery = key.node_id();
+        let grant = self.look(|view| view.grant_of(&recovery))?;
+        let grant = grant.filter(|grant| grant.role == Role::Admin);
+        let grant = grant.ok_or_else(|| NodeError::NoMember(recovery.to_string()))?;
+        let op = MemberOp::Grant {
+            subject: Subject::Device(self.device().id()),
+            role: Role::Admin,
+            priority: grant.priority,
+            terms: TicketTerms::default(),
+        };
+        self.commit_as(&key, &Draft { members: vec![op], ..Draft::default() })?;
+        Ok(())
     }
 
     /// Commits it, signed.

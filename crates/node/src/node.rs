@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::error::NodeError;
 use crate::home::{Home, INTENTS, Record};
 use crate::intent::Intent;
+use crate::key_file::new_key;
 use crate::locked::Passphrase;
 use crate::notice::Notice;
 use crate::pace::Pace;
@@ -164,6 +165,17 @@ impl Node {
     pub fn create(&self, name: &str) -> Result<Arc<Replica>, NodeError> {
         self.check_name(name)?;
         self.add(name, &[], None, |storage| Replica::found(storage, &self.device))
+    }
+
+    /// As [`Self::create`], with a new key for recovery, written to `file`, for the case that this device is lost:
+    /// [`Replica::recover`].
+    ///
+    /// # Errors
+    /// As [`Self::create`]; [`NodeError::KeyTaken`] when there is such a file.
+    pub fn create_recoverable(&self, name: &str, file: &Path) -> Result<Arc<Replica>, NodeError> {
+        self.check_name(name)?;
+        let key = new_key(file)?.node_id();
+        self.add(name, &[], None, |storage| Replica::found_with(storage, &self.device, Some(key)))
     }
 
     /// Sets up an empty replica of the database that `ticket` is for, called `name`; [`Self::join`] fills it. One that is

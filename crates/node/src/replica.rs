@@ -10,11 +10,11 @@ use crate::requests::RequestLimits;
 use crate::signal::Signal;
 use crate::wants::{ClaimId, GATHER, READERS, SessionId, WORKER, Wants};
 use crate::writer::{Commit, Writer};
-use anabranch_core::author::{Draft, create};
+use anabranch_core::author::{Author, Draft, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build;
 use anabranch_core::entry::Entry;
-use anabranch_core::id::{DatabaseId, Position};
+use anabranch_core::id::{DatabaseId, NodeId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::sabotage::{self, Bug};
@@ -162,9 +162,21 @@ impl Replica {
     /// # Errors
     /// [`NodeError::Core`].
     pub fn found(storage: &dyn Storage, device: &Device) -> Result<DatabaseId, NodeError> {
+        Self::found_with(storage, device, None)
+    }
+
+    /// As [`Self::found`], with a key for recovery, which ranks above this device; see [`Self::recover`].
+    ///
+    /// # Errors
+    /// As [`Self::found`].
+    pub fn found_with(
+        storage: &dyn Storage,
+        device: &Device,
+        recovery: Option<NodeId>,
+    ) -> Result<DatabaseId, NodeError> {
         let author = device.author(storage)?;
         let mut tx = storage.write(Durability::Full)?;
-        let database = create(&mut *tx, &author, device.random()?)?;
+        let database = create(&mut *tx, &author, device.random()?, recovery)?;
         tx.commit()?;
         Ok(database)
     }
@@ -490,6 +502,22 @@ impl Replica {
             self.changed();
         }
         Ok(entry)
+    }
+
+    /// Commits `draft` with another key than this device's, in a log of that key, and signs it. Blocking.
+    pub(crate) fn commit_as(&self, key: &DeviceKey, draft: &Draft) -> Result<(), NodeError> {
+        self.committer.when_built(|| {
+            let author = Author { key, ..self.device().author(&**self.storage())? };
+            let mut tx = self.storage().write(Durability::Full)?;
+            let mut ledger = Ledger::open(&mut *tx)?;
+            ledger.commit(&author, draft)?;
+            ledger.seal(&author)?;
+            ledger.finish()?;
+            tx.commit()?;
+            Ok(())
+        })?;
+        self.changed();
+        Ok(())
     }
 
     /// Commits what each of several callers drafted, as one group, on this thread. For whoever has no threads to spare;

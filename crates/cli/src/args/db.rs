@@ -2,14 +2,20 @@
 
 use super::blob::BlobCommand;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
     /// Make a new database
-    #[command(after_help = "Example:\n  anabranch db new notes")]
+    #[command(after_help = "Examples:
+  anabranch db new notes
+  anabranch db new notes --recovery notes.key    and keep that file elsewhere")]
     New {
         /// What to call it: letters, digits, '-', '_' and '.'
         name: String,
+        /// Write a new key to this file, by which another device can become admin should this one be lost
+        #[arg(long, value_name = "FILE")]
+        recovery: Option<PathBuf>,
     },
     /// List the databases of this device
     #[command(after_help = "Example:\n  anabranch db ls")]

@@ -4,6 +4,7 @@ use super::RoleArg;
 use anabranch::NodeId;
 use anabranch::engine::core::ops::Subject;
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -59,6 +60,24 @@ pub(crate) enum MembersCommand {
         /// Nothing that was written with these rights counts any more
         #[arg(long)]
         all: bool,
+    },
+    /// Make a key that lets whoever has it become an admin, for the case that all admins' devices are lost
+    #[command(
+        after_help = "Example:\n  anabranch members notes recovery notes.key    and keep that file elsewhere"
+    )]
+    Recovery {
+        /// Where to write it
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Become an admin by such a key
+    #[command(after_help = "Examples:
+  anabranch members notes recover notes.key
+  anabranch members notes revoke node_…      then, the lost device")]
+    Recover {
+        /// Where it was written
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
     /// Show who let a device in, up to whoever founded the database
     #[command(after_help = "Example:\n  anabranch members notes why node_…")]

@@ -21,6 +21,7 @@ use crate::output::table;
 use crate::units;
 use anabranch::engine::core::id::to_base32;
 use serde_json::json;
+use std::path::Path;
 
 pub(crate) use forget::confirm;
 pub(crate) use verify::replica as verify;
@@ -28,7 +29,7 @@ pub(crate) use verify::replica as verify;
 /// Carries out a command.
 pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Failure> {
     match command {
-        DbCommand::New { name } => new(context, &name),
+        DbCommand::New { name, recovery } => new(context, &name, recovery.as_deref()),
         DbCommand::Ls => ls(context),
         DbCommand::Info(args) => info::run(context, &args),
         DbCommand::Import(args) => import::run(context, &args).await,
@@ -64,10 +65,20 @@ fn path_parts(path: &str) -> Result<Vec<&str>, Failure> {
     Ok(parts)
 }
 
-fn new(context: &Context, name: &str) -> Result<(), Failure> {
-    let id = context.node()?.create(name)?.id().to_string();
-    let text = format!("made database {name} ({id})");
-    context.output.summary(&text, &json!({ "name": name, "database": id }))
+fn new(context: &Context, name: &str, recovery: Option<&Path>) -> Result<(), Failure> {
+    let node = context.node()?;
+    let id = match recovery {
+        None => node.create(name)?.id(),
+        Some(file) => node.inner().create_recoverable(name, file)?.database(),
+    };
+    let mut text = format!("made database {name} ({id})");
+    if let Some(file) = recovery {
+        let file = file.display();
+        text.push_str(&format!("\n{file} lets whoever has it become its admin: keep it elsewhere"));
+    }
+    let recovery = recovery.map(|file| file.display().to_string());
+    let document = json!({ "name": name, "database": id.to_string(), "recovery": recovery });
+    context.output.summary(&text, &document)
 }
 
 fn ls(context: &Context) -> Result<(), Failure> {

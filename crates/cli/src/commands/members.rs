@@ -24,6 +24,24 @@ pub(crate) fn run(context: &Context, args: MembersArgs) -> Result<(), Failure> {
         MembersCommand::Ls { all } => seen.list(all),
         MembersCommand::Grant { who, role, priority } => seen.grant(who, role.into(), priority),
         MembersCommand::Revoke { who, all } => seen.revoke(seen.whose(&who)?, all),
+        MembersCommand::Recovery { file } => {
+            let key = seen.replica.make_recovery(&file)?;
+            let shown = file.display();
+            let text = format!(
+                "{shown} lets whoever has it become an admin of {}: keep it elsewhere",
+                seen.record.name
+            );
+            let document = json!({ "name": seen.record.name, "key": key.to_string() });
+            context.output.summary(&text, &document)
+        }
+        MembersCommand::Recover { file } => {
+            seen.replica.recover(&file)?;
+            let name = &seen.record.name;
+            let text = format!(
+                "this device is an admin of {name} now: 'anabranch members {name} revoke' puts a lost one out"
+            );
+            context.output.summary(&text, &json!({ "name": name, "role": Role::Admin.name() }))
+        }
         MembersCommand::Why { device } => seen.why(&device),
     }
 }

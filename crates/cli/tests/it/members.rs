@@ -137,3 +137,40 @@ fn a_ticket_is_closed_and_a_device_leaves() {
     eventually("a hears of it", || gone(&a));
     assert!(row(&a, "kept"));
 }
+
+/// As docs/security.md says it is done.
+#[test]
+fn a_lost_admin_is_replaced_with_the_recovery_key() {
+    let a = Home::new();
+    let file = a.dir().join("notes.key");
+    let file = file.to_str().unwrap();
+    a.ok(&["db", "new", "notes", "--recovery", file]);
+    a.run(&["db", "new", "other", "--recovery", file]).fails(1, "a key is never replaced");
+    a.ok(&["db", "put", "notes", "t", "kept", "{}"]);
+    let (mut serving, url) = a.serve("0");
+    let b = join(&a, &url, "read");
+    serving.kill();
+    // What is left of the first device is a thief's.
+    b.ok(&["members", "notes", "recover", file]);
+    b.ok(&["members", "notes", "revoke", &id(&a)]);
+    b.ok(&["db", "put", "notes", "t", "mine", "{}"]);
+    let (_at_b, there) = b.serve("0");
+    let c = join(&b, &there, "write");
+    assert!(row(&c, "kept") && row(&c, "mine"));
+    c.ok(&["db", "put", "notes", "t", "new", "{}"]);
+    c.ok(&["sync", "notes"]);
+    a.ok(&["db", "put", "notes", "t", "stolen", "{}"]);
+    a.run(&["sync", "notes", &there]).fails(1, "revoked");
+    assert!(!row(&a, "mine") && !row(&b, "stolen") && row(&b, "new"));
+    assert_eq!(b.digest("notes"), c.digest("notes"));
+    // Another key has no right; one that is made later ranks below.
+    let other = c.dir().join("other.key");
+    c.run(&["members", "notes", "recovery", other.to_str().unwrap()])
+        .fails(1, "may not let others in");
+    assert!(!other.exists());
+    c.run(&["members", "notes", "recover", "no-such-file"]).fails(1, "no-such-file");
+    b.ok(&["members", "notes", "recovery", other.to_str().unwrap()]);
+    c.ok(&["sync", "notes"]);
+    c.ok(&["members", "notes", "recover", other.to_str().unwrap()]);
+    c.run(&["members", "notes", "revoke", &id(&b)]).fails(1, "ranks no lower");
+}

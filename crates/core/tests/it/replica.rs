@@ -195,7 +195,7 @@ impl Device {
         let mut device = Self::new(1, Replica { database: DatabaseId([0; 32]), storage, load });
         let storage = device.replica.storage.clone();
         let mut tx = storage.write(Durability::Full).unwrap();
-        device.replica.database = create(&mut *tx, &device.author(), [7; 16]).unwrap();
+        device.replica.database = create(&mut *tx, &device.author(), [7; 16], None).unwrap();
         tx.commit().unwrap();
         device
     }

@@ -104,7 +104,7 @@ impl Node {
     pub(crate) fn create(&mut self) -> DatabaseId {
         let storage = self.storage.clone();
         let mut tx = storage.write(Durability::Full).unwrap();
-        let id = create(&mut *tx, &self.author(), [7; 16]).unwrap();
+        let id = create(&mut *tx, &self.author(), [7; 16], None).unwrap();
         tx.commit().unwrap();
         id
     }

@@ -134,7 +134,7 @@ fn sides() -> ([Side; 2], DatabaseId, DeviceKey) {
     let ticket = DeviceKey::from_seed(&[9; 32]);
     let mut host = side("host", 1, BTreeMap::new());
     let mut tx = host.storage.write(Durability::Full).unwrap();
-    let database = create(&mut *tx, &host.author(1_000_000), [0x5a; 16]).unwrap();
+    let database = create(&mut *tx, &host.author(1_000_000), [0x5a; 16], None).unwrap();
     tx.commit().unwrap();
     host.session.serve(database, Direction::BOTH);
     host.put(1_000_001, "first");
