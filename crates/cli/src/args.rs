@@ -71,6 +71,13 @@ pub(crate) enum Command {
     Join(JoinArgs),
     /// Show, grant and revoke who may do what
     Members(MembersArgs),
+    /// Check a proof that a device wrote two histories of one log; no database is needed
+    #[command(after_help = "Example:\n  anabranch verify-proof proof.bin")]
+    VerifyProof {
+        /// The proof, as 'anabranch members REPLICA proof' writes it
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Decide about devices that ask to be let in
     #[command(subcommand, arg_required_else_help = true)]
     Requests(RequestsCommand),

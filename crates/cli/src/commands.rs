@@ -31,6 +31,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Ticket(args) => ticket::run(context, &args).await,
         Command::Join(args) => join::run(context, &args).await,
         Command::Members(args) => members::run(context, args),
+        Command::VerifyProof { file } => members::verify_proof(context, &file),
         Command::Requests(command) => requests::run(context, command),
         Command::Serve(args) => serve::run(context, &args).await,
         Command::Status(args) => status::run(context, &args),

@@ -17,6 +17,7 @@ pub mod codec;
 mod compared;
 pub mod counters;
 pub mod entry;
+pub mod equivocation;
 pub mod error;
 pub mod frontier;
 pub mod head;

@@ -4,10 +4,12 @@ use crate::error::NodeError;
 use crate::key_file::{new_key, read_plain};
 use crate::replica::Replica;
 use anabranch_core::author::Draft;
+use anabranch_core::equivocation::Proof;
 use anabranch_core::id::NodeId;
 use anabranch_core::membership::{Grant, Revocation};
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::storage::StorageError;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What of a device's work is left when its rights are revoked.
@@ -133,6 +135,32 @@ impl Replica {
             self.rule(ops)?;
         }
         Ok(Revoked { rights: held.len(), tickets: tickets.len() })
+    }
+
+    /// Devices that wrote two histories of a log, of which both are held: their state was copied or restored without their
+    /// noticing, or they lie.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn equivocators(&self) -> Result<BTreeSet<NodeId>, StorageError> {
+        let logs = self.look(|view| view.forked_logs())?;
+        Ok(logs.into_iter().map(|log| log.device).collect())
+    }
+
+    /// Proof that `device` did, to be shown to anybody; `None` where nothing proves it.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`].
+    pub fn equivocation(&self, device: &NodeId) -> Result<Option<Proof>, NodeError> {
+        let proven = self.read(|view| {
+            for log in view.forked_logs()?.iter().filter(|log| log.device == *device) {
+                if let Some(proof) = view.equivocation(log)? {
+                    return Ok(Some(proof));
+                }
+            }
+            Ok::<_, anabranch_core::error::Error>(None)
+        });
+        Ok(proven?)
     }
 
     /// Makes a key for recovery, writes it to `file`, and makes it an admin: who has it can let others in should the admins be

@@ -4,6 +4,7 @@ use crate::input::Input;
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::counters::{decode_counts, encode_counts};
 use anabranch_core::entry::Header;
+use anabranch_core::equivocation::Proof;
 use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId};
 use anabranch_core::limits;
 use anabranch_core::ops::{decode_cells, decode_members, encode_cells, encode_members};
@@ -118,6 +119,10 @@ pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let database = DatabaseId(input.array());
     let bytes = input.rest();
+    if let Ok(proof) = Proof::decode(bytes) {
+        assert_eq!(Proof::decode(&proof.encode()).as_ref(), Ok(&proof), "a proof comes back");
+        let _ = proof.verify();
+    }
     let mut reader = Reader::new(bytes);
     let Ok(run) = Run::decode(&mut reader, database) else { return };
     assert_run(&run, database);

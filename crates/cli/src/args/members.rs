@@ -79,6 +79,16 @@ pub(crate) enum MembersCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Write down a proof that a device wrote two histories of one log: 'anabranch verify-proof' checks it anywhere
+    #[command(after_help = "Example:\n  anabranch members notes proof node_… proof.bin")]
+    Proof {
+        /// The device
+        #[arg(value_name = "DEVICE")]
+        device: NodeId,
+        /// Where to write it
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Show who let a device in, up to whoever founded the database
     #[command(after_help = "Example:\n  anabranch members notes why node_…")]
     Why {

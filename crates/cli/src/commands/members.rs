@@ -8,10 +8,14 @@ use crate::place::ticket;
 use crate::replicas::{Opened, named};
 use crate::units;
 use anabranch::engine::core::entry::GrantRef;
+use anabranch::engine::core::equivocation::{Equivocation, PROOF_BYTES, Proof};
 use anabranch::engine::core::ops::Subject;
 use anabranch::engine::node::{Record, Replica, Revoked, who};
 use anabranch::{Leave, Member, NodeId, Role};
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Lists, grants, revokes, explains.
@@ -42,6 +46,7 @@ pub(crate) fn run(context: &Context, args: MembersArgs) -> Result<(), Failure> {
             );
             context.output.summary(&text, &json!({ "name": name, "role": Role::Admin.name() }))
         }
+        MembersCommand::Proof { device, file } => seen.prove(&device, &file),
         MembersCommand::Why { device } => seen.why(&device),
     }
 }
@@ -56,11 +61,19 @@ struct View<'c> {
 impl View<'_> {
     fn list(&self, all: bool) -> Result<(), Failure> {
         let members = self.replica.members()?;
+        let twice = self.replica.equivocators()?;
         let shown = members.iter().filter(|member| all || member.grant.holds);
         let (mut rows, mut objects) = (Vec::new(), Vec::new());
         for member in shown {
-            rows.push(self.row(member));
-            objects.push(object(member));
+            let mut row = self.row(member);
+            let mut object = object(member);
+            let forked = matches!(&member.grant.subject, Subject::Device(d) if twice.contains(d));
+            if forked {
+                row.push("wrote two histories of a log: see 'members proof'".to_owned());
+            }
+            object["equivocated"] = forked.into();
+            rows.push(row);
+            objects.push(object);
         }
         let document = json!({
             "name": self.record.name,
@@ -142,18 +155,34 @@ impl View<'_> {
         Ok(if is_ticket { ticket } else { subject })
     }
 
+    fn prove(&self, device: &NodeId, file: &Path) -> Result<(), Failure> {
+        let Some(proof) = self.replica.equivocation(device)? else {
+            return Err(Failure::failed(format!(
+                "{device} wrote one history of each of its logs, as far as is known here"
+            )));
+        };
+        let written = File::create_new(file).and_then(|mut to| to.write_all(&proof.encode()));
+        let shown = file.display();
+        written.map_err(|e| {
+            Failure::failed(format!("the proof could not be written to {shown}")).because(&e)
+        })?;
+        let found = proof.verify().map_err(|e| Failure::failed(e.to_string()))?;
+        let text =
+            format!("{shown} proves it: 'anabranch verify-proof {shown}' checks that anywhere");
+        self.context.output.summary(&text, &proven(&found))
+    }
+
     fn why(&self, device: &NodeId) -> Result<(), Failure> {
         let members = self.replica.members()?;
         let own = members.iter().filter(|m| m.grant.subject == Subject::Device(*device));
         let (mut lines, mut chains) = (Vec::new(), Vec::new());
         for member in own {
             let mut chain = vec![member];
-            while let Some(last) = chain.last().filter(|last| last.grant.depth > 0) {
-                let above = members.iter().find(|other| other.grant.id == last.grant.used);
-                chain.extend(above);
-                if above.is_none() {
-                    break;
-                }
+            while let Some(last) = chain.last().filter(|last| last.grant.depth > 0)
+                && let Some(above) = members.iter().find(|m| m.grant.id == last.grant.used)
+                && above.grant.depth < last.grant.depth
+            {
+                chain.push(above);
             }
             for (depth, member) in chain.iter().enumerate() {
                 lines.push(format!("{}{}", "  ".repeat(depth), self.row(member).join("  ")));
@@ -171,6 +200,34 @@ impl View<'_> {
         });
         self.context.output.answer(&lines.join("\n"), &document)
     }
+}
+
+/// Checks a proof that needs no database.
+pub(crate) fn verify_proof(context: &Context, file: &Path) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    let read =
+        File::open(file).and_then(|from| from.take(PROOF_BYTES as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|e| {
+        Failure::failed(format!("the proof {} could not be read", file.display())).because(&e)
+    })?;
+    let found = Proof::decode(&bytes).and_then(Proof::verify);
+    let found = found.map_err(|e| Failure::failed(e.to_string()))?;
+    let [a, b] = found.entries;
+    let text = format!(
+        "{} signed two entries for place {} of one log of {}:\n  {a}\n  {b}",
+        found.log.device, found.seq, found.database
+    );
+    context.output.answer(&text, &proven(&found))
+}
+
+fn proven(found: &Equivocation) -> Value {
+    json!({
+        "device": found.log.device.to_string(),
+        "database": found.database.to_string(),
+        "epoch": found.log.epoch,
+        "sequence": found.seq,
+        "entries": found.entries.map(|id| id.to_string()),
+    })
 }
 
 fn may(role: Role) -> &'static str {

@@ -174,3 +174,38 @@ fn a_lost_admin_is_replaced_with_the_recovery_key() {
     c.ok(&["members", "notes", "recover", other.to_str().unwrap()]);
     c.run(&["members", "notes", "revoke", &id(&b)]).fails(1, "ranks no lower");
 }
+
+#[test]
+fn two_histories_of_a_log_are_shown_and_proven() {
+    let (a, b, _serving, url) = joined();
+    a.run(&["members", "notes", "proof", &id(&b), "x"]).fails(1, "one history");
+    // The file is put back as it was, at its place: the device cannot see that.
+    let file = b.database_file();
+    let before = std::fs::read(&file).unwrap();
+    b.ok(&["db", "put", "notes", "t", "one", "{}"]);
+    b.ok(&["sync", "notes", &url]);
+    std::fs::write(&file, before).unwrap();
+    b.ok(&["db", "put", "notes", "t", "two", "{}"]);
+    b.ok(&["sync", "notes", &url]);
+    assert!(row(&a, "one") && row(&a, "two") && row(&b, "one"));
+    assert!(a.ok(&["members", "notes"]).contains("two histories"));
+    let list = a.json(&["members", "notes"]);
+    let forked = list["members"].as_array().unwrap().iter().filter(|m| m["equivocated"] == true);
+    assert_eq!(forked.map(|m| m["who"].as_str().unwrap()).collect::<Vec<_>>(), [id(&b)]);
+    let proof = a.dir().join("proof");
+    let proof = proof.to_str().unwrap();
+    a.ok(&["members", "notes", "proof", &id(&b), proof]);
+    a.run(&["members", "notes", "proof", &id(&b), proof]).fails(1, "could not be written");
+    // Whoever gets it needs nothing else.
+    let stranger = Home::new();
+    let found = stranger.json(&["verify-proof", proof]);
+    assert_eq!(found["device"], *id(&b));
+    assert!(stranger.ok(&["verify-proof", proof]).contains("signed two entries for place"));
+    let mut bent = std::fs::read(proof).unwrap();
+    let last = bent.len() - 1;
+    bent[last] ^= 1;
+    std::fs::write(proof, bent).unwrap();
+    stranger.run(&["verify-proof", proof]).fails(1, "this ");
+    let file = stranger.write("text", "nothing");
+    stranger.run(&["verify-proof", &file]).fails(1, "this is no proof");
+}

@@ -7,6 +7,7 @@
 use crate::error::corrupt;
 use crate::id::Seq;
 use crate::ledger::Ledger;
+use crate::limits;
 use crate::past::{self, Place, Sought};
 use crate::rows::{
     BranchNo, GrantNo, GrantRow, Rank, RevocationNo, RevocationRow, Row, key32, last4,
@@ -274,7 +275,8 @@ impl Ledger<'_> {
 
     /// Whether anybody revoked the grant or one that it comes from.
     fn is_contested(&mut self, mut number: GrantNo) -> Result<bool, StorageError> {
-        loop {
+        // No deeper than grants can be: damaged rows must not lead round in a circle.
+        for _ in 0..=limits::DELEGATION_DEPTH {
             let row = self.grant_row(number)?;
             if row.revocations > 0 {
                 return Ok(true);
@@ -284,6 +286,7 @@ impl Ledger<'_> {
             }
             number = row.used;
         }
+        Err(corrupt("a grant"))
     }
 
     /// A revocation of `target` was recorded: judges that again and whatever depends on it. What stood differently before is

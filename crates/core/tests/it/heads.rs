@@ -258,3 +258,43 @@ fn a_fork_that_left_an_unsigned_tail_waits_until_that_is_signed() {
     follow(&device, &mut out, &fresh, usize::MAX);
     assert_eq!(fresh.digests(), device.replica.digests());
 }
+
+/// A log that forks at its second place, and one that begins twice: each is proven by headers alone.
+#[test]
+fn two_histories_of_a_log_are_proven() {
+    use anabranch_core::equivocation::{Proof, ProofError};
+    for begins_twice in [false, true] {
+        let mut world = crate::world::World::new(2);
+        let first = world.add(world.spec(1, 2, None));
+        let prev = (!begins_twice).then_some(first);
+        let mut tips = vec![first];
+        for timestamp in [5, 6] {
+            let mut spec = world.spec(1, 2, prev);
+            spec.timestamp = timestamp;
+            tips.push(world.add(spec));
+        }
+        let replica = crate::replica::Replica::empty(world.database);
+        for tip in std::iter::once(0).chain(tips.clone()) {
+            replica.admit_one(&world.run(tip, 1).verify().unwrap()).unwrap();
+        }
+        let log = world.entries[first].header().log;
+        assert_eq!(replica.view(|v| v.forked_logs().unwrap()), [log].into());
+        let proof = replica.view(|v| v.equivocation(&log).unwrap().unwrap());
+        let bytes = proof.encode();
+        let found = Proof::decode(&bytes).unwrap().verify().unwrap();
+        assert_eq!((found.log, found.database), (log, world.database));
+        assert_eq!(found.seq, if begins_twice { 1 } else { 2 });
+        assert!(found.entries.iter().all(|id| world.entries.iter().any(|e| e.id() == *id)));
+        // Nothing of it can be changed, and one history alone proves nothing.
+        for at in 0..bytes.len() {
+            let mut bent = bytes.clone();
+            bent[at] ^= 1;
+            let proven = Proof::decode(&bent).and_then(Proof::verify);
+            assert!(proven.is_err() || proven == Ok(found), "byte {at}");
+        }
+        let honest = world.entries[0].header().log;
+        assert!(replica.view(|v| v.equivocation(&honest).unwrap()).is_none());
+        let none = Proof::decode(b"").and_then(Proof::verify);
+        assert!(matches!(none, Err(ProofError::Decode(_))));
+    }
+}
