@@ -202,6 +202,11 @@ impl Ledger<'_> {
                 Refusal::Generation { log: header.log, stated: header.generation, right }.into()
             );
         }
+        if header.salt.is_some() {
+            membership::check_genesis(entry)?;
+        } else {
+            membership::check(self, entry, &below, &before.judged)?;
+        }
         for tip in membership::listed_by(entry) {
             let gap = Refusal::Gap(tip.position.log, tip.position.seq);
             let number = self.find(&tip.position)?.ok_or(gap)?;
@@ -209,11 +214,6 @@ impl Ledger<'_> {
             if !tip.verify(&self.database()) || !self.pin_head(number, &tip)? {
                 return Err(Refusal::CutNotHead(tip.position).into());
             }
-        }
-        if header.salt.is_some() {
-            membership::check_genesis(entry)?;
-        } else {
-            membership::check(self, entry, &below, &before.judged)?;
         }
         self.append(entry, branch, &parents)?;
         *before = Before {

@@ -175,6 +175,20 @@ impl Ledger<'_> {
         self.write(author, log, membership::reference(&grant), payloads).map(Some)
     }
 
+    /// As [`Self::commit`] with another key than the device's, in a new log of that key, and signed. The replica goes on with its
+    /// own log afterwards, of which everything has to be signed.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_apart(&mut self, author: &Author<'_>, draft: &Draft) -> Result<(), Error> {
+        let before = self.own()?;
+        self.commit(author, draft)?;
+        self.seal(author)?;
+        // Where nothing was written before, the next entry finds another device's log and begins its own.
+        before.into_iter().for_each(|own| self.set_own(own));
+        Ok(())
+    }
+
     /// The device's own grant, if the draft is to give that up and nothing else.
     fn resigned(
         &mut self,

@@ -231,6 +231,8 @@ fn replace(
 struct Through {
     open: Vec<Place>,
     seen: BTreeSet<Place>,
+    /// Whether places are in the writer's past.
+    past: BTreeMap<past::Place, bool>,
 }
 
 impl Through {
@@ -257,35 +259,42 @@ impl Through {
         }
         while let Some((branch, seq, index)) = self.open.pop() {
             let row = ledger.view().entry_row(branch, seq)?;
-            if !is_past(ledger, writer, (branch, seq), row.body.generation)? {
-                continue;
-            }
             let log = ledger.branch(branch)?.log;
             let payload = row.body.payloads.iter().find(|(number, _)| *number == store);
             let ops = payload
                 .and_then(|(_, payload)| payload.bytes())
                 .map(|bytes| decode_cells_of(&row.id, &log, bytes).ops);
             let op = ops.and_then(|ops| ops.into_iter().nth(index as usize).flatten());
-            for name in
-                op.filter(|op| op.path.as_bytes() == path).into_iter().flat_map(|op| op.replaces)
-            {
-                let Some((branch, row)) = held(ledger, &name)? else { continue };
-                if is_past(ledger, writer, (branch, name.seq), row)? {
+            // First what needs no search: names may be of anything.
+            let Some(op) = op.filter(|op| op.path.as_bytes() == path) else { continue };
+            if !self.is_past(ledger, writer, (branch, seq), row.body.generation)? {
+                continue;
+            }
+            for name in op.replaces {
+                let Some((branch, generation)) = held(ledger, &name)? else { continue };
+                if self.is_past(ledger, writer, (branch, name.seq), generation)? {
                     replace(ledger, u64::MAX, store, path, &name, &mut self)?;
                 }
             }
         }
         Ok(())
     }
-}
 
-fn is_past(
-    ledger: &mut Ledger<'_>,
-    writer: past::Place,
-    place: past::Place,
-    generation: u64,
-) -> Result<bool, StorageError> {
-    Ok(place != writer && past::sees(ledger, &[writer], Sought::entry(place, generation))?)
+    fn is_past(
+        &mut self,
+        ledger: &mut Ledger<'_>,
+        writer: past::Place,
+        place: past::Place,
+        generation: u64,
+    ) -> Result<bool, StorageError> {
+        if let Some(known) = self.past.get(&place) {
+            return Ok(*known);
+        }
+        let sought = Sought::entry(place, generation);
+        let found = place != writer && past::sees(ledger, &[writer], sought)?;
+        self.past.insert(place, found);
+        Ok(found)
+    }
 }
 
 /// The branch and the generation of the entry that wrote a value, if it is held.

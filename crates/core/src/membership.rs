@@ -325,7 +325,7 @@ pub(crate) fn check(
         }
     }
     let learnt = before.members || !header.parents.is_empty();
-    if (learnt || !goes_on) && !ledger.holds_below(below, number, resigns(entry))? {
+    if (learnt || !goes_on) && !ledger.holds_below(below, number)? {
         return Err(Refusal::Revoked { log, seq }.into());
     }
     Ok(())
@@ -340,7 +340,7 @@ pub(crate) fn check_right(
     let Header { log, seq, grant, .. } = *entry.header();
     let (number, grant) = ledger.grant(&grant)?.ok_or(Refusal::Grant { log, seq })?;
     check_use(ledger, entry, &grant)?;
-    if ledger.holds_below(below, number, resigns(entry))? {
+    if ledger.holds_below(below, number)? {
         Ok(())
     } else {
         Err(Refusal::Revoked { log, seq }.into())

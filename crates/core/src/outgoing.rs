@@ -133,7 +133,13 @@ impl Outgoing {
                 return Ok(true);
             }
             *held = seq;
-            if self.withheld.contains(&number) && view.next_head(number, seq)?.is_none() {
+            let all = || {
+                Ok::<_, StorageError>(
+                    seq >= view.branch(number)?.needed().seq
+                        || view.next_head(number, seq)?.is_none(),
+                )
+            };
+            if self.withheld.contains(&number) && all()? {
                 self.withheld.remove(&number);
                 self.untold.remove(&number);
             }
@@ -152,6 +158,16 @@ impl Outgoing {
     pub fn refresh(&mut self, view: View<'_>) -> Result<(), StorageError> {
         let next = view.next_arrival()?;
         let mut touched = std::mem::take(&mut self.unsigned);
+        for number in self.withheld.clone() {
+            // Nobody brings what nobody needs any more.
+            let branch = view.branch(number)?;
+            let held = self.held.get(&number).copied().unwrap_or(0).max(branch.base_seq());
+            if branch.cut.is_some() && held >= branch.needed().seq {
+                self.withheld.remove(&number);
+                self.untold.remove(&number);
+                touched.insert(number);
+            }
+        }
         while self.seen < next {
             let (branch, seq) = view.place_of(self.seen)?;
             touched.insert(branch);
@@ -211,8 +227,17 @@ impl Outgoing {
         self.queue(view, number, held)
     }
 
+    /// What is above a cut may be needed some time, and nothing that arrives tells of that.
+    fn look_again_later(&mut self, number: BranchNo, cut: bool) {
+        if cut {
+            self.unsigned.insert(number);
+        }
+    }
+
     fn queue(&mut self, view: View<'_>, number: BranchNo, after: Seq) -> Result<(), StorageError> {
-        if after < view.branch(number)?.needed().seq
+        let branch = view.branch(number)?;
+        self.look_again_later(number, branch.cut.is_some());
+        if after < branch.needed().seq
             && let Some((_, head)) = view.next_head(number, after)?
             && self.queued.insert(number)
         {
@@ -242,6 +267,7 @@ impl Outgoing {
             let branch = view.branch(number)?;
             let held = self.held.get(&number).copied().unwrap_or(0).max(branch.base_seq());
             if held >= branch.needed().seq {
+                self.look_again_later(number, branch.cut.is_some());
                 continue;
             }
             // Heads come and go between two looks (never a pinned one), so look again.

@@ -19,7 +19,7 @@ use crate::rows::{BranchNo, StoreNo, membership_key};
 use crate::sabotage::{self, Bug};
 use crate::storage::{StorageError, Table};
 use crate::view::View;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Entries of a branch that count now and did not before, or the reverse.
 #[derive(Debug, Clone, Copy)]
@@ -115,10 +115,9 @@ impl Ledger<'_> {
     /// Entries by which a holder gave a grant up touch no value, but they may cease to count or begin to.
     fn compare_resigned(&mut self, before: &Standing, now: &Standing) -> Result<(), StorageError> {
         let (before, now) = (before.resignations(&*self.tx)?, now.resignations(&*self.tx)?);
-        let only = |these: &[Place], those: &[Place]| {
-            these.iter().copied().filter(|place| !those.contains(place)).collect::<Vec<_>>()
-        };
-        for (branch, seq) in [only(&before, &now), only(&now, &before)].concat() {
+        let before: BTreeSet<Place> = before.into_iter().collect();
+        let now: BTreeSet<Place> = now.into_iter().collect();
+        for &(branch, seq) in before.symmetric_difference(&now) {
             let arrival = self.view().arrival(branch, seq)?;
             // That of the entry at hand is known already.
             if arrival + 1 < self.counters.next_arrival {

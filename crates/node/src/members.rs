@@ -27,8 +27,10 @@ pub enum Leave {
 pub struct Revoked {
     /// Grants of whom it was about.
     pub rights: usize,
-    /// Tickets by which it had come in.
+    /// Tickets by which it had come in, or which it had made.
     pub tickets: usize,
+    /// Grants that it made to others, which still hold.
+    pub made: usize,
 }
 
 /// A grant with what ended it.
@@ -76,8 +78,9 @@ impl Replica {
         role: Role,
         priority: Option<u32>,
     ) -> Result<bool, NodeError> {
-        let held =
-            self.look(|view| Ok::<_, StorageError>(self.holding(view.grants()?, subject)))?;
+        let grants = self.look(|view| view.grants())?;
+        let tickets = self.tickets_of(&grants, subject, Some(role))?;
+        let held = self.holding(grants, subject);
         let there = |grant: &Grant| {
             grant.role == role && priority.is_none_or(|priority| priority == grant.priority)
         };
@@ -96,25 +99,22 @@ impl Replica {
         }
         let end = |grant: &&Grant| MemberOp::Revoke { grant: grant.id, cut: Cut::Past };
         members.extend(beyond.iter().map(end));
+        if !beyond.is_empty() {
+            members.extend(tickets.iter().map(|grant| end(&grant)));
+        }
         self.rule(members)?;
         Ok(true)
     }
 
-    /// Ends every grant that `subject` has, and the tickets by which it came in, with which it could come in again: who else
-    /// came in by them stays. Of this device itself it gives its grants up. Blocking.
+    /// Ends every grant that `subject` has, and the tickets by which it came in or which it made, as far as this device ranks
+    /// above them: with these it could come in again. Who else came in by them stays, as do other grants that it made. Of this device itself it gives its grants up. Blocking.
     ///
     /// # Errors
     /// [`NodeError::NoMember`] when it has none. [`NodeError::Core`] when this device is no admin, its grant does not rank
     /// above one of them, or nobody would be left to let others in.
     pub fn revoke(&self, subject: Subject, leave: Leave) -> Result<Revoked, NodeError> {
         let grants = self.look(|view| view.grants())?;
-        let came: Vec<_> =
-            grants.iter().filter(|grant| grant.subject == subject).map(|g| g.used).collect();
-        let ticket = |grant: &&Grant| {
-            let ticket = matches!(grant.subject, Subject::Ticket(_));
-            ticket && grant.holds && grant.subject != subject && came.contains(&grant.id)
-        };
-        let tickets: Vec<Grant> = grants.iter().filter(ticket).cloned().collect();
+        let tickets = self.tickets_of(&grants, subject, None)?;
         let held = self.holding(grants, subject);
         if held.is_empty() {
             return Err(NodeError::NoMember(who(&subject)));
@@ -134,7 +134,11 @@ impl Replica {
             ops.extend(tickets.iter().map(close));
             self.rule(ops)?;
         }
-        Ok(Revoked { rights: held.len(), tickets: tickets.len() })
+        let made = self.look(|view| view.grants())?;
+        let made = made.iter().filter(|grant| {
+            grant.holds && Subject::Device(grant.by) == subject && grant.subject != subject
+        });
+        Ok(Revoked { rights: held.len(), tickets: tickets.len(), made: made.count() })
     }
 
     /// Devices that wrote two histories of a log, of which both are held: their state was copied or restored without their
@@ -169,13 +173,15 @@ impl Replica {
     /// # Errors
     /// [`NodeError::KeyTaken`] when there is such a file; [`NodeError::Core`] when this device is no admin.
     pub fn make_recovery(&self, file: &Path) -> Result<NodeId, NodeError> {
-        let key = new_key(file)?.node_id();
-        let granted = self.grant(Subject::Device(key), Role::Admin, None);
-        if granted.is_err() {
-            // It is good for nothing.
-            let _ = std::fs::remove_file(file);
+        let device = self.device().id();
+        // Before a file is made that is good for nothing.
+        if self.look(|view| view.role_of(&device))? < Some(Role::Admin) {
+            let (device, role) = (device.short(), "let others in");
+            return Err(anabranch_core::error::Error::NotPermitted { device, role }.into());
         }
-        granted.map(|_| key)
+        let key = new_key(file)?.node_id();
+        self.grant(Subject::Device(key), Role::Admin, None)?;
+        Ok(key)
     }
 
     /// Makes this device an admin with the key for recovery in `file`, at that key's rank. Blocking.
@@ -197,6 +203,28 @@ impl Replica {
         };
         self.commit_as(&key, &Draft { members: vec![op], ..Draft::default() })?;
         Ok(())
+    }
+
+    /// Tickets that `subject` could use to get more than `role`, or anything: by which it came in, and which it made. Not those
+    /// that this device may not act on.
+    fn tickets_of(
+        &self,
+        grants: &[Grant],
+        subject: Subject,
+        role: Option<Role>,
+    ) -> Result<Vec<Grant>, StorageError> {
+        let device = self.device().id();
+        let Some(own) = self.look(|view| view.grant_of(&device))? else { return Ok(Vec::new()) };
+        let rank = |grant: &Grant| (grant.priority, grant.depth, grant.id);
+        let came: Vec<_> =
+            grants.iter().filter(|grant| grant.subject == subject).map(|g| g.used).collect();
+        let ticket = |grant: &&Grant| {
+            let ticket = matches!(grant.subject, Subject::Ticket(_)) && grant.subject != subject;
+            let its = came.contains(&grant.id) || Subject::Device(grant.by) == subject;
+            let more = role.is_none_or(|role| grant.role > role);
+            ticket && grant.holds && its && more && rank(&own) < rank(grant)
+        };
+        Ok(grants.iter().filter(ticket).cloned().collect())
     }
 
     /// Commits it, signed.

@@ -174,8 +174,10 @@ impl Node {
     /// As [`Self::create`]; [`NodeError::KeyTaken`] when there is such a file.
     pub fn create_recoverable(&self, name: &str, file: &Path) -> Result<Arc<Replica>, NodeError> {
         self.check_name(name)?;
-        let key = new_key(file)?.node_id();
-        self.add(name, &[], None, |storage| Replica::found_with(storage, &self.device, Some(key)))
+        self.add(name, &[], None, |storage| {
+            let key = new_key(file)?.node_id();
+            Replica::found_with(storage, &self.device, Some(key))
+        })
     }
 
     /// Sets up an empty replica of the database that `ticket` is for, called `name`; [`Self::join`] fills it. One that is

@@ -507,11 +507,12 @@ impl Replica {
     /// Commits `draft` with another key than this device's, in a log of that key, and signs it. Blocking.
     pub(crate) fn commit_as(&self, key: &DeviceKey, draft: &Draft) -> Result<(), NodeError> {
         self.committer.when_built(|| {
-            let author = Author { key, ..self.device().author(&**self.storage())? };
+            let own = self.device().author(&**self.storage())?;
             let mut tx = self.storage().write(Durability::Full)?;
             let mut ledger = Ledger::open(&mut *tx)?;
-            ledger.commit(&author, draft)?;
-            ledger.seal(&author)?;
+            // What this device has not signed yet nobody else could.
+            ledger.seal(&own)?;
+            ledger.commit_apart(&Author { key, ..own }, draft)?;
             ledger.finish()?;
             tx.commit()?;
             Ok(())

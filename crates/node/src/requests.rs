@@ -237,6 +237,10 @@ impl Replica {
 
     /// Lets a device in if the policy says so.
     fn approve_by_policy(&self, peer: &NodeId, request: &Request) -> Result<bool, StorageError> {
+        // Who was let in before and put out again is for an admin to decide about.
+        if self.look(|view| view.was_member(peer))? {
+            return Ok(false);
+        }
         let now = self.device().now();
         let applies = |tx: &dyn ReadTx| {
             let Some(policy) = policy(tx)? else { return Ok(None) };

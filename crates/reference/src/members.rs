@@ -213,11 +213,9 @@ pub fn judge(entries: &Entries<'_>, database: &DatabaseId, entry: &Entry) -> Res
             return Err(Fault::Target);
         }
     }
-    let mut known = past;
-    known.insert(entry.id(), entry);
     // A cut may name what is not in the past, so what leads down to what is told by all that is held.
-    let counts = counted_in(entries, &known).0.contains(&entry.id());
-    if counts { Ok(()) } else { Err(Fault::Revoked) }
+    let holds = counted_in(entries, &past).1.contains(&header.grant);
+    if holds { Ok(()) } else { Err(Fault::Revoked) }
 }
 
 /// Whether a grant lets its user do this, wherever it was made.

@@ -668,6 +668,11 @@ impl Access<'_> {
         let (mut entries, mut changes) = (batch.entries, batch.changes);
         let early = batch.waiting.into_iter().map(|(run, log, seq)| (run.clone(), log, seq));
         let early: Vec<_> = early.collect();
+        if entries > 0 && self.is_of_no_use(View::new(&*tx), &heads)? {
+            // Or who has lost its right could fill this disk.
+            let text = REVOKED.to_owned();
+            return Ok(Answer::Failed { code: Code::Revoked, text });
+        }
         tx.commit()?;
         let mut arrived: Vec<(LogId, Seq)> =
             heads.iter().map(|head| (head.log, head.seq)).collect();
@@ -688,6 +693,19 @@ impl Access<'_> {
             readable: self.still_readable(view)?,
             waiting: !early.is_empty(),
         })
+    }
+
+    /// Whether the peer has lost its right and brought nothing that counts or that anything builds on which does.
+    fn is_of_no_use(&self, view: View<'_>, heads: &[Position]) -> Result<bool, StorageError> {
+        if self.readable(view)? || !view.was_member(&self.peer)? {
+            return Ok(false);
+        }
+        for head in heads {
+            if view.is_needed(head)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {

@@ -117,7 +117,7 @@ impl View<'_> {
 
     fn revoke(&self, subject: Subject, all: bool) -> Result<(), Failure> {
         let leave = if all { Leave::Nothing } else { Leave::Held };
-        let Revoked { rights, tickets } = self.replica.revoke(subject, leave)?;
+        let Revoked { rights, tickets, made } = self.replica.revoke(subject, leave)?;
         let (whom, name) = (who(&subject), &self.record.name);
         let ended = units::counted(rights as u64, "right", "rights");
         let kept = match (subject, all) {
@@ -129,7 +129,23 @@ impl View<'_> {
         if tickets > 0 {
             let closed = units::counted(tickets as u64, "ticket", "tickets");
             text.push_str(&format!(
-                "\n{closed} by which it came in closed: 'anabranch ticket {name}' makes a new one for others"
+                "\n{closed} of it closed: 'anabranch ticket {name}' makes a new one for others"
+            ));
+        }
+        if made > 0 {
+            let others = units::counted(made as u64, "grant", "grants");
+            text.push_str(&format!(
+                "\n{others} that it made to others still hold: 'anabranch members {name}' lists them"
+            ));
+        }
+        let open = self
+            .replica
+            .members()?
+            .iter()
+            .any(|member| member.grant.holds && member.grant.subject == Subject::Anyone);
+        if open && subject != Subject::Anyone {
+            text.push_str(&format!(
+                "\nit may still do what anyone may: 'anabranch members {name} revoke anyone' ends that"
             ));
         }
         let document = json!({
@@ -138,6 +154,7 @@ impl View<'_> {
             "who": whom,
             "revoked": rights,
             "tickets": tickets,
+            "made": made,
         });
         self.context.output.summary(&text, &document)
     }

@@ -32,7 +32,7 @@ fn who_is_put_out_gets_nothing_more_and_brings_nothing_that_counts() {
     let done = a.run(&["members", "notes", "revoke", &id(&b)]);
     assert_eq!(done.code, 0, "{}", done.err);
     assert!(done.out.contains("what it wrote so far stays"), "{}", done.out);
-    assert!(done.out.contains("1 ticket by which it came in closed"), "{}", done.out);
+    assert!(done.out.contains("1 ticket of it closed"), "{}", done.out);
     a.ok(&["db", "put", "notes", "t", "after", "{}"]);
     // The live link ends, and says why.
     eventually("b is told", || {

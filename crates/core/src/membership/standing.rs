@@ -35,9 +35,9 @@ pub(crate) struct Ended {
 }
 
 impl Standing {
-    /// Whether an entry that is made now may use the grant. `resigns`: by it the holder gives the grant up.
-    fn holds(&self, resigns: bool) -> bool {
-        self.counts && self.ended.iter().all(|end| resigns && end.resigned)
+    /// Whether an entry that is made now may use the grant.
+    fn holds(&self) -> bool {
+        self.counts && self.ended.is_empty()
     }
 
     /// Whether an entry at that place that uses the grant counts. `resigns`: by it the holder gives the grant up.
@@ -223,8 +223,7 @@ impl Ledger<'_> {
         stored(&*self.tx, grant, &row)?.leaves(&*self.tx, place, resigns)
     }
 
-    /// Whether the grant may be used by an entry on top of `below`, as far as the past of that tells. `resigns`: by it the
-    /// holder gives the grant up.
+    /// Whether the grant may be used by an entry on top of `below`, as far as the past of that tells.
     ///
     /// Cost: a look-up a grant up to the first one, if nobody revoked any of these; else some for each revocation that
     /// bears on it.
@@ -232,7 +231,6 @@ impl Ledger<'_> {
         &mut self,
         below: &[Place],
         number: GrantNo,
-        resigns: bool,
     ) -> Result<bool, StorageError> {
         if self.counters.revocations == 0 || !self.is_contested(number)? {
             return Ok(true);
@@ -270,7 +268,7 @@ impl Ledger<'_> {
             let standing = judge(&*self.tx, &row, revocations, known)?;
             standings.insert(number, standing);
         }
-        Ok(standings.get(&number).is_some_and(|standing| standing.holds(resigns)))
+        Ok(standings.get(&number).is_some_and(Standing::holds))
     }
 
     /// Whether anybody revoked the grant or one that it comes from.

@@ -382,7 +382,6 @@ fn a_genesis_entry_without_an_admin_of_its_own() {
     for ops in [
         vec![],
         vec![grant(me, Role::Write, 0)],
-        vec![grant(me, Role::Admin, 1)],
         vec![grant(other, Role::Admin, 0)],
         vec![grant(other, Role::Admin, 0), grant(me, Role::Admin, 0)],
         vec![grant(Subject::Anyone, Role::Admin, 0)],
