@@ -209,3 +209,34 @@ fn two_histories_of_a_log_are_shown_and_proven() {
     let file = stranger.write("text", "nothing");
     stranger.run(&["verify-proof", &file]).fails(1, "this is no proof");
 }
+
+#[test]
+fn nobody_takes_back_what_was_taken_by_a_ticket_or_a_policy() {
+    let (a, _b, _serving, url) = joined();
+    let c = Home::new();
+    let ticket = a.ok(&["ticket", "notes", "--address", &url]);
+    let file = format!("@{}", c.write("ticket", &ticket));
+    c.ok(&["join", &file]);
+    a.ok(&["members", "notes", "grant", &id(&c), "read"]);
+    c.ok(&["sync", "notes"]);
+    c.run(&["join", &file]);
+    c.run(&["sync", "notes"]);
+    assert_eq!(c.json(&["status"])["replicas"][0]["role"], "read");
+    c.run(&["db", "put", "notes", "t", "x", "{}"]).fails(1, "may not write");
+
+    // A policy lets in who was never put out, and nobody again who was.
+    let d = Home::new();
+    let database = a.json(&["db", "info", "notes"])["database"].as_str().unwrap().to_owned();
+    let there = format!("{url}/{database}");
+    let ask = ["join", &there, "--name", "notes", "--ask", "d"];
+    a.ok(&["requests", "policy", "notes", "--anyone", "5", "--role", "write"]);
+    d.ok(&ask);
+    assert_eq!(d.json(&["status"])["replicas"][0]["role"], "write");
+    a.ok(&["members", "notes", "revoke", &id(&d)]);
+    let again = Home::new();
+    std::fs::create_dir_all(again.state()).unwrap();
+    std::fs::copy(d.state().join("key"), again.state().join("key")).unwrap();
+    assert_eq!(id(&again), id(&d));
+    assert_eq!(again.json(&ask)["waiting"], true);
+    assert_eq!(a.json(&["requests", "ls"])["requests"].as_array().unwrap().len(), 1);
+}

@@ -151,3 +151,45 @@ fn a_key_is_carried_to_another_home_and_replaces_none() {
     assert!(matches!(plain, Err(NodeError::Key(_))));
     assert!(!there.path().join("key").exists());
 }
+
+/// What was committed and not signed yet belongs to a log that only this device can sign.
+#[tokio::test]
+async fn recovering_leaves_the_own_log_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    drop(Home::open(&home).unwrap());
+    let node = Node::open(&home).unwrap();
+    let file = dir.path().join("recovery.key");
+    let replica = node.create_recoverable("notes", &file).unwrap();
+    let storage = std::sync::Arc::clone(replica.storage());
+    let options = anabranch_node::ReplicaOptions {
+        durability: anabranch_core::storage::Durability::Normal,
+        ..anabranch_node::ReplicaOptions::default()
+    };
+    let device = replica.device().clone();
+    drop(replica);
+    let replica = anabranch_node::Replica::open(storage, None, device, options).unwrap();
+    let (log, write) = (
+        replica.look(|view| view.own_log()).unwrap(),
+        anabranch_core::author::Write {
+            store: anabranch_core::entry::StoreId::table("t"),
+            path: anabranch_core::path::Path::text(["a", "b"]).unwrap(),
+            value: Some(vec![1]),
+            seen: anabranch_core::author::Seen::AtCommit,
+            below: false,
+            above: false,
+        },
+    );
+    let draft = anabranch_core::author::Draft { writes: vec![write], ..Default::default() };
+    replica.commit_group(&[vec![draft.clone()]]).unwrap();
+    assert_eq!(replica.look(|view| view.unsigned()).unwrap(), 1);
+    replica.recover(&file).unwrap();
+    let tips = replica.look(|view| view.frontier()).unwrap();
+    let own = log.unwrap();
+    assert!(tips.positions().any(|tip| tip.log == own && tip.seq == 2), "it is told");
+    let mut again = draft;
+    again.writes[0].value = Some(vec![2]);
+    replica.commit_group(&[vec![again]]).unwrap();
+    assert_eq!(replica.look(|view| view.own_log()).unwrap(), Some(own), "and goes on");
+    assert_eq!(replica.look(|view| view.unsigned()).unwrap(), 1);
+}
