@@ -73,7 +73,8 @@ impl Channel {
 
     /// What did not come was dropped on the way, or the peer had not heard yet where this side stands.
     pub(super) fn on_lacking(&mut self, peer: Frontier, lacking: u64) {
-        if lacking == 0 {
+        // Where both hold the same, what it told before and took back since, as what is cut is, counts no more.
+        if lacking == 0 || self.is_equal() {
             self.goal = Goal::None;
             return self.event(Event::Progress);
         }
