@@ -202,7 +202,7 @@ impl Ledger<'_> {
         Ok(own.filter(|row| alone && row.holds() && row.subject == Subject::Device(*device)))
     }
 
-    /// Refuses what would leave nobody who may let others in. Cost: a step a grant, for revocations alone.
+    /// Refuses to revoke the last right to let others in. Cost: a step a grant, where such a right is revoked alone.
     fn keep_an_admin(&mut self, ops: &[MemberOp]) -> Result<(), Error> {
         let mut revoked = Vec::new();
         for op in ops {
@@ -214,13 +214,19 @@ impl Ledger<'_> {
                 _ => {}
             }
         }
-        if revoked.is_empty() {
+        let admin = |row: &GrantRow| {
+            row.role == Role::Admin && matches!(row.subject, Subject::Device(_)) && row.holds()
+        };
+        let mut taken = false;
+        for grant in &revoked {
+            taken |= self.grant(grant)?.is_some_and(|(_, row)| admin(&row));
+        }
+        if !taken {
             return Ok(());
         }
         for number in 1..=self.counters.grants {
             let row = self.view().grant(number)?;
-            let admin = row.role == Role::Admin && matches!(row.subject, Subject::Device(_));
-            if admin && row.holds() && !revoked.contains(&membership::reference(&row)) {
+            if admin(&row) && !revoked.contains(&membership::reference(&row)) {
                 return Ok(());
             }
         }

@@ -9,7 +9,7 @@ use anabranch_core::error::Error;
 use anabranch_core::id::NodeId;
 use anabranch_core::key::{DeviceKey, Signature};
 use anabranch_core::limits;
-use anabranch_core::ops::{MemberOp, Role, Subject, ValueName};
+use anabranch_core::ops::{Cut, MemberOp, Role, Subject, ValueName};
 use anabranch_core::path::Path;
 use anabranch_reference::fold;
 
@@ -565,4 +565,26 @@ fn numbers_and_values_each_go_to_stores_of_their_kind() {
         device.replica.view(|v| v.sum(&StoreId::table("t"), &Path::text(["a"]).unwrap())).unwrap(),
         0
     );
+}
+
+#[test]
+fn a_writer_may_go_where_the_admins_have_gone() {
+    let mut first = Device::found();
+    let mut second = first.admit(2, Role::Admin);
+    let mut writer = first.admit(3, Role::Write);
+    let mut resign = |device: &mut Device| {
+        let id = device.key.node_id();
+        let grant = device.replica.view(|v| v.grant_of(&id).unwrap()).unwrap().id;
+        device.grant(&[MemberOp::Revoke { grant, cut: Cut::Past }]).map(|_| device.seal())
+    };
+    second.meet(&writer);
+    // Neither hears of the other.
+    resign(&mut first).unwrap();
+    resign(&mut second).unwrap();
+    first.meet(&second);
+    first.meet(&writer);
+    resign(&mut writer).unwrap();
+    for device in [&first, &second, &writer] {
+        assert_eq!(writer.replica.view(|v| v.role_of(&device.key.node_id()).unwrap()), None);
+    }
 }

@@ -4,10 +4,11 @@
 use crate::cases;
 use crate::replica::{Device, Replica, sound, write};
 use anabranch_core::author::Draft;
+use anabranch_core::entry::Entry;
 use anabranch_core::frontier::Frontier;
 use anabranch_core::limits;
-use anabranch_core::ops::Role;
-use anabranch_core::outgoing::Outgoing;
+use anabranch_core::ops::{Cut, MemberOp, Role};
+use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::run::VerifiedRun;
 use anabranch_core::storage::Storage;
 use anabranch_core::verify::verify;
@@ -137,7 +138,7 @@ fn follow(device: &Device, out: &mut Outgoing, follower: &Replica, runs: usize) 
     for _ in 0..runs {
         let run: Option<VerifiedRun> = device.replica.view(|v| {
             out.refresh(v).unwrap();
-            out.next(v, anabranch_core::outgoing::Withhold::NOTHING).unwrap().map(sound)
+            out.next(v, Withhold::NOTHING).unwrap().map(sound)
         });
         let Some(run) = run else { break };
         let (new, waiting) = follower.admit(std::slice::from_ref(&run)).unwrap();
@@ -297,4 +298,80 @@ fn two_histories_of_a_log_are_proven() {
         let none = Proof::decode(b"").and_then(Proof::verify);
         assert!(matches!(none, Err(ProofError::Decode(_))));
     }
+}
+
+/// Revokes what `device` may do, as of what `admin` holds.
+fn revoke(admin: &mut Device, device: &Device) {
+    let grant = admin.replica.view(|v| v.grant_of(&device.key.node_id()).unwrap()).unwrap();
+    admin.grant(&[MemberOp::Revoke { grant: grant.id, cut: Cut::Past }]).unwrap();
+    admin.seal();
+}
+
+fn withholding(devices: &[&Device]) -> Withhold {
+    let devices = devices.iter().map(|device| device.key.node_id()).collect();
+    Withhold { all: false, devices }
+}
+
+#[test]
+fn what_is_above_a_cut_is_not_withheld_from_who_holds_what_is_below() {
+    let [mut admin, mut writer, _] = <[Device; 3]>::try_from(three()).ok().unwrap();
+    let peer = admin.replica.copy();
+    let entries: Vec<Entry> =
+        (0..2).map(|n| writer.put(vec![write(&[&n.to_string()], Some("v"))])).collect();
+    admin.meet(&writer);
+    revoke(&mut admin, &writer);
+    writer.put(vec![write(&["late"], Some("v"))]);
+    writer.replica.update(&admin.replica, usize::MAX);
+
+    let frontier = peer.view(|v| v.frontier().unwrap());
+    let mut out = admin.replica.view(|v| Outgoing::new(v, &frontier)).unwrap();
+    let withhold = withholding(&[&writer]);
+    let next = |out: &mut Outgoing| admin.replica.view(|v| out.next(v, &withhold)).unwrap();
+    while next(&mut out).is_some() {}
+    assert!(out.withholds(), "the first two entries count and are withheld");
+    assert!(admin.replica.view(|v| out.note_held(v, &entries[1].position())).unwrap());
+    assert!(!out.withholds(), "nobody needs the third one, so nobody brings it");
+    assert!(!out.has_offers());
+}
+
+#[test]
+fn what_was_withheld_and_cut_is_sent_when_something_that_counts_builds_on_it() {
+    let [admin, mut writer, mut other] = <[Device; 3]>::try_from(three()).ok().unwrap();
+    let peer = admin.replica.copy();
+    admin.meet(&writer);
+    admin.meet(&other);
+    let frontier = peer.view(|v| v.frontier().unwrap());
+    let first = writer.put(vec![write(&["first"], Some("v"))]);
+    admin.meet(&writer);
+    let before = admin.replica.copy();
+    writer.put(vec![write(&["second"], Some("v"))]);
+    other.meet(&writer);
+    other.put(vec![write(&["third"], Some("v"))]);
+
+    // The admin holds both entries of the writer when it hears that they were cut after the first.
+    let mut elsewhere = Device { replica: before, ..admin.clone_to([9; 32]) };
+    revoke(&mut elsewhere, &writer);
+    writer.replica.update(&admin.replica, usize::MAX);
+    let mut out = admin.replica.view(|v| Outgoing::new(v, &frontier)).unwrap();
+    let withhold = withholding(&[&writer]);
+    let follow_but = |admin: &Device, out: &mut Outgoing, withhold: &Withhold| {
+        while let Some(run) = admin.replica.view(|v| {
+            out.refresh(v).unwrap();
+            out.next(v, withhold).unwrap().map(sound)
+        }) {
+            assert_eq!(peer.admit(&[run]).unwrap().1, [], "a run came before what it builds on");
+        }
+    };
+    follow_but(&admin, &mut out, &withhold);
+    assert!(out.withholds());
+    // Somebody else brings the peer what counts.
+    elsewhere.replica.update(&peer, usize::MAX);
+    assert!(admin.replica.view(|v| out.note_held(v, &first.position())).unwrap());
+    elsewhere.replica.update(&admin.replica, usize::MAX);
+    follow_but(&admin, &mut out, &withhold);
+    assert!(!out.withholds(), "nobody needs the second one");
+
+    other.replica.update(&admin.replica, usize::MAX);
+    follow_but(&admin, &mut out, Withhold::NOTHING);
+    assert_eq!(peer.digests(), admin.replica.digests());
 }
