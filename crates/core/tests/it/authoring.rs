@@ -572,7 +572,7 @@ fn a_writer_may_go_where_the_admins_have_gone() {
     let mut first = Device::found();
     let mut second = first.admit(2, Role::Admin);
     let mut writer = first.admit(3, Role::Write);
-    let mut resign = |device: &mut Device| {
+    let resign = |device: &mut Device| {
         let id = device.key.node_id();
         let grant = device.replica.view(|v| v.grant_of(&id).unwrap()).unwrap().id;
         device.grant(&[MemberOp::Revoke { grant, cut: Cut::Past }]).map(|_| device.seal())
