@@ -4,7 +4,7 @@
 
 use anabranch::engine::node::{Record, Replica, Replicas};
 use anabranch::engine::sync::frame::Request;
-use anabranch::engine::sync::work::{Asked, Requests};
+use anabranch::engine::sync::rights::{Asked, Requests};
 use anabranch::{Intent, Node, NodeId, Role};
 use anabranch_api::{Api, Listener, OPENAPI, SOCKET, serve, token};
 use serde_json::{Value, json};

@@ -47,6 +47,15 @@ pub struct Grant {
     pub holds: bool,
 }
 
+impl Grant {
+    /// Whether an admin with this grant may revoke `other`.
+    #[must_use]
+    pub fn outranks(&self, other: &Self) -> bool {
+        let rank = |grant: &Self| (grant.priority, grant.depth, grant.id);
+        rank(self) < rank(other)
+    }
+}
+
 /// A revocation, as shown to people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {

@@ -215,14 +215,13 @@ impl Replica {
     ) -> Result<Vec<Grant>, StorageError> {
         let device = self.device().id();
         let Some(own) = self.look(|view| view.grant_of(&device))? else { return Ok(Vec::new()) };
-        let rank = |grant: &Grant| (grant.priority, grant.depth, grant.id);
         let came: Vec<_> =
             grants.iter().filter(|grant| grant.subject == subject).map(|g| g.used).collect();
         let ticket = |grant: &&Grant| {
             let ticket = matches!(grant.subject, Subject::Ticket(_)) && grant.subject != subject;
             let its = came.contains(&grant.id) || Subject::Device(grant.by) == subject;
             let more = role.is_none_or(|role| grant.role > role);
-            ticket && grant.holds && its && more && rank(&own) < rank(grant)
+            ticket && grant.holds && its && more && own.outranks(grant)
         };
         Ok(grants.iter().filter(ticket).cloned().collect())
     }

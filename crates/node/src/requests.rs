@@ -12,7 +12,7 @@ use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::storage::{Durability, Order, ReadTx, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_sync::frame::Request;
-use anabranch_sync::work::{Asked, Requests};
+use anabranch_sync::rights::{Asked, Requests};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;

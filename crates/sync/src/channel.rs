@@ -19,8 +19,9 @@ use crate::frame::{
     ChannelNo, Code, DATA_BYTES, Frame, Request, TIPS_PER_FRAME, Terms, TicketProof,
 };
 use crate::incoming::{Incoming, Next};
+use crate::rights::{Reason, Right};
 use crate::wanted::{self, Wanted};
-use crate::work::{Answer, REVOKED, Reason, Work};
+use crate::work::{Answer, Work};
 use anabranch_core::admit::Load;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
@@ -473,13 +474,13 @@ impl Channel {
             return;
         }
         match answer {
-            Answer::Open { digest, readable, reason } if self.started => {
+            Answer::Open { digest, right } if self.started => {
                 self.looking = false;
                 self.digest = digest;
-                self.revoked = reason == Some(Reason::Revoked);
-                self.on_readable(readable);
+                self.revoked = right == Err(Reason::Revoked);
+                self.on_right(right);
             }
-            Answer::Open { digest, readable, reason } => self.on_open(digest, readable, reason),
+            Answer::Open { digest, right } => self.on_open(digest, right),
             Answer::Frontier { frontier, whole } => {
                 self.reading_frontier = false;
                 let again = self.read_again.take();
@@ -527,10 +528,10 @@ impl Channel {
                 self.frame(Frame::ForkPoint { channel: self.number, log, held });
             }
             Answer::Checked { number, batch } => self.incoming.checked(number, batch),
-            Answer::Applied { entries, changes, authors, heads, digest, readable, waiting } => {
+            Answer::Applied { entries, changes, authors, heads, digest, right, waiting } => {
                 self.note_held(heads);
                 self.digest = digest;
-                self.on_readable(readable);
+                self.on_right(right);
                 let bytes = self.acknowledge();
                 self.event(Event::Applied { entries, bytes, changes, authors });
                 if entries > 0 {
@@ -561,7 +562,7 @@ impl Channel {
         batch: Option<(u32, Vec<u8>, u64)>,
         offers: Vec<Position>,
         digest: [u8; 32],
-        right: Result<(), Option<Reason>>,
+        right: Right,
     ) {
         self.claims.withholds = out.withholds();
         let more = out.has_offers() && !self.claims.withhold.all;
@@ -570,10 +571,8 @@ impl Channel {
         self.dirty |= more;
         self.digest = digest;
         if let Err(reason) = right {
-            return match reason {
-                Some(Reason::Revoked) => self.refuse(Code::Revoked, REVOKED),
-                _ => self.refuse(Code::NotServed, "this device may no longer read the database"),
-            };
+            let (code, text) = reason.loss();
+            return self.refuse(code, text);
         }
         if !offers.is_empty() {
             self.level_told = None;
@@ -614,12 +613,15 @@ impl Channel {
     }
 
     /// What came may have made the peer a member, whom we may now tell more.
-    fn on_readable(&mut self, readable: bool) {
-        if self.peer_may_read && !readable {
-            return self.refuse(Code::Revoked, REVOKED);
+    fn on_right(&mut self, right: Right) {
+        if let Err(reason) = right
+            && self.peer_may_read
+        {
+            let (code, text) = reason.loss();
+            return self.refuse(code, text);
         }
-        let news = readable && !self.peer_may_read;
-        self.peer_may_read = readable;
+        let news = right.is_ok() && !self.peer_may_read;
+        self.peer_may_read = right.is_ok();
         if news {
             self.event(Event::Readable);
         }
@@ -756,7 +758,8 @@ impl Channel {
     fn dismiss(&mut self) {
         let brought = self.their_level && self.incoming.is_empty() && self.applying.is_none();
         if self.revoked && !self.peer_may_read && brought && !self.looking {
-            self.refuse(Code::Revoked, REVOKED);
+            let (code, text) = Reason::Revoked.loss();
+            self.refuse(code, text);
         }
     }
 

@@ -10,6 +10,7 @@ mod forks;
 pub mod frame;
 mod incoming;
 pub mod pending;
+pub mod rights;
 pub mod session;
 pub mod summed;
 mod wanted;

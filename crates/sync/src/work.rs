@@ -3,6 +3,7 @@
 
 use crate::frame::{BATCH_BYTES, Code, DATA_BYTES, OFFERS, Request};
 use crate::pending::Pending;
+use crate::rights::{Reason, Requests, Right};
 use crate::summed::{LastSummed, Summed};
 use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::blob::ChunkHash;
@@ -13,7 +14,6 @@ use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position, Seq};
 use anabranch_core::ledger::Changes;
 use anabranch_core::limits;
-use anabranch_core::membership::TicketState;
 use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::riblt::{Difference, Symbol};
 use anabranch_core::run::{Run, RunError, VerifiedRun};
@@ -36,42 +36,6 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// Whatever keeps them reports.
     fn put(&self, blobs: &[(ChunkHash, Vec<u8>)]) -> Result<(), StorageError>;
-}
-
-/// Where requests to be let in are kept, for an admin to approve.
-pub trait Requests: Send + Sync {
-    /// Takes a request of a device that may not read and says what has become of it. `None`: none are taken, so the device
-    /// is to hear what any stranger hears.
-    ///
-    /// # Errors
-    /// Whatever keeps them reports.
-    fn ask(&self, peer: &NodeId, request: Request) -> Result<Option<Asked>, StorageError>;
-}
-
-/// What has become of a request to be let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// A policy approved it at once.
-    Granted,
-    /// It waits for an admin.
-    Waiting,
-    /// An admin rejected it, or an earlier one of this device.
-    Rejected,
-    /// As many wait as may.
-    Full,
-    /// This device is no admin, so it can let nobody in.
-    NotAdmin,
-}
-
-/// Why a peer may not read, if there is more to say than that it is a stranger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// It showed a ticket that does not admit it.
-    Ticket(TicketState),
-    /// It asked to be let in.
-    Request(Asked),
-    /// It had a right here once.
-    Revoked,
 }
 
 /// A database as one session may use it.
@@ -250,9 +214,6 @@ impl Work {
     }
 }
 
-/// Said to a device that had a right once.
-pub(crate) const REVOKED: &str = "this device's right to the database was revoked";
-
 /// What came of it.
 #[derive(Debug)]
 pub enum Answer {
@@ -261,9 +222,7 @@ pub enum Answer {
         /// Own frontier digest.
         digest: [u8; 32],
         /// Whether the peer may read.
-        readable: bool,
-        /// Why not.
-        reason: Option<Reason>,
+        right: Right,
     },
     /// To [`Work::Frontier`].
     Frontier {
@@ -329,8 +288,8 @@ pub enum Answer {
         offers: Vec<Position>,
         /// Own frontier digest.
         digest: [u8; 32],
-        /// Whether the peer may still read; if not, there is no batch, and perhaps a reason.
-        right: Result<(), Option<Reason>>,
+        /// Whether the peer may still read; if not, there is no batch.
+        right: Right,
     },
     /// To [`Work::Judge`].
     Judged {
@@ -368,7 +327,7 @@ pub enum Answer {
         /// Own frontier digest.
         digest: [u8; 32],
         /// Whether the peer may read now.
-        readable: bool,
+        right: Right,
         /// Whether runs wait for something that has not come.
         waiting: bool,
     },
@@ -443,65 +402,12 @@ impl Access<'_> {
         }
     }
 
-    /// The right to read governs what is sent; it is looked up anew each time.
-    fn readable(&self, view: View<'_>) -> Result<bool, StorageError> {
-        if view.role_of(&self.peer)?.is_some() || sabotage::is(Bug::RightUnchecked) {
-            return Ok(true);
-        }
-        Ok(self.ticket_state(view)?.is_some_and(TicketState::admits))
-    }
-
-    fn ticket_state(&self, view: View<'_>) -> Result<Option<TicketState>, StorageError> {
-        self.ticket.map(|key| view.ticket_state(&key, &self.peer, self.now)).transpose()
-    }
-
-    /// Whether the peer, who could read when it was let in, still can.
-    fn still_readable(&self, view: View<'_>) -> Result<bool, StorageError> {
-        if sabotage::is(Bug::RightOnce) { Ok(true) } else { self.readable(view) }
-    }
-
-    /// Why the peer may not read.
-    fn refusal_reason(&self, view: View<'_>) -> Result<Option<Reason>, StorageError> {
-        if let Some(ticket) = self.ticket_state(view)? {
-            return Ok(Some(Reason::Ticket(ticket)));
-        }
-        Ok(view.was_member(&self.peer)?.then_some(Reason::Revoked))
-    }
-
-    /// The answer to work that tells the peer something, if it may not be told any more.
-    fn refused(&self, view: View<'_>) -> Result<Option<Answer>, StorageError> {
-        if self.still_readable(view)? {
-            return Ok(None);
-        }
-        let text = "this device may no longer read the database".to_owned();
-        Ok(Some(match self.refusal_reason(view)? {
-            Some(Reason::Revoked) => Answer::Failed { code: Code::Revoked, text: REVOKED.into() },
-            _ => Answer::Failed { code: Code::NotServed, text },
-        }))
-    }
-
     fn open(&self, request: Option<Request>) -> Result<Answer, Error> {
         let asked = self.asked(request)?;
         let tx = self.storage.read()?;
         let view = View::new(&*tx);
-        let readable = self.readable(view)?;
-        let reason = match asked {
-            _ if readable => None,
-            Some(asked) => Some(Reason::Request(asked)),
-            None => self.refusal_reason(view)?,
-        };
-        Ok(Answer::Open { digest: view.frontier_digest()?, readable, reason })
-    }
-
-    /// What becomes of a request. Who may read already has nothing to ask for.
-    fn asked(&self, request: Option<Request>) -> Result<Option<Asked>, StorageError> {
-        let Some(request) = request else { return Ok(None) };
-        let tx = self.storage.read()?;
-        if self.readable(View::new(&*tx))? {
-            return Ok(None);
-        }
-        drop(tx);
-        self.requests.ask(&self.peer, request)
+        let right = self.right(view)?.map_err(|reason| asked.map_or(reason, Reason::Request));
+        Ok(Answer::Open { digest: view.frontier_digest()?, right })
     }
 
     fn frontier(&self, within: Option<Frontier>, summed: bool) -> Result<Answer, Error> {
@@ -605,9 +511,9 @@ impl Access<'_> {
         }
         out.refresh(view)?;
         let digest = view.frontier_digest()?;
-        if !self.still_readable(view)? {
-            let (offers, right) = (Vec::new(), Err(self.refusal_reason(view)?));
-            return Ok(Answer::Next { out, batch: None, offers, digest, right });
+        let right = self.right_still(view)?;
+        if right.is_err() {
+            return Ok(Answer::Next { out, batch: None, offers: Vec::new(), digest, right });
         }
         let (mut body, mut runs, mut entries) = (Writer::new(), 0, 0);
         // A run is at most this long, so the batch always fits.
@@ -628,7 +534,7 @@ impl Access<'_> {
             let raw = w.finish();
             Some((raw.len() as u32, compress(&raw)?, entries))
         };
-        Ok(Answer::Next { out, batch, offers, digest, right: Ok(()) })
+        Ok(Answer::Next { out, batch, offers, digest, right })
     }
 
     fn judge(&self, places: Vec<Position>) -> Result<Answer, Error> {
@@ -670,8 +576,8 @@ impl Access<'_> {
         let early: Vec<_> = early.collect();
         if entries > 0 && self.is_of_no_use(View::new(&*tx), &heads)? {
             // Or who has lost its right could fill this disk.
-            let text = REVOKED.to_owned();
-            return Ok(Answer::Failed { code: Code::Revoked, text });
+            let (code, text) = Reason::Revoked.loss();
+            return Ok(Answer::Failed { code, text: text.to_owned() });
         }
         tx.commit()?;
         let mut arrived: Vec<(LogId, Seq)> =
@@ -690,22 +596,9 @@ impl Access<'_> {
             authors,
             heads,
             digest: view.frontier_digest()?,
-            readable: self.still_readable(view)?,
+            right: self.right_still(view)?,
             waiting: !early.is_empty(),
         })
-    }
-
-    /// Whether the peer has lost its right and brought nothing that counts or that anything builds on which does.
-    fn is_of_no_use(&self, view: View<'_>, heads: &[Position]) -> Result<bool, StorageError> {
-        if self.readable(view)? || !view.was_member(&self.peer)? {
-            return Ok(false);
-        }
-        for head in heads {
-            if view.is_needed(head)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -785,7 +678,7 @@ impl Access<'_> {
     fn read_blobs(&self, hashes: Vec<ChunkHash>) -> Result<Answer, Error> {
         {
             let tx = self.storage.read()?;
-            if !self.still_readable(View::new(&*tx))? {
+            if self.right_still(View::new(&*tx))?.is_err() {
                 return Ok(Answer::Blobs { found: Vec::new(), missing: hashes, later: Vec::new() });
             }
         }

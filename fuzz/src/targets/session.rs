@@ -22,9 +22,10 @@ use anabranch_sync::frame::{
     Code, Frame, PROTOCOL_VERSION, Request, TAKES_REQUESTS, Terms, TicketProof, WITHHOLDS,
 };
 use anabranch_sync::pending::Pending;
+use anabranch_sync::rights::{Asked, Requests};
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::summed::LastSummed;
-use anabranch_sync::work::{Access, Asked, Blobs, Requests};
+use anabranch_sync::work::{Access, Blobs};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 

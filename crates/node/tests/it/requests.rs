@@ -8,7 +8,7 @@ use anabranch_core::id::NodeId;
 use anabranch_core::ops::Role;
 use anabranch_node::{Node, NodeError, Policy, Replica};
 use anabranch_sync::frame::Request;
-use anabranch_sync::work::{Asked, Requests};
+use anabranch_sync::rights::{Asked, Requests};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,8 +3,8 @@
 
 use super::{Channel, Direction, Event, Plan, blinded_name};
 use crate::frame::{Code, Frame, Request, Terms, TicketProof};
-use crate::work::{Asked, REVOKED, Reason, Work};
-use anabranch_core::membership::TicketState;
+use crate::rights::{Reason, Right};
+use crate::work::Work;
 
 /// What is shown at the opening, to be let in.
 #[derive(Debug, Default)]
@@ -13,25 +13,6 @@ pub(crate) struct Shown {
     pub(crate) proof: Option<TicketProof>,
     /// A request.
     pub(crate) request: Option<Request>,
-}
-
-/// Why who asked to be let in is not, for now; `None`: it has been.
-fn unapproved(asked: Asked) -> Option<(Code, &'static str)> {
-    Some(match asked {
-        Asked::Granted => return None,
-        Asked::Waiting => {
-            (Code::Waiting, "asked to be let in; an admin of the database has to approve it")
-        }
-        Asked::Rejected => (Code::Rejected, "an admin of the database rejected the request"),
-        Asked::Full => (
-            Code::Limit,
-            "as many requests wait for approval there as may (requests.max); ask an admin to look at them",
-        ),
-        Asked::NotAdmin => (
-            Code::NotAdmin,
-            "the node at this address is no admin of the database, so it can let nobody in",
-        ),
-    })
 }
 
 impl Channel {
@@ -47,14 +28,15 @@ impl Channel {
         }
     }
 
-    pub(super) fn on_open(&mut self, digest: [u8; 32], readable: bool, reason: Option<Reason>) {
+    pub(super) fn on_open(&mut self, digest: [u8; 32], right: Right) {
         self.digest = digest;
-        self.peer_may_read = readable;
-        self.revoked = reason == Some(Reason::Revoked);
-        if !readable
+        self.peer_may_read = right.is_ok();
+        self.revoked = right == Err(Reason::Revoked);
+        if let Err(reason) = right
             && !self.opener
-            && let Some((code, text)) = self.unreadable(reason)
+            && !self.may_prove(reason)
         {
+            let (code, text) = reason.refusal();
             return self.refuse(code, text);
         }
         let (channel, terms, digest, ticket) =
@@ -69,31 +51,10 @@ impl Channel {
         }
     }
 
-    /// Why an opener that may not read is refused. One that says that this side may read there is let in to prove its right.
-    fn unreadable(&self, reason: Option<Reason>) -> Option<(Code, &'static str)> {
-        let proves = self.theirs.is_some_and(|t| t.you_may_read);
-        match reason {
-            Some(Reason::Request(asked)) => unapproved(asked),
-            Some(Reason::Ticket(TicketState::Expired)) => {
-                Some((Code::TicketExpired, "the ticket's time is over; ask for a new one"))
-            }
-            Some(Reason::Ticket(TicketState::Spent)) => Some((
-                Code::TicketSpent,
-                "the ticket was used by as many devices as it allows; ask for a new one",
-            )),
-            Some(Reason::Ticket(TicketState::Unknown)) => {
-                Some((Code::TicketUnknown, "the ticket is not known here; ask for a new one"))
-            }
-            Some(Reason::Ticket(TicketState::Revoked)) => {
-                Some((Code::Revoked, "the ticket was revoked; ask for a new one"))
-            }
-            _ if proves => None,
-            Some(Reason::Revoked) => Some((Code::Revoked, REVOKED)),
-            _ => Some((
-                Code::Strangers,
-                "neither device knows the other as a member yet; sync both with one that knows them",
-            )),
-        }
+    /// Whether an opener that may not read is let in to prove its right: it says that this side may read there.
+    fn may_prove(&self, reason: Reason) -> bool {
+        matches!(reason, Reason::Stranger | Reason::Revoked)
+            && self.theirs.is_some_and(|t| t.you_may_read)
     }
 
     /// What a refusal means. The peer does not say whether it has the database, but this side knows what it showed.

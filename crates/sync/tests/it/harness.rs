@@ -14,9 +14,10 @@ use anabranch_store::MemoryStorage;
 use anabranch_sync::channel::{Direction, Event};
 use anabranch_sync::frame::{Code, Frame, Request};
 use anabranch_sync::pending::Pending;
+use anabranch_sync::rights::{Asked, Requests};
 use anabranch_sync::session::{Config, Output, Session};
 use anabranch_sync::summed::LastSummed;
-use anabranch_sync::work::{Access, Asked, Blobs, Requests};
+use anabranch_sync::work::{Access, Blobs};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 

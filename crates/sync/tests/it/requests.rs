@@ -9,7 +9,8 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::{Code, Frame, Request, TAKES_REQUESTS, Terms};
-use anabranch_sync::work::{Answer, Asked, Reason, Work};
+use anabranch_sync::rights::{Asked, Reason};
+use anabranch_sync::work::{Answer, Work};
 use std::sync::{Arc, Mutex};
 
 /// Of one who knows of nobody who may read here.
@@ -137,11 +138,11 @@ fn a_program_that_takes_no_requests_is_sent_none() {
 fn revoked(peer: &mut Rogue<'_>) {
     let (channel, work) = peer.held.remove(0);
     assert!(matches!(work, Work::Open { .. }), "{work:?}");
-    let Answer::Open { digest, readable: false, .. } = peer.outcome(channel, work) else {
+    let Answer::Open { digest, right: Err(_) } = peer.outcome(channel, work) else {
         panic!("a stranger may read")
     };
-    let reason = Some(Reason::Revoked);
-    peer.session.answer(channel, Answer::Open { digest, readable: false, reason });
+    let right = Err(Reason::Revoked);
+    peer.session.answer(channel, Answer::Open { digest, right });
     peer.hold = false;
     peer.pump();
 }

@@ -114,7 +114,9 @@ fn a_ticket_runs_out_in_the_middle_of_a_bootstrap() {
     run.nodes[1] = &late;
     run.pump();
     assert!(!run.outcome.settled);
-    let ends: Vec<Code> = run.outcome.closed.iter().map(|c| c.1).collect();
-    assert_eq!(ends, [Code::NotServed], "{:?}", run.outcome);
+    let [(_, Code::TicketExpired, text)] = &run.outcome.closed[..] else {
+        panic!("{:?}", run.outcome)
+    };
+    assert!(text.contains("ask for a new one"), "{text}");
     assert!(newcomer.view(|v| v.totals().unwrap().entries) < 41);
 }
