@@ -2,8 +2,10 @@
 
 use super::{SECOND, World, setup_failed};
 use crate::check::{Check, Violation};
+use crate::node::Node;
 use crate::plan::Ruling;
 use anabranch_core::author::Draft;
+use anabranch_core::id::{NodeId, Position};
 use anabranch_core::membership::Grant;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::storage::StorageError;
@@ -105,28 +107,53 @@ impl World<'_> {
 
     /// Nobody was told of what ended its right, if it had one grant and never another, and nothing about that is in doubt.
     pub(super) fn judge_outsiders(&self) -> Result<(), Violation> {
-        let seen = self.nodes[0].look(|view| Ok((view.grants()?, view.revocations()?)));
-        let (grants, revocations) = seen.map_err(setup_failed)?;
-        let open = grants.iter().any(|grant| grant.subject == Subject::Anyone);
-        if open || revocations.iter().any(|revocation| !revocation.counts) {
-            return Ok(());
-        }
         for number in &self.outside {
-            let node = &self.nodes[*number];
-            let device = node.device.id();
-            let own: Vec<_> =
-                grants.iter().filter(|grant| grant.subject == Subject::Device(device)).collect();
-            let [grant] = own[..] else { continue };
-            let ended = revocations.iter().filter(|r| r.grant == grant.id && r.by != device);
-            for revocation in ended {
-                let held = node.look(|view| view.holds(&revocation.position));
-                if held.map_err(setup_failed)? {
-                    let text =
-                        format!("node {number} was told that its right is revoked, and more");
-                    return Err(Check::Secret.failed(text));
-                }
+            let Some(ended) = self.nodes[0].undisputed_end(&self.nodes[*number].device.id())?
+            else {
+                continue;
+            };
+            if self.told(*number, &ended)? && self.all_agree(*number, &ended)? {
+                let text = format!("node {number} was told that its right is revoked, and more");
+                return Err(Check::Secret.failed(text));
             }
         }
         Ok(())
+    }
+
+    fn told(&self, number: usize, ended: &[Position]) -> Result<bool, Violation> {
+        let held = self.nodes[number].look(|view| {
+            ended.iter().try_fold(false, |held, position| Ok(held || view.holds(position)?))
+        });
+        held.map_err(setup_failed)
+    }
+
+    /// Whether nobody who knew how the right of node `number` ended saw any other: what somebody put out wrote afterwards, the
+    /// founder does not take, while others told the device by it without knowing better.
+    fn all_agree(&self, number: usize, ended: &[Position]) -> Result<bool, Violation> {
+        let device = self.nodes[number].device.id();
+        for (other, node) in self.nodes.iter().enumerate() {
+            if self.told(other, ended)? && node.undisputed_end(&device)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Node {
+    /// What ended the right of a device, as this node sees it, if there was one grant, and neither another nor a revocation
+    /// that does not count.
+    fn undisputed_end(&self, device: &NodeId) -> Result<Option<Vec<Position>>, Violation> {
+        let seen = self.look(|view| Ok((view.grants()?, view.revocations()?)));
+        let (grants, revocations) = seen.map_err(setup_failed)?;
+        let open = grants.iter().any(|grant| grant.subject == Subject::Anyone);
+        if open || revocations.iter().any(|revocation| !revocation.counts) {
+            return Ok(None);
+        }
+        let own: Vec<_> =
+            grants.iter().filter(|grant| grant.subject == Subject::Device(*device)).collect();
+        let [grant] = own[..] else { return Ok(None) };
+        let ended = revocations.iter().filter(|r| r.grant == grant.id && r.by != *device);
+        Ok(Some(ended.map(|revocation| revocation.position).collect()))
     }
 }
