@@ -4,7 +4,7 @@ use crate::data::Keys;
 use crate::spread::Spread;
 use crate::{Error, Result};
 use anabranch_core::admit::{Load, admit_all};
-use anabranch_core::author::{Author, Draft, create};
+use anabranch_core::author::{Author, Draft, Founding, create};
 use anabranch_core::entry::Timestamp;
 use anabranch_core::frontier::Frontier;
 use anabranch_core::id::{DatabaseId, NodeId};
@@ -83,7 +83,7 @@ impl Writer {
         let (wall, fresh_epoch, instance) = (author.wall, author.fresh_epoch, author.instance);
         let mut tx = self.storage.write(Durability::Full)?;
         let author = Author { key: &self.key, wall, fresh_epoch, instance };
-        let database = create(&mut *tx, &author, [3; 16], None)?;
+        let database = create(&mut *tx, &author, [3; 16], Founding::default())?;
         tx.commit()?;
         Ok(database)
     }
@@ -133,7 +133,7 @@ impl Writer {
     fn admit(&self, runs: &[VerifiedRun], load: Load) -> Result<()> {
         for batch in runs.chunks(4) {
             let mut tx = self.storage.write(Durability::Normal)?;
-            admit_all(&mut *tx, batch, load)?;
+            admit_all(&mut *tx, batch, load, None)?;
             tx.commit()?;
         }
         Ok(())

@@ -67,7 +67,7 @@ pub(crate) fn run(dir: &Path, entries: u64, keys: Keys) -> Result<()> {
         let stored = timed(|| {
             for batch in verified.chunks(RUNS) {
                 let mut tx = storage.write(Durability::Full)?;
-                admit_all(&mut *tx, batch, load)?;
+                admit_all(&mut *tx, batch, load, None)?;
                 tx.commit()?;
             }
             Ok(())

@@ -154,6 +154,6 @@ fn redeem(storage: &dyn Storage) -> Result<(), Error> {
 fn admit(storage: &dyn Storage) -> Result<(), Error> {
     let runs: Result<Vec<_>, _> = world().news.iter().cloned().map(|run| run.verify()).collect();
     let mut tx = storage.write(Durability::Normal)?;
-    anabranch_core::admit::admit_all(&mut *tx, &runs?, anabranch_core::admit::Load::AtOnce)?;
+    anabranch_core::admit::admit_all(&mut *tx, &runs?, anabranch_core::admit::Load::AtOnce, None)?;
     Ok(tx.commit()?)
 }

@@ -1,6 +1,6 @@
 //! A small database of known devices, the same at every start: what sessions talk about, and what damage is done to.
 
-use anabranch_core::author::{Author, Draft, Seen, Write, create};
+use anabranch_core::author::{Author, Draft, Founding, Seen, Write, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::{StoreId, Timestamp};
 use anabranch_core::error::Error;
@@ -88,7 +88,7 @@ fn make() -> Result<World, Error> {
 pub fn fill(storage: &dyn Storage) -> Result<DatabaseId, Error> {
     let keys = keys();
     let mut tx = storage.write(Durability::Normal)?;
-    let database = create(&mut *tx, &author(&keys.host, 11, 0), [7; 16], None)?;
+    let database = create(&mut *tx, &author(&keys.host, 11, 0), [7; 16], Founding::default())?;
     tx.commit()?;
     let grant = |subject, role| MemberOp::Grant {
         subject,
@@ -133,6 +133,7 @@ fn fork(storage: &dyn Storage, member: &DeviceKey) -> Result<(), Error> {
             &mut *tx,
             &verified?,
             anabranch_core::admit::Load::AtOnce,
+            None,
         )?;
         tx.commit()?;
     }

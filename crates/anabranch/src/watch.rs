@@ -119,16 +119,19 @@ pub(crate) fn change(
     device: NodeId,
 ) -> Result<Change, StorageError> {
     let header = entry.header();
+    let ring = view.ring()?;
     let mut writes = Vec::new();
     for (store, payload) in entry.payloads() {
         let Some(bytes) = payload.bytes() else { continue };
+        // What is sealed with a key that is not here yet tells nothing.
+        let Ok(bytes) = ring.open(&header.log, store.kind, bytes) else { continue };
         let mut note = |path, effect| writes.push(Written { store: store.clone(), path, effect });
         if store.kind.has_cells() {
-            for op in decode_cells_of(&entry.id(), &header.log, bytes).ops.into_iter().flatten() {
+            for op in decode_cells_of(&entry.id(), &header.log, &bytes).ops.into_iter().flatten() {
                 note(op.path, op.value.map_or(Effect::Delete, |value| Effect::Put(Raw(value))));
             }
         } else if store.kind.has_sums() {
-            for op in decode_counts(bytes).ops.into_iter().flatten() {
+            for op in decode_counts(&bytes).ops.into_iter().flatten() {
                 note(
                     op.path,
                     match op.count {

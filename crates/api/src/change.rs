@@ -133,6 +133,7 @@ pub fn kind_name(kind: StoreKind) -> String {
         StoreKind::COUNTER => "counter".into(),
         StoreKind::SET => "set".into(),
         StoreKind::BLOBS => "blobs".into(),
+        StoreKind::KEYS => "keys".into(),
         StoreKind(number) => format!("kind {number}"),
     }
 }

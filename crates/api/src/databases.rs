@@ -96,8 +96,8 @@ pub(crate) async fn ticket(
     bytes: Bytes,
 ) -> Answer {
     let terms: Terms = shaped(&bytes)?;
-    let role = [Role::Read, Role::Write, Role::Admin].into_iter().find(|r| r.name() == terms.role);
-    let role = role.ok_or_else(|| Failure::bad("'role' is read, write or admin"))?;
+    let role = Role::named(&terms.role);
+    let role = role.ok_or_else(|| Failure::bad("'role' is relay, read, write or admin"))?;
     let duration = |text: &String| {
         let duration = parse_duration(text).filter(|d| *d > Duration::ZERO);
         duration.ok_or_else(|| Failure::bad("'expires' is a number with a unit, such as 12h or 7d"))

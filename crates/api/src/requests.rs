@@ -44,9 +44,7 @@ pub(crate) async fn decide(
 ) -> Answer {
     let Decision { approved, role } = shaped(&bytes)?;
     let named = |name: &String| {
-        let roles = [Role::Read, Role::Write, Role::Admin];
-        let role = roles.into_iter().find(|role| role.name() == name);
-        role.ok_or_else(|| Failure::bad("'role' is read, write or admin"))
+        Role::named(name).ok_or_else(|| Failure::bad("'role' is relay, read, write or admin"))
     };
     let role = role.as_ref().map(named).transpose()?;
     if !approved && role.is_some() {

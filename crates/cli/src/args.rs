@@ -260,6 +260,8 @@ impl From<PriorityArg> for Priority {
 /// What a member may do.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum RoleArg {
+    /// Receive everything and pass it on, without the keys of a sealed database
+    Relay,
     /// Receive everything
     Read,
     /// And write
@@ -271,6 +273,7 @@ pub(crate) enum RoleArg {
 impl From<RoleArg> for Role {
     fn from(role: RoleArg) -> Self {
         match role {
+            RoleArg::Relay => Self::Relay,
             RoleArg::Read => Self::Read,
             RoleArg::Write => Self::Write,
             RoleArg::Admin => Self::Admin,

@@ -5,6 +5,7 @@ use crate::entry::{Entry, StoreId, StoreKind};
 use crate::error::{Error, Refusal};
 use crate::head::Head;
 use crate::id::{LogId, Position, Seq};
+use crate::key::DeviceKey;
 use crate::ledger::Ledger;
 use crate::membership;
 use crate::rows::{BranchNo, Tip};
@@ -112,10 +113,12 @@ impl Ledger<'_> {
             for (store, payload) in entry.payloads() {
                 let number = self.store_number(store)?;
                 let bytes = payload.bytes().unwrap_or(&[]);
+                let ring = self.ring()?;
+                let Ok(bytes) = ring.open(&entry.header().log, store.kind, bytes) else { continue };
                 if store.kind.has_cells() {
-                    crate::cells::apply(self, entry, branch, number, bytes)?;
+                    crate::cells::apply(self, entry, branch, number, &bytes)?;
                 } else if store.kind.has_sums() {
-                    crate::counters::apply(self, number, bytes)?;
+                    crate::counters::apply(self, number, &bytes)?;
                 }
             }
         }
@@ -290,7 +293,8 @@ pub enum Load {
 }
 
 /// Admits runs in order, as one storage transaction that the caller commits. A run that waits for something missing is
-/// set aside; the first inadmissible one ends the work (drop the transaction then).
+/// set aside; the first inadmissible one ends the work (drop the transaction then). Keys of a sealed database that arrive for
+/// `reader` are used at once.
 ///
 /// # Errors
 /// [`Error`]; never a gap.
@@ -298,8 +302,12 @@ pub fn admit_all<'r>(
     tx: &mut dyn WriteTx,
     runs: impl IntoIterator<Item = &'r VerifiedRun>,
     load: Load,
+    reader: Option<&DeviceKey>,
 ) -> Result<Batch<'r>, Error> {
     let mut ledger = Ledger::open(tx)?;
+    if let Some(reader) = reader {
+        ledger.read_as(reader);
+    }
     if load == Load::Bulk {
         ledger.load_in_bulk();
     }

@@ -4,7 +4,7 @@
 
 use crate::codec::DecodeError;
 use crate::counters::{Count, CountOp, encode_counts};
-use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
+use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, StoreKind, Timestamp};
 use crate::error::{Error, corrupt};
 use crate::head::{self, Head};
 use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
@@ -18,6 +18,8 @@ use crate::ops::{
 use crate::path::{Path, PathError};
 use crate::rows::{Branch, BranchNo, GrantRow, Own, Tip};
 use crate::sabotage::{self, Bug};
+use crate::seal::keys::handed_out;
+use crate::seal::{Bound, Key, KeyOp, encode_keys};
 use crate::storage::{StorageError, WriteTx};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -146,6 +148,9 @@ impl Ledger<'_> {
         if idle && draft.members.is_empty() {
             return Ok(None);
         }
+        self.check_sealed(draft)?;
+        // Before anything else is looked up, since it may write entries of its own.
+        let key = if idle { None } else { self.tend(author)? };
         let device = author.key.node_id();
         let needed = if draft.members.is_empty() { Role::Write } else { Role::Admin };
         let grant = match self.resigned(&device, draft)? {
@@ -162,17 +167,53 @@ impl Ledger<'_> {
         let mut payloads = BTreeMap::new();
         for (store, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
             let ops: Vec<CellOp> = ops.into_values().collect();
-            payloads.insert(store, Payload::Present(encode_cells(&log, &ops)));
+            let payload = self.sealed(&key, &log, &store, encode_cells(&log, &ops));
+            payloads.insert(store, payload);
         }
         for (store, ops) in counts.into_iter().filter(|(_, ops)| !ops.is_empty()) {
-            payloads.insert(store, Payload::Present(encode_counts(&ops)));
+            let payload = self.sealed(&key, &log, &store, encode_counts(&ops));
+            payloads.insert(store, payload);
         }
         if !draft.members.is_empty() {
             let bytes = encode_members(&self.cut_as_of_now(&grant, &draft.members)?);
             payloads.insert(StoreId::members(), Payload::Present(bytes));
         }
         let payloads = payloads.into_iter().collect();
-        self.write(author, log, membership::reference(&grant), payloads).map(Some)
+        let entry = self.write(author, log, membership::reference(&grant), payloads)?;
+        if !draft.members.is_empty() {
+            self.hand_out(author)?;
+        }
+        Ok(Some(entry))
+    }
+
+    /// What of a payload is stored and sent.
+    fn sealed(&self, key: &Option<Key>, log: &LogId, store: &StoreId, plain: Vec<u8>) -> Payload {
+        let bound = Bound { database: self.database, log, kind: store.kind };
+        Payload::Present(match key {
+            Some(key) => key.seal_payload(&bound, &plain),
+            None => plain,
+        })
+    }
+
+    /// What a sealed database cannot give.
+    fn check_sealed(&mut self, draft: &Draft) -> Result<(), Error> {
+        let to_all = |op: &MemberOp| match op {
+            MemberOp::Grant { subject: Subject::Anyone, role, .. } => *role >= Role::Read,
+            _ => false,
+        };
+        if draft.members.iter().any(to_all) && self.ring()?.is_sealed() {
+            return Err(Error::SealedToAll);
+        }
+        let content = |write: &&Write| {
+            matches!(write.store.kind, StoreKind::BLOBS | StoreKind::FOLDER)
+                && write.value.is_some()
+        };
+        match draft.writes.iter().find(content) {
+            Some(write) if self.ring()?.is_sealed() => {
+                Err(Error::SealedContent(write.store.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// As [`Self::commit`] with another key than the device's, in a new log of that key, and signed. The replica goes on with its
@@ -234,7 +275,7 @@ impl Ledger<'_> {
     }
 
     /// A run uses one grant, so what was written with another one is signed first.
-    fn sign_before(
+    pub(crate) fn sign_before(
         &mut self,
         author: &Author<'_>,
         log: &LogId,
@@ -299,7 +340,8 @@ impl Ledger<'_> {
         Ok(Some(tips))
     }
 
-    /// Redeems the ticket with this secret key for the author's device. `None` when the device may do as much already.
+    /// Redeems the ticket with this secret key for the author's device. `None` when the device may do as much already. Keys of a
+    /// sealed database that the ticket was handed are used from now on.
     ///
     /// # Errors
     /// [`Error::UnknownTicket`] when its grant is not held.
@@ -309,6 +351,7 @@ impl Ledger<'_> {
         ticket: &DeviceKey,
     ) -> Result<Option<Entry>, Error> {
         let grant = self.view().ticket_grant(&ticket.node_id())?.ok_or(Error::UnknownTicket)?;
+        self.unlock(ticket)?;
         if self.view().role_of(&author.key.node_id())? >= Some(grant.role) {
             return Ok(None);
         }
@@ -317,7 +360,9 @@ impl Ledger<'_> {
         let reference = membership::reference(&grant);
         let op = MemberOp::redeem(ticket, &self.database(), &reference, &log);
         let payload = Payload::Present(encode_members(&[op]));
-        self.write(author, log, reference, vec![(StoreId::members(), payload)]).map(Some)
+        let entry = self.write(author, log, reference, vec![(StoreId::members(), payload)])?;
+        self.hand_out(author)?;
+        Ok(Some(entry))
     }
 
     /// Signs the tip of this replica's log, so that peers may be told of it.
@@ -348,7 +393,7 @@ impl Ledger<'_> {
 
     /// The log to write to: the one written last, unless this storage is not the one it was written on or somebody else
     /// wrote to it; then a new one.
-    fn own_log(&mut self, author: &Author<'_>) -> Result<LogId, StorageError> {
+    pub(crate) fn own_log(&mut self, author: &Author<'_>) -> Result<LogId, StorageError> {
         let device = author.key.node_id();
         if let Some(own) = self.own()? {
             let branches = self.branches_of(&own.log)?;
@@ -377,7 +422,7 @@ impl Ledger<'_> {
         Ok(log)
     }
 
-    fn write(
+    pub(crate) fn write(
         &mut self,
         author: &Author<'_>,
         log: LogId,
@@ -672,13 +717,22 @@ fn sorted(mut names: Vec<ValueName>) -> Vec<ValueName> {
 fn not_permitted(device: &NodeId, role: Role) -> Error {
     let role = match role {
         Role::Admin => "let others in",
-        Role::Write | Role::Read => role.name(),
+        Role::Write | Role::Read | Role::Relay => role.name(),
     };
     Error::NotPermitted { device: device.short(), role }
 }
 
-/// Founds a database on empty storage: its genesis entry names the author's device as the first admin. A key for `recovery`
-/// becomes an admin that ranks above it, so that who has it can let others in, and put the first one out, should that be lost.
+/// What a database is founded with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Founding {
+    /// A key that becomes an admin ranking above the first device, so that who has it can let others in, and put the first one
+    /// out, should that be lost.
+    pub recovery: Option<NodeId>,
+    /// Whether payloads are sealed ([`crate::seal`]).
+    pub sealed: bool,
+}
+
+/// Founds a database on empty storage: its genesis entry names the author's device as the first admin.
 ///
 /// # Errors
 /// [`StorageError`], also when the storage already is a replica.
@@ -686,8 +740,9 @@ pub fn create(
     tx: &mut dyn WriteTx,
     author: &Author<'_>,
     salt: [u8; 16],
-    recovery: Option<NodeId>,
+    founding: Founding,
 ) -> Result<DatabaseId, Error> {
+    let recovery = founding.recovery;
     let device = author.key.node_id();
     let admin = |device, priority| MemberOp::Grant {
         subject: Subject::Device(device),
@@ -710,13 +765,22 @@ pub fn create(
         payloads: Vec::new(),
         salt: Some(salt),
     };
-    let payload = Payload::Present(encode_members(&admins));
-    let entry = Entry::new(header, vec![(StoreId::members(), payload)])?;
+    let mut payloads = vec![(StoreId::members(), Payload::Present(encode_members(&admins)))];
+    let place = [&salt[..], &author.fresh_epoch.to_be_bytes()].concat();
+    let key = founding.sealed.then(|| Key::new(author.key, &place));
+    if let Some(key) = &key {
+        let readers: Vec<NodeId> = std::iter::once(device).chain(recovery).collect();
+        let mut ops = vec![KeyOp::New { id: key.id() }];
+        ops.extend(handed_out(key, author.key, &readers));
+        payloads.push((StoreId::keys(), Payload::Present(encode_keys(&ops))));
+    }
+    let entry = Entry::new(header, payloads)?;
     let database = entry.database();
     found(tx, database)?;
     let mut ledger = Ledger::open(tx)?;
     let branch = ledger.branch_after(&log, None)?.ok_or_else(|| corrupt("a log"))?;
     ledger.append(&entry, branch, &[])?;
+    key.map_or(Ok(()), |key| ledger.hold(key))?;
     ledger.set_own(Own { log, seq: 1, id: entry.id(), instance: author.instance });
     ledger.seal(author)?;
     ledger.finish()?;

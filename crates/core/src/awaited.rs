@@ -16,7 +16,7 @@ use crate::storage::{Order, StorageError, Table, WriteTx};
 use crate::view::View;
 use std::ops::ControlFlow;
 
-const AWAITED: &[u8] = b"await/";
+pub(crate) const AWAITED: &[u8] = b"await/";
 
 /// Where a value is on the list: by store, then in the order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

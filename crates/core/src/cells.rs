@@ -261,9 +261,11 @@ impl Through {
             let row = ledger.view().entry_row(branch, seq)?;
             let log = ledger.branch(branch)?.log;
             let payload = row.body.payloads.iter().find(|(number, _)| *number == store);
+            let (ring, kind) = (ledger.ring()?, ledger.store_kind(store)?);
             let ops = payload
                 .and_then(|(_, payload)| payload.bytes())
-                .map(|bytes| decode_cells_of(&row.id, &log, bytes).ops);
+                .and_then(|bytes| ring.open(&log, kind, bytes).ok())
+                .map(|bytes| decode_cells_of(&row.id, &log, &bytes).ops);
             let op = ops.and_then(|ops| ops.into_iter().nth(index as usize).flatten());
             // First what needs no search: names may be of anything.
             let Some(op) = op.filter(|op| op.path.as_bytes() == path) else { continue };
@@ -383,8 +385,10 @@ pub struct StoreInfo {
     pub id: StoreId,
     /// Live values in it; of counters those that are not 0.
     pub live: u64,
-    /// Digest of what is live; `None` when it needs a newer program.
+    /// Digest of what is live; `None` when it needs a newer program, or a key.
     pub digest: Option<[u8; 32]>,
+    /// Whether something in it may be sealed with a key that this device does not have.
+    pub closed: bool,
 }
 
 impl View<'_> {
@@ -516,6 +520,7 @@ impl View<'_> {
         self.require_built()?;
         let counters = self.counters()?;
         let mut unsummed = unsummed(*self, &counters)?;
+        let closed = self.is_closed()?;
         let mut list = (1..=counters.stores)
             .map(|number| {
                 let mut row = self.store_row(number)?;
@@ -523,8 +528,10 @@ impl View<'_> {
                     row.sum.merge(&added.sum);
                     row.live += added.live;
                 }
+                let closed = closed && row.id.kind.is_sealable();
                 Ok(StoreInfo {
-                    digest: (!row.needs_newer).then(|| row.sum.digest()),
+                    closed,
+                    digest: (!row.needs_newer && !closed).then(|| row.sum.digest()),
                     id: row.id,
                     live: row.live,
                 })
@@ -534,7 +541,7 @@ impl View<'_> {
         Ok(list)
     }
 
-    /// The digest of the whole state: equal exactly when the states are. `None` while a store needs a newer program.
+    /// The digest of the whole state: equal exactly when the states are. `None` while a store needs a newer program or a key.
     ///
     /// # Errors
     /// [`StorageError`].

@@ -30,6 +30,8 @@ impl StoreKind {
     pub const SET: Self = Self(5);
     /// Content of any size by name: one cell each, which says where the content is.
     pub const BLOBS: Self = Self(7);
+    /// What a sealed database is sealed with. One store, with an empty name.
+    pub const KEYS: Self = Self(8);
     /// The first of the 65,536 kinds that are for applications, all of them cells.
     const FIRST_USER: u32 = 0x1_0000;
 
@@ -43,6 +45,16 @@ impl StoreKind {
     #[must_use]
     pub fn user_number(self) -> Option<u16> {
         self.0.checked_sub(Self::FIRST_USER).and_then(|n| u16::try_from(n).ok())
+    }
+
+    /// Whether its payloads are sealed in a sealed database.
+    pub(crate) fn is_sealable(self) -> bool {
+        !matches!(self, Self::MEMBERS | Self::KEYS)
+    }
+
+    /// Whether there is one store of it, with an empty name.
+    fn is_nameless(self) -> bool {
+        matches!(self, Self::MEMBERS | Self::KEYS)
     }
 
     /// Whether its operations are cell writes, which this program understands.
@@ -69,6 +81,7 @@ impl fmt::Display for StoreKind {
             Self::COUNTER => f.write_str("counter"),
             Self::SET => f.write_str("set"),
             Self::BLOBS => f.write_str("blobs"),
+            Self::KEYS => f.write_str("keys"),
             Self(n) => write!(f, "kind-{n}"),
         }
     }
@@ -88,6 +101,12 @@ impl StoreId {
     #[must_use]
     pub fn members() -> Self {
         Self { kind: StoreKind::MEMBERS, name: String::new() }
+    }
+
+    /// The store of keys.
+    #[must_use]
+    pub fn keys() -> Self {
+        Self { kind: StoreKind::KEYS, name: String::new() }
     }
 
     /// A table.
@@ -307,7 +326,7 @@ impl Header {
         need(self.payloads.windows(2).all(|p| p[0].store < p[1].store), "order of payloads")?;
         for p in &self.payloads {
             need(p.store.name.len() <= limits::STORE_NAME_BYTES, "store name")?;
-            need((p.store.kind == StoreKind::MEMBERS) == p.store.name.is_empty(), "store name")?;
+            need(p.store.kind.is_nameless() == p.store.name.is_empty(), "store name")?;
         }
         Ok(())
     }

@@ -70,6 +70,16 @@ pub enum Error {
     /// Nobody would be left to let others in.
     #[error("this would leave the database without an admin; make somebody else an admin first")]
     LastAdmin,
+    /// A key is handed to devices one by one.
+    #[error(
+        "a sealed database is opened to devices one by one; to everyone it can be given to relay only"
+    )]
+    SealedToAll,
+    /// Content is not sealed yet.
+    #[error(
+        "{0} holds content of any size, which a sealed database cannot keep; use one that is not sealed"
+    )]
+    SealedContent(StoreId),
     /// The storage holds no database yet.
     #[error("the database has not received its first entry yet; sync with a peer that has it")]
     Empty,

@@ -192,6 +192,19 @@ pub(crate) fn declared(tx: &dyn ReadTx) -> Result<Vec<Index>, StorageError> {
     Ok(indexes)
 }
 
+/// Takes every value out of every index.
+pub(crate) fn forget_values(tx: &mut dyn WriteTx) -> Result<(), StorageError> {
+    let mut keys = Vec::new();
+    tx.scan(Table::Index, &[VALUE], None, Order::Ascending, &mut |key, _| {
+        match key.first() {
+            Some(&VALUE) => keys.push(key.to_vec()),
+            _ => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    })?;
+    keys.iter().try_for_each(|key| tx.delete(Table::Index, key).map(drop))
+}
+
 /// A value came to be live in the cell at key `cell`.
 pub(crate) fn added(
     ledger: &mut Ledger<'_>,

@@ -68,6 +68,23 @@ impl DeviceKey {
         NodeId(self.0.verifying_key().to_bytes())
     }
 
+    /// What this key and the owner of `other` have in common and nobody else can work out: X25519 (RFC 7748) between the two keys
+    /// in Montgomery form. `None` for what is no key of full order. That one pair may serve signatures and this is shown by Thormarker,
+    /// "On using the same key pair for Ed25519 and an X25519 based KEM" (2021).
+    #[must_use]
+    pub(crate) fn agree(&self, other: &NodeId) -> Option<[u8; 32]> {
+        let other = VerifyingKey::from_bytes(&other.0).ok().filter(|key| !key.is_weak())?;
+        let shared = other.to_montgomery().mul_clamped(self.0.to_scalar_bytes()).to_bytes();
+        (shared != [0; 32]).then_some(shared)
+    }
+
+    /// A secret of the device for one purpose and one place.
+    pub(crate) fn derive(&self, context: &str, place: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        hasher.update(&self.0.to_bytes()).update(place);
+        *hasher.finalize().as_bytes()
+    }
+
     /// Signs `message` for the purpose `context`.
     #[must_use]
     pub fn sign(&self, context: Context, message: &[u8]) -> Signature {

@@ -11,7 +11,7 @@ use crate::frontier::tip_element;
 use crate::head::Head;
 use crate::id::{DatabaseId, LogId, Position, Seq};
 use crate::index::{self, Index};
-use crate::key::Signature;
+use crate::key::{DeviceKey, Signature};
 use crate::known::Known;
 use crate::limits;
 use crate::lthash::LtHash;
@@ -22,6 +22,7 @@ use crate::rows::{
     META_DATABASE, META_FRONTIER, Row, StoreNo, StoreRow, Tip, branch_key, key32, log_key,
 };
 use crate::sabotage::{self, Bug};
+use crate::seal::{self, Ring};
 use crate::storage::{ReadTx, StorageError, Table, WriteTx};
 use crate::unsummed::{self, unsummed};
 use crate::view::View;
@@ -53,6 +54,10 @@ pub struct Ledger<'t> {
     indexes: Option<Arc<[Index]>>,
     /// How grants stood whose standing changed with the entry at hand.
     judged: BTreeMap<GrantNo, Standing>,
+    /// What payloads are opened with; looked up by the first that is.
+    pub(crate) ring: Option<Arc<Ring>>,
+    /// Whose keys are opened as they arrive.
+    pub(crate) reader: Option<DeviceKey>,
     /// Arrival number from which on entries ceased to count or began to, if what peers compare was not worked out since.
     pub(crate) anew: Option<u64>,
 }
@@ -95,6 +100,7 @@ pub struct Memory {
     store_numbers: BTreeMap<StoreId, StoreNo>,
     known: Known,
     indexes: Option<Arc<[Index]>>,
+    ring: Option<Arc<Ring>>,
     built: Option<u64>,
 }
 
@@ -186,6 +192,8 @@ impl<'t> Ledger<'t> {
             built,
             bulk: false,
             indexes: None,
+            ring: None,
+            reader: None,
             adds_only: true,
             judged: BTreeMap::new(),
             anew: None,
@@ -220,6 +228,8 @@ impl<'t> Ledger<'t> {
             store_numbers: memory.store_numbers,
             known: memory.known,
             indexes: memory.indexes,
+            ring: memory.ring,
+            reader: None,
             changed: Changes::default(),
             built: memory.built,
             bulk: false,
@@ -245,6 +255,10 @@ impl<'t> Ledger<'t> {
 
     pub(crate) fn built(&self) -> Option<u64> {
         self.built
+    }
+
+    pub(crate) fn set_built(&mut self, built: Option<u64>) {
+        self.built = built;
     }
 
     /// Notes that the cells of all entries up to `arrival` are there.
@@ -297,6 +311,7 @@ impl<'t> Ledger<'t> {
             store_numbers: self.store_numbers,
             known: self.known,
             indexes: self.indexes,
+            ring: self.ring,
             built: self.built,
         });
         Ok((self.changed, memory.filter(Memory::fits)))
@@ -490,6 +505,10 @@ impl<'t> Ledger<'t> {
         }
     }
 
+    pub(crate) fn store_kind(&mut self, number: StoreNo) -> Result<StoreKind, StorageError> {
+        Ok(self.adding(number)?.id.kind)
+    }
+
     /// A store, to change something else about it than that a value of the entry at hand is added.
     pub(crate) fn store(&mut self, number: StoreNo) -> Result<&mut StoreRow, StorageError> {
         self.sum_up();
@@ -556,6 +575,7 @@ impl<'t> Ledger<'t> {
         branch: BranchNo,
         counts: bool,
     ) -> Result<(), StorageError> {
+        self.note_sealed(entry)?;
         for (store, payload) in entry.payloads() {
             let number = self.store_number(store)?;
             if !self.changed.stores.contains(store) {
@@ -567,15 +587,29 @@ impl<'t> Ledger<'t> {
             if store.kind == StoreKind::MEMBERS {
                 self.changed.members = true;
                 membership::apply(self, entry, branch, number, bytes, counts)?;
-            } else if !counts {
+                continue;
+            }
+            if store.kind == StoreKind::KEYS {
+                self.changed.members = true;
+                seal::keys::apply(self, entry, branch, bytes)?;
+                continue;
+            }
+            let bytes = match self.ring()?.open(&entry.header().log, store.kind, bytes) {
+                Ok(bytes) => bytes,
+                Err(key) => {
+                    self.note_closed(&key)?;
+                    continue;
+                }
+            };
+            if !counts {
                 // It is held, and should it ever count, [`crate::recount`] does what it says.
             } else if store.kind.has_cells() {
                 if self.built.is_none() {
-                    cells::apply(self, entry, branch, number, bytes)?;
+                    cells::apply(self, entry, branch, number, &bytes)?;
                 }
             } else if store.kind.has_sums() {
                 if self.built.is_none() {
-                    counters::apply(self, number, bytes)?;
+                    counters::apply(self, number, &bytes)?;
                 }
             } else {
                 self.store(number)?.needs_newer = true;

@@ -39,6 +39,7 @@ pub mod riblt;
 mod rows;
 pub mod run;
 pub mod sabotage;
+pub mod seal;
 pub mod sortkey;
 pub mod storage;
 pub mod ticket;

@@ -25,3 +25,10 @@ pub const GRANT_OPS: usize = 1024;
 pub const CUT_TIPS: usize = 1024;
 /// Grants between a grant and the one that the genesis entry made.
 pub const DELEGATION_DEPTH: u32 = 64;
+
+/// Operations in the payload of the store of keys.
+pub const KEY_OPS: usize = 64;
+/// Readers that one operation hands a key to. More are reached by more entries.
+pub const KEY_WRAPS: usize = 1_024;
+/// Keys that one operation puts under another one.
+pub const KEYS_UNDER: usize = 256;

@@ -207,6 +207,8 @@ fn decode_cell_op(
 /// What a device may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
+    /// Receive everything and pass it on, without the keys of a sealed database.
+    Relay,
     /// Receive everything.
     Read,
     /// And write to every store but that of the members.
@@ -216,11 +218,12 @@ pub enum Role {
 }
 
 impl Role {
-    fn number(self) -> u64 {
+    pub(crate) fn number(self) -> u64 {
         match self {
             Self::Read => 1,
             Self::Write => 2,
             Self::Admin => 3,
+            Self::Relay => 4,
         }
     }
 
@@ -229,14 +232,25 @@ impl Role {
             1 => Some(Self::Read),
             2 => Some(Self::Write),
             3 => Some(Self::Admin),
+            4 => Some(Self::Relay),
             _ => None,
         }
     }
 
-    /// Lower-case name: `read`, `write`, `admin`.
+    /// All of them, from the one that may least.
+    pub const ALL: [Self; 4] = [Self::Relay, Self::Read, Self::Write, Self::Admin];
+
+    /// The role with this [name](Self::name).
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+
+    /// Lower-case name: `relay`, `read`, `write`, `admin`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Relay => "relay",
             Self::Read => "read",
             Self::Write => "write",
             Self::Admin => "admin",

@@ -140,6 +140,8 @@ pub(crate) const META_FRONTIER: &[u8] = b"frontier";
 pub(crate) const META_OWN: &[u8] = b"own";
 /// Arrival number up to which cells are what the entries say; no row: all of them are.
 pub(crate) const META_BUILT: &[u8] = b"built";
+/// There if the database is sealed.
+pub(crate) const META_SEALED: &[u8] = b"sealed";
 
 impl Row for Counters {
     const TABLE: Table = Table::Meta;
@@ -524,7 +526,7 @@ impl Row for RevocationRow {
 /// Keys of [`Table::Membership`].
 pub(crate) mod membership_key {
     use super::{BranchNo, GrantNo, RevocationNo, branch_key, key32};
-    use crate::id::Seq;
+    use crate::id::{NodeId, Seq};
 
     /// → [`super::RevocationRow`].
     pub(crate) fn revocation(number: RevocationNo) -> Vec<u8> {
@@ -556,6 +558,26 @@ pub(crate) mod membership_key {
         [&[9][..], &arrival.to_be_bytes()].concat()
     }
 
+    /// Where a key of a sealed database was made: this, then branch and place → generation (8 bytes), grant (4), entry id.
+    pub(crate) fn key_made(id: &[u8; 32]) -> Vec<u8> {
+        [&[10][..], id].concat()
+    }
+
+    /// Keys handed to a reader: this, then the key's id and who did it → the wrapped key.
+    pub(crate) fn wrapped(reader: &NodeId) -> Vec<u8> {
+        [&[11][..], &reader.0].concat()
+    }
+
+    /// Who knows a key: this, then each.
+    pub(crate) fn key_known(id: &[u8; 32]) -> Vec<u8> {
+        [&[12][..], id].concat()
+    }
+
+    /// Keys under a key: this, then the id of each, and branch and place of who says so → that key under this one.
+    pub(crate) fn key_under(id: &[u8; 32]) -> Vec<u8> {
+        [&[13][..], id].concat()
+    }
+
     /// Where entries begin to use a grant: this, then branch and place of each.
     pub(crate) fn used(grant: GrantNo) -> Vec<u8> {
         [&[4][..], &key32(grant)].concat()
@@ -585,7 +607,7 @@ impl Row for GrantRow {
         w.array(15).bytes(&self.entry.0).u64(u64::from(self.index));
         w.u64(u64::from(self.branch)).u64(self.seq).u64(self.generation);
         self.subject.encode(w);
-        w.u64(self.role as u64 + 1).u64(u64::from(self.priority)).u64(u64::from(self.depth));
+        w.u64(self.role.number()).u64(u64::from(self.priority)).u64(u64::from(self.depth));
         w.u64(u64::from(self.used)).u64(self.terms.limit.map_or(0, u64::from));
         w.u64(self.terms.expires.map_or(0, |t| t.0));
         w.bool(self.counts).u64(u64::from(self.revocations)).u64(u64::from(self.ended));

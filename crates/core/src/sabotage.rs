@@ -12,6 +12,8 @@ pub enum Bug {
     ReplacedKept,
     /// A replaced value stays in the digest.
     DigestNotReduced,
+    /// A sealed database goes on with a key that somebody knows who may not read any more.
+    KeyNotRenewed,
     /// A name whose target is not held is forgotten.
     NameForgotten,
     /// An entry counts as held without its parents.
@@ -128,7 +130,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 60] = [
+    pub const ALL: [Self; 61] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -178,6 +180,7 @@ impl Bug {
         Self::PinIgnored,
         Self::WantStuck,
         Self::RankIgnored,
+        Self::KeyNotRenewed,
         Self::CutIgnored,
         Self::CutOffByOne,
         Self::RegrantRevives,

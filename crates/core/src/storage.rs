@@ -163,6 +163,11 @@ pub enum StorageError {
     /// Much arrived at once, and what it says is being put in place.
     #[error("the database is being built from what arrived; try again when that is done")]
     Building,
+    /// Nobody handed this device a key of the sealed database: it can pass on what is in it and not read it.
+    #[error(
+        "the database is sealed and this device has no key to it: one that relays gets none, one that may read gets it from the next admin or writer it is in step with"
+    )]
+    NoKey,
     /// Everything else the back end reports.
     #[error("storage failed: {0}")]
     Io(String),

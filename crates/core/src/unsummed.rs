@@ -9,6 +9,7 @@ use crate::names::Names;
 use crate::ops::decode_cells_of;
 use crate::rows::{Counters, EntryRow, Row, StoreNo};
 use crate::sabotage::{self, Bug};
+use crate::seal::Ring;
 use crate::storage::{Order, StorageError, Table};
 use crate::view::View;
 use std::collections::BTreeMap;
@@ -35,10 +36,11 @@ pub(crate) fn unsummed(
         return Ok(added);
     }
     let mut names = Names::new(view)?;
+    let ring = view.ring()?;
     let mut failed = None;
     let from = (counters.summed + 1).to_be_bytes();
     view.tx.scan(Table::Entry, &from, None, Order::Ascending, &mut |_, row| {
-        match EntryRow::from_bytes(row).and_then(|row| add(&mut added, &mut names, &row)) {
+        match EntryRow::from_bytes(row).and_then(|row| add(&mut added, &mut names, &ring, &row)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(e) => {
                 failed = Some(e);
@@ -52,13 +54,15 @@ pub(crate) fn unsummed(
 fn add(
     added: &mut BTreeMap<StoreNo, Added>,
     names: &mut Names<'_>,
+    ring: &Ring,
     row: &EntryRow<'_>,
 ) -> Result<(), StorageError> {
     let log = names.log(row.branch)?;
     for (store, payload) in &row.body.payloads {
         let kind = names.store(*store)?.kind;
         let Some(payload) = payload.bytes().filter(|_| kind.has_cells()) else { continue };
-        for (index, op) in decode_cells_of(&row.id, &log, payload).ops.iter().enumerate() {
+        let Ok(payload) = ring.open(&log, kind, payload) else { continue };
+        for (index, op) in decode_cells_of(&row.id, &log, &payload).ops.iter().enumerate() {
             let Some((op, value)) = op.as_ref().and_then(|op| Some((op, op.value.as_ref()?)))
             else {
                 continue;

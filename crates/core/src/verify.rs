@@ -7,6 +7,7 @@ use crate::error::{Error, corrupt};
 use crate::frontier::Frontier;
 use crate::ledger::found;
 use crate::outgoing::{Outgoing, Withhold};
+use crate::seal;
 use crate::storage::{Durability, Order, ReadTx, Storage, StorageError, Table};
 use crate::view::View;
 use std::ops::ControlFlow;
@@ -39,6 +40,7 @@ pub fn verify(
     let database = view.database()?.ok_or_else(|| corrupt("the database id"))?;
     let mut write = scratch.write(Durability::Normal)?;
     found(&mut *write, database)?;
+    seal::keys::copy(tx, &mut *write)?;
     write.commit()?;
     let mut out = Outgoing::new(view, &Frontier::default())?;
     let mut done = Verified::default();
@@ -54,7 +56,7 @@ pub fn verify(
             break;
         }
         let mut write = scratch.write(Durability::Normal)?;
-        let batch = admit_all(&mut *write, &runs, Load::AtOnce)?;
+        let batch = admit_all(&mut *write, &runs, Load::AtOnce, None)?;
         if let Some((_, log, seq)) = batch.waiting.first() {
             return Err(
                 StorageError::Corrupt(format!("log {log} lacks what it needs at {seq}")).into()

@@ -17,7 +17,7 @@ use anabranch_core::entry::Entry;
 use anabranch_core::ops::{Role, ValueName, decode_cells};
 use anabranch_core::path::Path;
 use anabranch_core::sabotage::{self, Bug};
-use anabranch_core::storage::{StorageError, WriteTx};
+use anabranch_core::storage::{ReadTx, StorageError, WriteTx};
 use anabranch_core::view::View;
 use anabranch_node::Replica;
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,7 +183,7 @@ impl<'a> Batch<'a> {
         let nodes = self.nodes;
         self.replica.commit_with_local(&draft, |tx, entry| {
             nodes.store(tx)?;
-            let ids = entry.map(op_indices).unwrap_or_default();
+            let ids = entry.map(|entry| op_indices(&*tx, entry)).transpose()?.unwrap_or_default();
             steps.iter().try_for_each(|step| follow(tx, step, entry, &ids))
         })?;
         let records = steps.into_iter().filter_map(|step| match step {
@@ -230,12 +230,15 @@ fn writes(steps: &[LocalStep]) -> Result<Vec<Write>, FolderError> {
 }
 
 /// Which operation of an entry went to which cell.
-fn op_indices(entry: &Entry) -> BTreeMap<Path, u32> {
-    let payload = entry.payloads().find(|(id, _)| **id == store());
+fn op_indices(tx: &dyn ReadTx, entry: &Entry) -> Result<BTreeMap<Path, u32>, StorageError> {
+    let (log, store) = (&entry.header().log, store());
+    let payload = entry.payloads().find(|(id, _)| **id == store);
     let bytes = payload.and_then(|(_, payload)| payload.bytes()).unwrap_or_default();
-    let ops = decode_cells(&entry.header().log, bytes).ops;
-    let numbered = ops.into_iter().enumerate();
-    numbered.filter_map(|(index, op)| Some((op?.path, index as u32))).collect()
+    let ring = View::new(tx).ring()?;
+    // Sealed here, so the key is here.
+    let bytes = ring.open(log, store.kind, bytes).unwrap_or_default();
+    let numbered = decode_cells(log, &bytes).ops.into_iter().enumerate();
+    Ok(numbered.filter_map(|(index, op)| Some((op?.path, index as u32))).collect())
 }
 
 /// Brings the base in line with one step that was just committed.

@@ -195,13 +195,17 @@ impl Asked {
             bulk_from: replica.bulk.from,
             peer,
             ticket,
+            reader: Some(replica.device().key()),
             now: replica.device().now(),
         };
         let answer = access.perform(work);
         match &answer {
             _ if sabotage::is(Bug::WorkUntold) => {}
-            Answer::Applied { entries: entries @ 1.., .. } => {
+            Answer::Applied { entries: entries @ 1.., changes, authors, .. } => {
                 tracing::debug!(entries, "a batch was applied");
+                if changes.members {
+                    replica.hand_out(authors.new.contains(&peer));
+                }
                 replica.loaded();
                 replica.changed();
             }

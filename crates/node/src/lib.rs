@@ -40,6 +40,6 @@ pub use intent::{Intent, Priority};
 pub use introduce::{Introduction, Wire};
 pub use locked::{Cost, LockedKey, PASSPHRASE_BYTES, Passphrase};
 pub use members::{Leave, Member, Revoked, who};
-pub use node::{Control, Node, Offer};
+pub use node::{Control, NewDatabase, Node, Offer};
 pub use replica::{Bulk, Hold, Replica, ReplicaOptions};
 pub use requests::{Asking, POLICY_DEVICES, Policy, RequestLimits};

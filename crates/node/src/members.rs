@@ -156,7 +156,7 @@ impl Replica {
     /// # Errors
     /// [`NodeError::Core`].
     pub fn equivocation(&self, device: &NodeId) -> Result<Option<Proof>, NodeError> {
-        let proven = self.read(|view| {
+        let proven = self.look(|view| {
             for log in view.forked_logs()?.iter().filter(|log| log.device == *device) {
                 if let Some(proof) = view.equivocation(log)? {
                     return Ok(Some(proof));

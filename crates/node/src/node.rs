@@ -17,6 +17,7 @@ use crate::pace::Pace;
 use crate::replica::Replica;
 use crate::runner::Bounds;
 use anabranch_core::author::Draft;
+use anabranch_core::author::Founding;
 use anabranch_core::entry::Timestamp;
 use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
@@ -31,6 +32,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// What a new database is made with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NewDatabase<'f> {
+    /// A new key, by which another device can become admin should this one be lost ([`Replica::recover`]), is written to this
+    /// file.
+    pub recovery: Option<&'f Path>,
+    /// Whether it is sealed: relays pass it on without being able to read it.
+    pub sealed: bool,
+}
 
 /// One device: its key, its replicas, its way to others. Cheap to share.
 pub struct Node {
@@ -167,16 +178,20 @@ impl Node {
         self.add(name, &[], None, |storage| Replica::found(storage, &self.device))
     }
 
-    /// As [`Self::create`], with a new key for recovery, written to `file`, for the case that this device is lost:
-    /// [`Replica::recover`].
+    /// As [`Self::create`], with `terms`.
     ///
     /// # Errors
-    /// As [`Self::create`]; [`NodeError::KeyTaken`] when there is such a file.
-    pub fn create_recoverable(&self, name: &str, file: &Path) -> Result<Arc<Replica>, NodeError> {
+    /// As [`Self::create`]; [`NodeError::KeyTaken`] when there is the file for a key already.
+    pub fn create_with(
+        &self,
+        name: &str,
+        terms: NewDatabase<'_>,
+    ) -> Result<Arc<Replica>, NodeError> {
         self.check_name(name)?;
         self.add(name, &[], None, |storage| {
-            let key = new_key(file)?.node_id();
-            Replica::found_with(storage, &self.device, Some(key))
+            let recovery = terms.recovery.map(new_key).transpose()?.map(|key| key.node_id());
+            let founding = Founding { recovery, sealed: terms.sealed };
+            Replica::found_with(storage, &self.device, founding)
         })
     }
 

@@ -10,13 +10,14 @@ use crate::requests::RequestLimits;
 use crate::signal::Signal;
 use crate::wants::{ClaimId, GATHER, READERS, SessionId, WORKER, Wants};
 use crate::writer::{Commit, Writer};
-use anabranch_core::author::{Author, Draft, create};
+use anabranch_core::author::{Author, Draft, Founding, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build;
 use anabranch_core::entry::Entry;
-use anabranch_core::id::{DatabaseId, NodeId, Position};
+use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
+use anabranch_core::ops::Role;
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
@@ -68,6 +69,8 @@ pub struct Replica {
     pub(crate) put_bytes: usize,
     /// Entries whose cells are still to be built, as far as this process knows.
     unbuilt: AtomicU64,
+    /// Whether the database is sealed, once that is known.
+    sealed: OnceLock<bool>,
     /// Whether a session has a stretch of them built.
     building: AtomicBool,
     /// Started by the first commit that needs it.
@@ -162,21 +165,21 @@ impl Replica {
     /// # Errors
     /// [`NodeError::Core`].
     pub fn found(storage: &dyn Storage, device: &Device) -> Result<DatabaseId, NodeError> {
-        Self::found_with(storage, device, None)
+        Self::found_with(storage, device, Founding::default())
     }
 
-    /// As [`Self::found`], with a key for recovery, which ranks above this device; see [`Self::recover`].
+    /// As [`Self::found`], sealed or with a key for recovery, which ranks above this device; see [`Self::recover`].
     ///
     /// # Errors
     /// As [`Self::found`].
     pub fn found_with(
         storage: &dyn Storage,
         device: &Device,
-        recovery: Option<NodeId>,
+        founding: Founding,
     ) -> Result<DatabaseId, NodeError> {
         let author = device.author(storage)?;
         let mut tx = storage.write(Durability::Full)?;
-        let database = create(&mut *tx, &author, device.random()?, recovery)?;
+        let database = create(&mut *tx, &author, device.random()?, founding)?;
         tx.commit()?;
         Ok(database)
     }
@@ -233,6 +236,7 @@ impl Replica {
             asking: Mutex::default(),
             put_bytes: options.put_bytes,
             unbuilt: AtomicU64::new(unbuilt),
+            sealed: OnceLock::new(),
             building: AtomicBool::new(false),
             writer: OnceLock::new(),
             unsigned: signed.is_err(),
@@ -284,8 +288,40 @@ impl Replica {
     /// Looks at the newest committed state. While a bulk load is under way, its cells are built first, as far as it has come.
     ///
     /// # Errors
-    /// Whatever `look` returns, or the storage reports.
+    /// Whatever `look` returns, or the storage reports; [`StorageError::NoKey`] where all is sealed and nothing can be opened.
     pub fn read<T, E: From<StorageError>>(
+        &self,
+        look: impl FnOnce(View<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if self.is_sealed()? && self.look(|view| view.is_keyless())? {
+            return Err(StorageError::NoKey.into());
+        }
+        self.read_any(look)
+    }
+
+    /// Whether the database is sealed. Cost: nothing once it holds an entry.
+    ///
+    /// # Errors
+    /// Whatever the storage reports.
+    pub fn is_sealed(&self) -> Result<bool, StorageError> {
+        if let Some(known) = self.sealed.get() {
+            return Ok(*known);
+        }
+        let (sealed, holds) = self.look(|view| {
+            Ok::<_, StorageError>((view.ring()?.is_sealed(), view.totals()?.entries > 0))
+        })?;
+        if holds {
+            // Its first entry says so, and that never changes.
+            _ = self.sealed.set(sealed);
+        }
+        Ok(sealed)
+    }
+
+    /// As [`Self::read`], also where nothing can be opened: then stores are empty and have no digest.
+    ///
+    /// # Errors
+    /// Whatever `look` returns, or the storage reports.
+    pub fn read_any<T, E: From<StorageError>>(
         &self,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
@@ -559,6 +595,24 @@ impl Replica {
         self.committer.sealed(|ledger, author| ledger.redeem(author, ticket))?;
         self.changed();
         Ok(())
+    }
+
+    /// The membership changed: whoever may read a sealed database gets its key. Every admin sees to that, and a writer only if it
+    /// let the new member in itself (`own`): else each of a thousand would hand out the same. Blocking.
+    pub(crate) fn hand_out(&self, own: bool) {
+        let device = self.device().id();
+        let due = self.look(|view| {
+            let role = if view.ring()?.is_sealed() { view.role_of(&device)? } else { None };
+            Ok::<_, StorageError>(role == Some(Role::Admin) || (own && role == Some(Role::Write)))
+        });
+        let done = due.map_err(NodeError::from).and_then(|due| match due {
+            true => self.committer.sealed(|ledger, author| ledger.hand_out(author)),
+            false => Ok(()),
+        });
+        if let Err(e) = done {
+            // Whoever writes next does it.
+            tracing::warn!("the key of the sealed database could not be handed on yet: {e}");
+        }
     }
 
     /// Tells everybody that something was committed, by this process or another.

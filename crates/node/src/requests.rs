@@ -378,6 +378,8 @@ impl Replica {
         let mine = self.look(|view: View<'_>| view.role_of(&self.device().id()))?;
         let wrong = if policy.role == Role::Admin {
             "nobody becomes an admin by a policy; approve the request by itself".into()
+        } else if policy.role == Role::Relay {
+            "a policy is for reading at least; who asks to relay is then let in as well".into()
         } else if policy.devices.is_empty() && policy.anyone == 0 {
             "the policy is for nobody; list devices, or say how many others are let in".into()
         } else if policy.devices.len() > POLICY_DEVICES {

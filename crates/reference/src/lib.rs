@@ -7,6 +7,7 @@ use anabranch_core::entry::{Entry, StoreId, StoreKind};
 use anabranch_core::id::{EntryId, Position};
 use anabranch_core::ops::{CellOp, ValueName, decode_cells, members_of};
 use anabranch_core::path::Path;
+use anabranch_core::seal::{Ring, decode_keys};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod members;
@@ -27,6 +28,11 @@ pub struct State {
 /// What `entries`, in any order, amount to: every value that a counted entry wrote, less every value that a counted write to
 /// the same cell replaces.
 pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
+    fold_with(entries, &Ring::default())
+}
+
+/// As [`fold`], to whoever has the keys of `ring`: what is sealed with another one has no effect.
+pub fn fold_with<'e>(entries: impl IntoIterator<Item = &'e Entry>, ring: &Ring) -> State {
     let entries: BTreeMap<EntryId, &Entry> = entries.into_iter().map(|e| (e.id(), e)).collect();
     let counted = counted(&entries).0;
     let mut state = State::default();
@@ -34,8 +40,18 @@ pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
     for &entry in entries.values().filter(|e| counted.contains(&e.id())) {
         let header = entry.header();
         for (store, payload) in entry.payloads() {
+            let Ok(bytes) = ring.open(&header.log, store.kind, payload.bytes().unwrap_or_default())
+            else {
+                continue;
+            };
             if store.kind == StoreKind::COUNTER {
-                count(&mut state, store, payload.bytes().unwrap_or_default());
+                count(&mut state, store, &bytes);
+                continue;
+            }
+            if store.kind == StoreKind::KEYS && ring.is_sealed() {
+                if decode_keys(&bytes).unknown {
+                    state.unknown.insert(store.clone());
+                }
                 continue;
             }
             if !store.kind.has_cells() {
@@ -45,13 +61,13 @@ pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
                 }
                 continue;
             }
-            let decoded = decode_cells(&header.log, payload.bytes().unwrap_or_default());
+            let decoded = decode_cells(&header.log, &bytes);
             if decoded.unknown {
                 state.unknown.insert(store.clone());
             }
         }
-        for (store, path, index, op) in writes(entry) {
-            for name in through(&entries, &counted, entry, &store, &path, &op.replaces) {
+        for (store, path, index, op) in writes(entry, ring) {
+            for name in through((&entries, ring), &counted, entry, &store, &path, &op.replaces) {
                 replaced.insert((store.clone(), path.clone(), name));
             }
             let Some(value) = op.value else { continue };
@@ -74,10 +90,12 @@ pub fn fold<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> State {
 }
 
 /// The operations of an entry on cells: where, under which index, what.
-fn writes(entry: &Entry) -> Vec<(StoreId, Path, u32, CellOp)> {
+fn writes(entry: &Entry, ring: &Ring) -> Vec<(StoreId, Path, u32, CellOp)> {
     let mut list = Vec::new();
     for (store, payload) in entry.payloads().filter(|(store, _)| store.kind.has_cells()) {
-        let decoded = decode_cells(&entry.header().log, payload.bytes().unwrap_or_default());
+        let (log, bytes) = (&entry.header().log, payload.bytes().unwrap_or_default());
+        let Ok(bytes) = ring.open(log, store.kind, bytes) else { continue };
+        let decoded = decode_cells(log, &bytes);
         for (index, op) in decoded.ops.into_iter().enumerate() {
             let Some(op) = op else { continue };
             let Ok(path) = op.path.fill(&entry.id()) else { continue };
@@ -90,7 +108,7 @@ fn writes(entry: &Entry) -> Vec<(StoreId, Path, u32, CellOp)> {
 /// What a write of `writer` replaces by these names: the values themselves and, through writes that do not count, what those
 /// replaced, as far as all of it is in the writer's past.
 fn through(
-    entries: &BTreeMap<EntryId, &Entry>,
+    (entries, ring): (&BTreeMap<EntryId, &Entry>, &Ring),
     counted: &BTreeSet<EntryId>,
     writer: &Entry,
     store: &StoreId,
@@ -113,7 +131,7 @@ fn through(
         if counted.contains(&entry.id()) || !in_past(entry) {
             continue;
         }
-        for (at_store, at_path, index, op) in writes(entry) {
+        for (at_store, at_path, index, op) in writes(entry, ring) {
             if (&at_store, &at_path, index) != (store, path, name.index) {
                 continue;
             }

@@ -411,6 +411,7 @@ impl fmt::Display for Step {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Role")]
 enum RoleName {
+    Relay,
     Read,
     Write,
     Admin,

@@ -70,6 +70,7 @@ impl Request {
             Role::Read => 1,
             Role::Write => 2,
             Role::Admin => 3,
+            Role::Relay => 4,
         };
         w.array(2).u64(role).text(clip(&self.text));
     }
@@ -85,6 +86,7 @@ impl Request {
             1 => Role::Read,
             2 => Role::Write,
             3 => Role::Admin,
+            4 => Role::Relay,
             _ => return Err(DecodeError::Malformed { what: "role", at }),
         };
         Ok(Self { role, text: r.text("text", TEXT_BYTES)?.to_owned() })

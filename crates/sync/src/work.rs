@@ -12,6 +12,7 @@ use anabranch_core::entry::Timestamp;
 use anabranch_core::error::Error;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position, Seq};
+use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::Changes;
 use anabranch_core::limits;
 use anabranch_core::outgoing::{Outgoing, Withhold};
@@ -61,6 +62,8 @@ pub struct Access<'a> {
     pub peer: NodeId,
     /// The ticket it proved to hold.
     pub ticket: Option<NodeId>,
+    /// Whose keys of a sealed database are used as they arrive.
+    pub reader: Option<&'a DeviceKey>,
     /// The wall clock, for tickets that expire.
     pub now: Timestamp,
 }
@@ -569,7 +572,7 @@ impl Access<'_> {
     fn apply(&self, runs: &[VerifiedRun], load: Load) -> Result<Answer, Error> {
         let heads: Vec<Position> = runs.iter().map(|run| run.head().position).collect();
         let mut tx = self.storage.write(self.durability)?;
-        let batch = admit_all(&mut *tx, runs, load)?;
+        let batch = admit_all(&mut *tx, runs, load, self.reader)?;
         let authors = authors(runs, &batch);
         let (mut entries, mut changes) = (batch.entries, batch.changes);
         let early = batch.waiting.into_iter().map(|(run, log, seq)| (run.clone(), log, seq));
@@ -660,7 +663,7 @@ impl Access<'_> {
             return Ok((0, Changes::default()));
         }
         let mut tx = self.storage.write(self.durability)?;
-        let batch = admit_all(&mut *tx, runs, Load::AtOnce)?;
+        let batch = admit_all(&mut *tx, runs, Load::AtOnce, self.reader)?;
         let mut pending = self.pending();
         for (run, log, seq) in &batch.waiting {
             pending.push((*run).clone(), *log, *seq);

@@ -225,6 +225,7 @@ impl Attack {
                         bulk_from: 2,
                         peer,
                         ticket: self.session.ticket_of(channel),
+                        reader: None,
                         now: Timestamp(NOW),
                     };
                     let answer = access.perform(work);

@@ -9,13 +9,17 @@ pub(crate) enum DbCommand {
     /// Make a new database
     #[command(after_help = "Examples:
   anabranch db new notes
-  anabranch db new notes --recovery notes.key    and keep that file elsewhere")]
+  anabranch db new notes --recovery notes.key    and keep that file elsewhere
+  anabranch db new notes --sealed                then 'share --role relay' lets helpers in that cannot read it")]
     New {
         /// What to call it: letters, digits, '-', '_' and '.'
         name: String,
         /// Write a new key to this file, by which another device can become admin should this one be lost
         #[arg(long, value_name = "FILE")]
         recovery: Option<PathBuf>,
+        /// Encrypt what is in it to those who may read, so that relays pass on what they cannot read
+        #[arg(long)]
+        sealed: bool,
     },
     /// List the databases of this device
     #[command(after_help = "Example:\n  anabranch db ls")]

@@ -20,8 +20,8 @@ use crate::failure::Failure;
 use crate::output::table;
 use crate::units;
 use anabranch::engine::core::id::to_base32;
+use anabranch::engine::node::NewDatabase;
 use serde_json::json;
-use std::path::Path;
 
 pub(crate) use forget::confirm;
 pub(crate) use verify::replica as verify;
@@ -29,7 +29,9 @@ pub(crate) use verify::replica as verify;
 /// Carries out a command.
 pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Failure> {
     match command {
-        DbCommand::New { name, recovery } => new(context, &name, recovery.as_deref()),
+        DbCommand::New { name, recovery, sealed } => {
+            new(context, &name, NewDatabase { recovery: recovery.as_deref(), sealed })
+        }
         DbCommand::Ls => ls(context),
         DbCommand::Info(args) => info::run(context, &args),
         DbCommand::Import(args) => import::run(context, &args).await,
@@ -65,19 +67,22 @@ fn path_parts(path: &str) -> Result<Vec<&str>, Failure> {
     Ok(parts)
 }
 
-fn new(context: &Context, name: &str, recovery: Option<&Path>) -> Result<(), Failure> {
+fn new(context: &Context, name: &str, terms: NewDatabase<'_>) -> Result<(), Failure> {
     let node = context.node()?;
-    let id = match recovery {
-        None => node.create(name)?.id(),
-        Some(file) => node.inner().create_recoverable(name, file)?.database(),
-    };
-    let mut text = format!("made database {name} ({id})");
-    if let Some(file) = recovery {
+    let id = node.inner().create_with(name, terms)?.database();
+    let sealed = if terms.sealed { "sealed " } else { "" };
+    let mut text = format!("made {sealed}database {name} ({id})");
+    if let Some(file) = terms.recovery {
         let file = file.display();
         text.push_str(&format!("\n{file} lets whoever has it become its admin: keep it elsewhere"));
     }
-    let recovery = recovery.map(|file| file.display().to_string());
-    let document = json!({ "name": name, "database": id.to_string(), "recovery": recovery });
+    let recovery = terms.recovery.map(|file| file.display().to_string());
+    let document = json!({
+        "name": name,
+        "database": id.to_string(),
+        "recovery": recovery,
+        "sealed": terms.sealed,
+    });
     context.output.summary(&text, &document)
 }
 
@@ -121,9 +126,13 @@ fn ls(context: &Context) -> Result<(), Failure> {
 
 fn digest(context: &Context, name: &str) -> Result<(), Failure> {
     let node = context.node()?;
-    let digest = context.database(&node, name)?.digest()?.ok_or_else(|| {
-        Failure::failed("a store of this database holds operations of a later version")
-            .hint("update anabranch to get its digest")
+    let db = context.database(&node, name)?;
+    let closed = db.replica().look(|view| view.is_closed())?;
+    let digest = db.digest()?.ok_or_else(|| match closed {
+        true => Failure::failed("some of this database is sealed with a key that is not here yet")
+            .hint("sync with an admin, who hands it to this device"),
+        false => Failure::failed("a store of this database holds operations of a later version")
+            .hint("update anabranch to get its digest"),
     })?;
     let text = to_base32(&digest);
     context.output.answer(&text, &json!({ "digest": text }))

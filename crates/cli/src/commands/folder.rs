@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{plain, table};
 use crate::units;
+use anabranch::engine::core::error::Error;
 use anabranch::engine::core::id::to_base32;
 use anabranch::engine::core::ops::decode_cells;
 use anabranch::engine::core::path::Segment;
@@ -51,7 +52,8 @@ fn describe(value: Option<&[u8]>) -> (&'static str, Option<u64>) {
 }
 
 fn log(context: &Context, folder: &Folder, limit: usize) -> Result<(), Failure> {
-    let entries = folder.replica().look(|view| view.newest(limit))?;
+    let (entries, ring) =
+        folder.replica().look(|view| Ok::<_, Error>((view.newest(limit)?, view.ring()?)))?;
     let entries: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
     let mut lines = context.output.lines();
     for entry in entries {
@@ -59,8 +61,8 @@ fn log(context: &Context, folder: &Folder, limit: usize) -> Result<(), Failure> 
         let ops = entry
             .payloads()
             .filter(|(id, _)| **id == store())
-            .filter_map(|(_, payload)| payload.bytes())
-            .flat_map(|bytes| decode_cells(&header.log, bytes).ops)
+            .filter_map(|(id, payload)| ring.open(&header.log, id.kind, payload.bytes()?).ok())
+            .flat_map(|bytes| decode_cells(&header.log, &bytes).ops)
             .flatten();
         for op in ops {
             let Some(path) = path_of(&op.path.segments()) else { continue };

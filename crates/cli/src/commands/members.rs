@@ -249,6 +249,7 @@ fn proven(found: &Equivocation) -> Value {
 
 fn may(role: Role) -> &'static str {
     match role {
+        Role::Relay => "relay",
         Role::Read => "read",
         Role::Write => "write to",
         Role::Admin => "administer",

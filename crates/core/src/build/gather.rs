@@ -14,6 +14,7 @@ use crate::names::Names;
 use crate::ops::{ValueName, decode_cells, decode_cells_of, decode_members};
 use crate::rows::{BranchNo, Counters, EntryRow, Row, StoreNo};
 use crate::sabotage::{self, Bug};
+use crate::seal::{Ring, decode_keys};
 use crate::storage::{Order, StorageError, Table};
 use crate::view::View;
 use std::cmp::Ordering;
@@ -85,6 +86,8 @@ pub(super) struct Scope {
     pub(super) uncounted: Uncounted,
     /// If only some of what they do is: which, and of entries up to which number.
     pub(super) again: Option<(Again, u64)>,
+    /// What payloads are opened with.
+    pub(super) ring: Ring,
     /// The kinds of all stores.
     pub(super) kinds: BTreeMap<StoreNo, StoreKind>,
 }
@@ -99,8 +102,15 @@ impl Scope {
         Ok(Self {
             uncounted: Uncounted::of(view.tx, counters)?,
             again,
+            ring: view.ring()?,
             kinds: (1..=counters.stores).map(kind).collect::<Result<_, StorageError>>()?,
         })
+    }
+}
+
+impl Scope {
+    fn kind(&self, store: StoreNo) -> Result<StoreKind, StorageError> {
+        self.kinds.get(&store).copied().ok_or_else(|| corrupt("a store"))
     }
 }
 
@@ -288,21 +298,21 @@ impl Part {
         }
         let log = logs.get(&row.branch).ok_or_else(|| corrupt("a log"))?;
         let Some((again, built)) = &scope.again else {
-            return self.add(log, &scope.kinds, arrival, row, |_, _| true);
+            return self.add(log, scope, arrival, row, |_, _| true);
         };
-        self.look_for_newer(log, &scope.kinds, &row, again)?;
+        self.look_for_newer(log, scope, &row, again)?;
         row.body.payloads.retain(|(store, _)| arrival <= *built && again.writes_to(*store));
         if row.body.payloads.is_empty() {
             return Ok(());
         }
-        self.add(log, &scope.kinds, arrival, row, |store, path| again.has(store, path))
+        self.add(log, scope, arrival, row, |store, path| again.has(store, path))
     }
 
     /// Notes the stores of which that is to be found out and in which the entry does something of a later kind.
     fn look_for_newer(
         &mut self,
         log: &LogId,
-        kinds: &BTreeMap<StoreNo, StoreKind>,
+        scope: &Scope,
         row: &EntryRow<'_>,
         again: &Again,
     ) -> Result<(), StorageError> {
@@ -310,10 +320,13 @@ impl Part {
             let (true, Some(payload)) = (again.newer.contains(store), payload.bytes()) else {
                 continue;
             };
-            let unknown = match *kinds.get(store).ok_or_else(|| corrupt("a store"))? {
-                StoreKind::MEMBERS => decode_members(payload).unknown,
-                kind if kind.has_sums() => decode_counts(payload).unknown,
-                kind => !kind.has_cells() || decode_cells(log, payload).unknown,
+            let kind = scope.kind(*store)?;
+            let Ok(payload) = scope.ring.open(log, kind, payload) else { continue };
+            let unknown = match kind {
+                StoreKind::MEMBERS => decode_members(&payload).unknown,
+                StoreKind::KEYS => decode_keys(&payload).unknown,
+                kind if kind.has_sums() => decode_counts(&payload).unknown,
+                kind => !kind.has_cells() || decode_cells(log, &payload).unknown,
             };
             if unknown {
                 self.newer.insert(*store);
@@ -325,7 +338,7 @@ impl Part {
     fn add(
         &mut self,
         log: &LogId,
-        kinds: &BTreeMap<StoreNo, StoreKind>,
+        scope: &Scope,
         arrival: u64,
         row: EntryRow<'static>,
         wanted: impl Fn(StoreNo, &[u8]) -> bool,
@@ -335,14 +348,16 @@ impl Part {
         self.entries.push(Source { arrival, id, branch, seq, timestamp: body.timestamp });
         for (store, payload) in &body.payloads {
             let Some(payload) = payload.bytes() else { continue };
-            let kind = *kinds.get(store).ok_or_else(|| corrupt("a store"))?;
-            if kind.has_sums() {
-                self.count(*store, payload);
-            }
-            if !kind.has_cells() {
+            let kind = scope.kind(*store)?;
+            if !kind.has_cells() && !kind.has_sums() {
                 continue;
             }
-            let decoded = decode_cells_of(&id, log, payload);
+            let Ok(payload) = scope.ring.open(log, kind, payload) else { continue };
+            if kind.has_sums() {
+                self.count(*store, &payload);
+                continue;
+            }
+            let decoded = decode_cells_of(&id, log, &payload);
             if decoded.unknown {
                 self.newer.insert(*store);
             }

@@ -18,7 +18,7 @@ use anabranch_core::view::View;
 fn admit(replica: &Replica, runs: &[VerifiedRun]) -> u64 {
     let counting = Counting::new(&*replica.storage);
     let mut tx = counting.write(Durability::Full).unwrap();
-    let batch = admit_all(&mut *tx, runs, Load::AtOnce).unwrap();
+    let batch = admit_all(&mut *tx, runs, Load::AtOnce, None).unwrap();
     assert!(batch.waiting.is_empty());
     tx.commit().unwrap();
     counting.take()
@@ -234,7 +234,7 @@ fn a_stranger_makes_nobody_search() {
     let run = world.run_of(vec![world.make(spec)]).verify().unwrap();
     let counting = Counting::new(&*replica.storage);
     let mut tx = counting.write(Durability::Full).unwrap();
-    assert!(admit_all(&mut *tx, &[run], Load::AtOnce).is_err());
+    assert!(admit_all(&mut *tx, &[run], Load::AtOnce, None).is_err());
     assert!(counting.take() < 40);
 }
 

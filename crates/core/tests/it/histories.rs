@@ -4,12 +4,12 @@
 
 use crate::cases;
 use crate::replica::{Device, Replica, write};
-use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::author::{Draft, Founding, Seen, Write};
 use anabranch_core::entry::StoreId;
 use anabranch_core::ops::{Role, ValueName};
 use anabranch_core::path::Path;
 use anabranch_core::verify::verify;
-use anabranch_reference::{fold, frontier, judge};
+use anabranch_reference::{fold_with, frontier, judge};
 use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -102,8 +102,8 @@ struct History {
 }
 
 impl History {
-    fn new() -> Self {
-        let mut admin = Device::found();
+    fn new(sealed: bool) -> Self {
+        let mut admin = Device::found_with(Founding { sealed, recovery: None });
         let others = [admin.admit(2, Role::Write), admin.admit(3, Role::Write)];
         let mut devices = vec![admin];
         devices.extend(others);
@@ -210,15 +210,18 @@ proptest! {
     #[test]
     fn whatever_happened_all_replicas_become_one(
         steps in prop::collection::vec(arb_step(), 1..40),
+        sealed: bool,
     ) {
-        let mut history = History::new();
+        let mut history = History::new(sealed);
         for step in &steps {
             history.take(step);
         }
         history.settle();
         let replicas: Vec<&Replica> = history.devices.iter().map(|d| &d.replica).collect();
         let held = replicas[0].entries();
-        let (state, digests) = (fold(&held), replicas[0].digests());
+        let ring = replicas[0].view(|v| v.ring().unwrap());
+        prop_assert_eq!(ring.is_sealed(), sealed);
+        let (state, digests) = (fold_with(&held, &ring), replicas[0].digests());
         for replica in &replicas {
             prop_assert_eq!(replica.digests(), digests);
             prop_assert!(replica.state() == state);

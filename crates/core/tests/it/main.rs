@@ -16,6 +16,7 @@ mod heads;
 mod histories;
 mod indexes;
 mod membership;
+mod seal;
 mod unsummed;
 
 use proptest::test_runner::{Config, RngSeed};

@@ -2,7 +2,7 @@
 
 use crate::world::grant;
 use anabranch_core::admit::{Load, admit_all};
-use anabranch_core::author::{Author, Draft, Seen, Write, create};
+use anabranch_core::author::{Author, Draft, Founding, Seen, Write, create};
 use anabranch_core::entry::{Entry, StoreId, Timestamp};
 use anabranch_core::error::{Error, Refusal};
 use anabranch_core::frontier::Frontier;
@@ -26,6 +26,8 @@ pub(crate) struct Replica {
     pub(crate) database: DatabaseId,
     pub(crate) storage: Arc<MemoryStorage>,
     pub(crate) load: Load,
+    /// Whose keys are used as they arrive.
+    pub(crate) reader: Option<DeviceKey>,
 }
 
 impl Replica {
@@ -35,12 +37,12 @@ impl Replica {
         let mut tx = storage.write(Durability::Full).unwrap();
         found(&mut *tx, database).unwrap();
         tx.commit().unwrap();
-        Self { database, storage, load: Load::AtOnce }
+        Self { database, storage, load: Load::AtOnce, reader: None }
     }
 
     /// What is held now, as a replica of its own.
     pub(crate) fn copy(&self) -> Self {
-        Self { storage: Arc::new(self.storage.fork([0; 32])), ..*self }
+        Self { storage: Arc::new(self.storage.fork([0; 32])), ..self.clone() }
     }
 
     pub(crate) fn view<T>(&self, look: impl FnOnce(View<'_>) -> T) -> T {
@@ -52,7 +54,7 @@ impl Replica {
     /// changed.
     pub(crate) fn admit(&self, runs: &[VerifiedRun]) -> Result<(u64, Vec<VerifiedRun>), Error> {
         let mut tx = self.storage.write(Durability::Full)?;
-        let batch = admit_all(&mut *tx, runs, self.load)?;
+        let batch = admit_all(&mut *tx, runs, self.load, self.reader.as_ref())?;
         let waiting = batch.waiting.iter().map(|(run, ..)| (*run).clone()).collect();
         let done = (batch.entries, waiting);
         tx.commit()?;
@@ -183,19 +185,25 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    fn new(seed: u8, replica: Replica) -> Self {
+    fn new(seed: u8, mut replica: Replica) -> Self {
         let (key, instance) = (DeviceKey::from_seed(&[seed; 32]), [seed; 32]);
+        replica.reader = Some(key.clone());
         Self { key, replica, clock: 1_000_000, epoch: u64::from(seed) << 32, instance }
     }
 
     /// Founds a database.
     pub(crate) fn found() -> Self {
+        Self::found_with(Founding::default())
+    }
+
+    pub(crate) fn found_with(founding: Founding) -> Self {
         let storage = Arc::new(MemoryStorage::new());
         let load = Load::AtOnce;
-        let mut device = Self::new(1, Replica { database: DatabaseId([0; 32]), storage, load });
+        let mut device =
+            Self::new(1, Replica { database: DatabaseId([0; 32]), storage, load, reader: None });
         let storage = device.replica.storage.clone();
         let mut tx = storage.write(Durability::Full).unwrap();
-        device.replica.database = create(&mut *tx, &device.author(), [7; 16], None).unwrap();
+        device.replica.database = create(&mut *tx, &device.author(), [7; 16], founding).unwrap();
         tx.commit().unwrap();
         device
     }

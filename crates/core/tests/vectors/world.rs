@@ -171,7 +171,7 @@ pub(crate) fn replica(database: DatabaseId) -> MemoryStorage {
 /// Admits one run in a transaction of its own. `Ok(false)`: it waits for something.
 pub(crate) fn admit(storage: &MemoryStorage, run: &VerifiedRun) -> Result<bool, Error> {
     let mut tx = storage.write(Durability::Full).unwrap();
-    let waits = !admit_all(&mut *tx, [run], Load::AtOnce)?.waiting.is_empty();
+    let waits = !admit_all(&mut *tx, [run], Load::AtOnce, None)?.waiting.is_empty();
     tx.commit().unwrap();
     Ok(!waits)
 }

@@ -1,4 +1,4 @@
-use anabranch_node::{Home, Intent, Node, NodeError, Passphrase};
+use anabranch_node::{Home, Intent, NewDatabase, Node, NodeError, Passphrase};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Barrier};
 
@@ -160,7 +160,8 @@ async fn recovering_leaves_the_own_log_as_it_was() {
     drop(Home::open(&home).unwrap());
     let node = Node::open(&home).unwrap();
     let file = dir.path().join("recovery.key");
-    let replica = node.create_recoverable("notes", &file).unwrap();
+    let replica =
+        node.create_with("notes", NewDatabase { recovery: Some(&file), sealed: false }).unwrap();
     let storage = std::sync::Arc::clone(replica.storage());
     let options = anabranch_node::ReplicaOptions {
         durability: anabranch_core::storage::Durability::Normal,

@@ -152,10 +152,10 @@ impl World<'_> {
         let reader = self.nodes[to].device.id();
         let looks = [&self.nodes[from].replica, &self.nodes[to].replica];
         let [Some(ours), Some(theirs)] = looks else { return 0 };
-        let member = theirs.read(|view| view.role_of(&reader)).ok().flatten().is_some();
+        let member = theirs.look(|view| view.role_of(&reader)).ok().flatten().is_some();
         // What was revoked cannot be shown, nor what may have been.
         let shown = ours
-            .read(|view| Ok::<_, StorageError>((view.totals()?, view.role_of(&reader)?.is_some())));
+            .look(|view| Ok::<_, StorageError>((view.totals()?, view.role_of(&reader)?.is_some())));
         let Ok((totals, known)) = shown else { return 0 };
         if member && (known || totals.revocations == 0) { totals.entries } else { 0 }
     }

@@ -1,6 +1,6 @@
 //! Nodes in one thread: real sessions, real storage work, frames handed over by hand.
 
-use anabranch_core::author::{Author, Draft, Seen, Write, create};
+use anabranch_core::author::{Author, Draft, Founding, Seen, Write, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::{Entry, StoreId, Timestamp};
 use anabranch_core::id::{DatabaseId, NodeId};
@@ -105,7 +105,7 @@ impl Node {
     pub(crate) fn create(&mut self) -> DatabaseId {
         let storage = self.storage.clone();
         let mut tx = storage.write(Durability::Full).unwrap();
-        let id = create(&mut *tx, &self.author(), [7; 16], None).unwrap();
+        let id = create(&mut *tx, &self.author(), [7; 16], Founding::default()).unwrap();
         tx.commit().unwrap();
         id
     }
@@ -348,6 +348,7 @@ impl<'a> Run<'a> {
                     bulk_from: u64::MAX,
                     peer: self.sessions[side].peer().unwrap(),
                     ticket: self.sessions[side].ticket_of(channel),
+                    reader: None,
                     now: Timestamp(node.clock),
                 };
                 let answer = access.perform(work);

@@ -179,6 +179,7 @@ impl Net {
                     bulk_from: u64::MAX,
                     peer: end.session.peer().unwrap(),
                     ticket: end.session.ticket_of(channel),
+                    reader: None,
                     now: Timestamp(node.clock),
                 };
                 end.answers.push((channel, access.perform(work)));

@@ -205,6 +205,7 @@ impl<'a> Rogue<'a> {
             bulk_from: u64::MAX,
             peer: self.key.node_id(),
             ticket: self.session.ticket_of(channel),
+            reader: None,
             now: Timestamp(self.node.clock),
         };
         access.perform(work)

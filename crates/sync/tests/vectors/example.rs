@@ -3,7 +3,7 @@
 
 use crate::file::{golden, hex, unhex};
 use crate::frames::described;
-use anabranch_core::author::{Author, Draft, Seen, Write, create};
+use anabranch_core::author::{Author, Draft, Founding, Seen, Write, create};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::{StoreId, Timestamp};
 use anabranch_core::id::{DatabaseId, NodeId};
@@ -98,6 +98,7 @@ impl Side {
             bulk_from: u64::MAX,
             peer: self.session.peer().unwrap(),
             ticket: self.session.ticket_of(channel),
+            reader: None,
             now: Timestamp(1_700_000_000_000_000),
         };
         let answer = access.perform(work);
@@ -135,7 +136,8 @@ fn sides() -> ([Side; 2], DatabaseId, DeviceKey) {
     let ticket = DeviceKey::from_seed(&[9; 32]);
     let mut host = side("host", 1, BTreeMap::new());
     let mut tx = host.storage.write(Durability::Full).unwrap();
-    let database = create(&mut *tx, &host.author(1_000_000), [0x5a; 16], None).unwrap();
+    let database =
+        create(&mut *tx, &host.author(1_000_000), [0x5a; 16], Founding::default()).unwrap();
     tx.commit().unwrap();
     host.session.serve(database, Direction::BOTH);
     host.put(1_000_001, "first");

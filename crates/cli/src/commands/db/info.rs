@@ -21,26 +21,33 @@ struct Info {
     grants: Vec<Grant>,
     role: Option<Role>,
     frontier: [u8; 32],
+    digest: Option<[u8; 32]>,
+    sealed: bool,
+    /// Some of it cannot be opened here.
+    closed: bool,
 }
 
 /// Prints everything about a database.
 pub(super) fn run(context: &Context, args: &DbArgs) -> Result<(), Failure> {
     let node = context.node()?;
     let db = context.database(&node, &args.db)?;
-    let info = db.replica().read(|view| {
+    let info = db.replica().read_any(|view| {
         Ok::<_, StorageError>(Info {
             totals: view.totals()?,
             stores: view.stores()?,
             grants: view.grants()?,
             role: view.role_of(&node.id())?,
             frontier: view.frontier_digest()?,
+            digest: view.state_digest()?,
+            sealed: view.ring()?.is_sealed(),
+            closed: view.is_closed()?,
         })
     })?;
     let record = node.inner().record_of(db.id())?;
     let name = record.as_ref().map(|r| r.name.clone()).unwrap_or_default();
     let file = record.map(|r| r.path.display().to_string()).unwrap_or_default();
     let size = db.replica().storage().size()?;
-    let digest = db.digest()?.map(|d| to_base32(&d));
+    let digest = info.digest.map(|d| to_base32(&d));
     let object = json!({
         "name": name,
         "database": db.id().to_string(),
@@ -49,12 +56,15 @@ pub(super) fn run(context: &Context, args: &DbArgs) -> Result<(), Failure> {
         "entries": info.totals.entries,
         "logs": info.totals.branches,
         "role": info.role.map(Role::name),
+        "sealed": info.sealed,
+        "opened": !info.closed,
         "digest": digest,
         "frontier": to_base32(&info.frontier),
         "stores": info.stores.iter().map(store_object).collect::<Vec<_>>(),
         "members": info.grants.iter().map(grant_object).collect::<Vec<_>>(),
     });
-    let head = vec![
+    let lacks = if info.closed { "needs a key" } else { "needs a newer version" };
+    let mut head = vec![
         vec!["name".into(), name],
         vec!["database".into(), db.id().to_string()],
         vec!["file".into(), file],
@@ -62,9 +72,17 @@ pub(super) fn run(context: &Context, args: &DbArgs) -> Result<(), Failure> {
         vec!["entries".into(), units::number(info.totals.entries)],
         vec!["logs".into(), units::number(info.totals.branches)],
         vec!["my role".into(), info.role.map_or("none", Role::name).into()],
-        vec!["digest".into(), digest.unwrap_or_else(|| "needs a newer version".into())],
+        vec!["digest".into(), digest.unwrap_or_else(|| lacks.into())],
         vec!["frontier".into(), to_base32(&info.frontier)],
     ];
+    if info.sealed {
+        let opened = match (info.closed, info.role) {
+            (false, _) => "yes; this device has every key",
+            (true, Some(Role::Relay)) => "yes; this device relays what it cannot read",
+            (true, _) => "yes; some of it with a key that this device does not have yet",
+        };
+        head.push(vec!["sealed".into(), opened.into()]);
+    }
     let stores: Vec<_> = info.stores.iter().map(store_row).collect();
     let grants: Vec<_> = info.grants.iter().map(|g| grant_row(g, node.id())).collect();
     let mut text = table(&head);
@@ -81,7 +99,11 @@ fn store_row(store: &StoreInfo) -> Vec<String> {
         format!("  {}", kind_name(store.id.kind)),
         store.id.name.clone(),
         units::counted(store.live, "live value", "live values"),
-        store.digest.map_or_else(|| "needs a newer version".into(), |d| to_base32(&d[..10])),
+        match store.digest {
+            Some(digest) => to_base32(&digest[..10]),
+            None if store.closed => "needs a key".into(),
+            None => "needs a newer version".into(),
+        },
     ]
 }
 

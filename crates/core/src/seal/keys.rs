@@ -1,0 +1,494 @@
+//! Who has which key: what the store of keys says, opening what is wrapped for this device, and making sure before something is
+//! written that every reader has the key it is sealed with and nobody else does.
+//!
+//! The key of the moment is the newest that nobody knows who may not read any more; if there is none, whoever writes next makes
+//! one. So nobody has to be there when a right ends, and two devices that end different rights at the same time need not agree.
+
+use super::{Key, KeyId, KeyOp, Ring, Wrapped, decode_keys, encode_keys, ring};
+use crate::author::Author;
+use crate::awaited;
+use crate::codec::Writer;
+use crate::entry::{Entry, Payload, StoreId, StoreKind};
+use crate::error::{Error, corrupt};
+use crate::id::{EntryId, NodeId};
+use crate::index;
+use crate::key::DeviceKey;
+use crate::ledger::Ledger;
+use crate::limits;
+use crate::lthash::LtHash;
+use crate::membership;
+use crate::ops::{Role, Subject};
+use crate::rows::{
+    BranchNo, GrantNo, META_BUILT, META_SEALED, branch_key, membership_key, split_branch_key,
+};
+use crate::sabotage::{self, Bug};
+use crate::storage::{Order, ReadTx, StorageError, Table, WriteTx};
+use crate::view::View;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Keys of [`Table::Local`]: this, then the id of a key that payloads held here are sealed with and that is not.
+const CLOSED: &[u8] = b"seal/closed/";
+/// → grants, revocations (4 bytes each) and the key of the moment as of then.
+const TENDED: &[u8] = b"seal/tended";
+
+/// Bytes of operations on keys in one entry, unless one takes more.
+const KEY_BYTES: usize = 96 * 1024;
+
+/// Later keys are greater: how many entries lie below the one that made it, and that entry.
+type Age = (u64, EntryId);
+
+impl View<'_> {
+    /// The keys that this replica opens payloads with.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn ring(&self) -> Result<Ring, StorageError> {
+        Ring::load(self.tx)
+    }
+
+    /// Whether nothing can be read, for want of a key.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn is_keyless(&self) -> Result<bool, StorageError> {
+        let ring = self.ring()?;
+        Ok(ring.is_sealed() && ring.ids().next().is_none())
+    }
+
+    /// Whether payloads are held that this replica has no key for: then stores are not what the entries say, and have no digest.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn is_closed(&self) -> Result<bool, StorageError> {
+        Ok(!starting_with(self.tx, Table::Local, CLOSED, 1)?.is_empty())
+    }
+}
+
+impl Ledger<'_> {
+    /// Keys that arrive for this device, or for the ticket that it holds, are used from now on.
+    pub fn read_as(&mut self, reader: &DeviceKey) {
+        self.reader = Some(reader.clone());
+    }
+
+    pub(crate) fn ring(&mut self) -> Result<Arc<Ring>, StorageError> {
+        if let Some(known) = &self.ring {
+            return Ok(Arc::clone(known));
+        }
+        let ring = Arc::new(Ring::load(&*self.tx)?);
+        Ok(Arc::clone(self.ring.insert(ring)))
+    }
+
+    /// A genesis entry that makes a key seals the database.
+    pub(crate) fn note_sealed(&mut self, entry: &Entry) -> Result<(), StorageError> {
+        let makes = |(store, _): (&StoreId, _)| store.kind == StoreKind::KEYS;
+        if entry.header().salt.is_none() || !entry.payloads().any(makes) {
+            return Ok(());
+        }
+        self.tx.put(Table::Meta, META_SEALED, &[])?;
+        self.ring = None;
+        Ok(())
+    }
+
+    /// A payload is held that there is no key for.
+    pub(crate) fn note_closed(&mut self, id: &KeyId) -> Result<(), StorageError> {
+        self.sum_up();
+        let key = [CLOSED, &id.0].concat();
+        if self.tx.has(Table::Local, &key)? { Ok(()) } else { self.tx.put(Table::Local, &key, &[]) }
+    }
+
+    pub(crate) fn hold(&mut self, key: Key) -> Result<(), StorageError> {
+        let mut ring = Arc::unwrap_or_clone(self.ring()?);
+        let (row, bytes) = ring.insert(key);
+        self.ring = Some(Arc::new(ring));
+        self.tx.put(Table::Local, &row, &bytes)
+    }
+
+    /// Opens every key that is wrapped for `reader`, and those before them. What is held of what they seal is carried out by
+    /// [`crate::build`], from the first entry on. Returns how many keys were new.
+    ///
+    /// Cost: a look-up a key; where entries came before the key that they are sealed with, all cells are built again.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn unlock(&mut self, reader: &DeviceKey) -> Result<usize, StorageError> {
+        let ring = self.ring()?;
+        if !ring.is_sealed() {
+            return Ok(0);
+        }
+        let mut found = self.wrapped_for(reader, &ring)?;
+        for id in ring.ids() {
+            found.extend(self.under(&ring, id)?);
+        }
+        let (mut opened, mut reveals) = (0, false);
+        while let Some(key) = found.pop() {
+            let id = key.id();
+            if self.ring()?.key(&id).is_some() {
+                continue;
+            }
+            self.hold(key)?;
+            opened += 1;
+            reveals |= self.tx.delete(Table::Local, &[CLOSED, &id.0].concat())?;
+            let ring = self.ring()?;
+            found.extend(self.under(&ring, &id)?);
+        }
+        if opened > 0 {
+            self.tx.delete(Table::Local, TENDED)?;
+        }
+        if reveals {
+            self.build_anew()?;
+        }
+        Ok(opened)
+    }
+
+    fn wrapped_for(&self, reader: &DeviceKey, ring: &Ring) -> Result<Vec<Key>, StorageError> {
+        let prefix = membership_key::wrapped(&reader.node_id());
+        let mut found = Vec::new();
+        for (rest, sealed) in starting_with(&*self.tx, Table::Membership, &prefix, usize::MAX)? {
+            let (id, author) = split(&rest)?;
+            let id = KeyId(id);
+            if ring.key(&id).is_none() {
+                let sealed = wrapped(&sealed)?;
+                let author = NodeId(author);
+                found.extend(Key::unwrapped(reader, &author, &id, &sealed));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keys that whoever has this one, which is held, has with it at once.
+    fn under(&self, ring: &Ring, id: &KeyId) -> Result<Vec<Key>, StorageError> {
+        let Some(key) = ring.key(id) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let prefix = membership_key::key_under(&id.0);
+        for (rest, sealed) in starting_with(&*self.tx, Table::Membership, &prefix, usize::MAX)? {
+            let other = rest.first_chunk().ok_or_else(|| corrupt("a key under another"))?;
+            found.extend(Key::from_under(key, &KeyId(*other), &wrapped(&sealed)?));
+        }
+        Ok(found)
+    }
+
+    /// Adds to `reached` every key that whoever has this one has with it.
+    fn reach(
+        &self,
+        ring: &Ring,
+        id: KeyId,
+        reached: &mut BTreeSet<KeyId>,
+    ) -> Result<(), StorageError> {
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            if reached.insert(id) {
+                open.extend(self.under(ring, &id)?.iter().map(Key::id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all cells and sums away and has them built again, with what can be opened now.
+    fn build_anew(&mut self) -> Result<(), StorageError> {
+        self.sum_up();
+        for number in 1..=self.counters.stores {
+            let store = self.store(number)?;
+            if store.id.kind.has_cells() || store.id.kind.has_sums() {
+                store.sum = LtHash::default();
+                store.live = 0;
+                store.needs_newer = false;
+            }
+        }
+        for (table, prefix) in
+            [(Table::Cell, &[][..]), (Table::Name, &[]), (Table::Local, awaited::AWAITED)]
+        {
+            self.delete_all(table, prefix)?;
+        }
+        index::forget_values(self.tx)?;
+        self.counters.names = 0;
+        self.set_built(Some(0));
+        self.tx.put(Table::Meta, META_BUILT, &0_u64.to_be_bytes())?;
+        self.note_recount();
+        let arrival = self.counters.next_arrival - 1;
+        self.tx.put(Table::Membership, &membership_key::recounted(arrival), &[])
+    }
+
+    fn delete_all(&mut self, table: Table, prefix: &[u8]) -> Result<(), StorageError> {
+        const AT_ONCE: usize = 4_096;
+        loop {
+            let rows = starting_with(&*self.tx, table, prefix, AT_ONCE)?;
+            for (rest, _) in &rows {
+                self.tx.delete(table, &[prefix, rest].concat())?;
+            }
+            if rows.len() < AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The key that what is written next is sealed with. Where the membership changed since the last time, readers that lack it
+    /// get it first, and where somebody knows it who may not read, there is a new one, in entries of their own.
+    ///
+    /// Cost: a look-up; after a change of the membership, one for each grant and each key's reader.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`], or what the storage reports; [`StorageError::NoKey`] without any key.
+    pub(crate) fn tend(&mut self, author: &Author<'_>) -> Result<Option<Key>, Error> {
+        let ring = self.ring()?;
+        if !ring.is_sealed() {
+            return Ok(None);
+        }
+        let stamp =
+            [self.counters.grants.to_be_bytes(), self.counters.revocations.to_be_bytes()].concat();
+        if let Some(row) = self.tx.get(Table::Local, TENDED)?
+            && let Some(id) = row.strip_prefix(&stamp[..])
+            && let Ok(id) = id.try_into()
+            && let Some(key) = ring.key(&KeyId(id))
+        {
+            return Ok(Some(key.clone()));
+        }
+        let readers = self.readers()?;
+        let mut newest: Option<(Age, KeyId)> = None;
+        for id in ring.ids() {
+            let Some(age) = self.made(id)? else { continue };
+            let safe = self.who_knows(id)?.is_subset(&readers) || sabotage::is(Bug::KeyNotRenewed);
+            if safe {
+                newest = newest.max(Some((age, *id)));
+            }
+        }
+        if ring.ids().next().is_none() {
+            return Err(StorageError::NoKey.into());
+        }
+        let mut ops = Vec::new();
+        let key = match newest.and_then(|(_, id)| ring.key(&id).cloned()) {
+            Some(key) => key,
+            None => self.renew(author, &readers, &mut ops)?,
+        };
+        let known = self.who_knows(&key.id())?;
+        let lacking: Vec<NodeId> = readers.difference(&known).copied().collect();
+        ops.extend(self.brought_together(&key)?);
+        ops.extend(handed_out(&key, author.key, &lacking));
+        self.write_keys(author, ops)?;
+        self.tx.put(Table::Local, TENDED, &[&stamp[..], &key.id().0].concat())?;
+        Ok(Some(key))
+    }
+
+    /// Hands the key of the moment to readers that were let in just now, if this device may and has one.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn hand_out(&mut self, author: &Author<'_>) -> Result<(), Error> {
+        match self.tend(author) {
+            Ok(_) | Err(Error::Storage(StorageError::NoKey) | Error::NotPermitted { .. }) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// A new key, with all that no other one has under it yet.
+    fn renew(
+        &mut self,
+        author: &Author<'_>,
+        readers: &BTreeSet<NodeId>,
+        ops: &mut Vec<KeyOp>,
+    ) -> Result<Key, Error> {
+        let log = self.own_log(author)?;
+        let branch = self.branches_of(&log)?.first().copied();
+        let tip =
+            branch.map(|number| Ok::<_, StorageError>(self.branch(number)?.tip)).transpose()?;
+        let mut place = Writer::new();
+        place.bytes(&self.database.0).u64(log.epoch).u64(author.fresh_epoch).u64(author.wall.0);
+        place.bytes(&tip.map_or([0; 32], |tip| tip.id.0));
+        for reader in readers {
+            place.bytes(&reader.0);
+        }
+        let key = Key::new(author.key, &place.finish());
+        ops.push(KeyOp::New { id: key.id() });
+        self.hold(key.clone())?;
+        Ok(key)
+    }
+
+    /// The operations that give whoever has `key` all others: of those that it does not lead to, the newest, and so on.
+    fn brought_together(&mut self, key: &Key) -> Result<Vec<KeyOp>, StorageError> {
+        let ring = self.ring()?;
+        let mut reached = BTreeSet::new();
+        self.reach(&ring, key.id(), &mut reached)?;
+        let mut apart = Vec::new();
+        for id in ring.ids().filter(|id| !reached.contains(id)) {
+            apart.push((self.made(id)?, *id));
+        }
+        apart.sort_unstable();
+        let mut others = Vec::new();
+        while let Some((_, id)) = apart.pop() {
+            if reached.contains(&id) {
+                continue;
+            }
+            self.reach(&ring, id, &mut reached)?;
+            others.extend(ring.key(&id).and_then(|other| Some((id, other.under(key)?))));
+        }
+        let under = |others: &[_]| KeyOp::Under { id: key.id(), others: others.to_vec() };
+        Ok(others.chunks(limits::KEYS_UNDER).map(under).collect())
+    }
+
+    /// Writes operations on keys, as many entries as they take.
+    fn write_keys(&mut self, author: &Author<'_>, ops: Vec<KeyOp>) -> Result<(), Error> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let device = author.key.node_id();
+        let grant = self.writing_grant(&device, Role::Write)?;
+        let grant = grant.ok_or_else(|| Error::NotPermitted {
+            device: device.short(),
+            role: Role::Write.name(),
+        })?;
+        let log = self.own_log(author)?;
+        self.sign_before(author, &log, &grant)?;
+        let reference = membership::reference(&grant);
+        let mut batch: Vec<KeyOp> = Vec::new();
+        let mut bytes = 0;
+        for op in ops {
+            let size = encode_keys(std::slice::from_ref(&op)).len();
+            if bytes + size > KEY_BYTES && !batch.is_empty() {
+                let payload = Payload::Present(encode_keys(&std::mem::take(&mut batch)));
+                self.write(author, log, reference, vec![(StoreId::keys(), payload)])?;
+                bytes = 0;
+            }
+            bytes += size;
+            batch.push(op);
+        }
+        let payload = Payload::Present(encode_keys(&batch));
+        self.write(author, log, reference, vec![(StoreId::keys(), payload)])?;
+        Ok(())
+    }
+
+    /// Devices and open tickets that may read.
+    fn readers(&self) -> Result<BTreeSet<NodeId>, StorageError> {
+        let mut readers = BTreeSet::new();
+        for number in 1..=self.counters.grants {
+            let grant = self.view().grant(number)?;
+            if let Subject::Device(reader) | Subject::Ticket(reader) = grant.subject
+                && grant.holds()
+                && grant.role >= Role::Read
+            {
+                readers.insert(reader);
+            }
+        }
+        Ok(readers)
+    }
+
+    /// How new a key is; `None` if nothing that counts made it.
+    fn made(&mut self, id: &KeyId) -> Result<Option<Age>, StorageError> {
+        let mut newest = None;
+        let prefix = membership_key::key_made(&id.0);
+        for (place, row) in starting_with(&*self.tx, Table::Membership, &prefix, usize::MAX)? {
+            let place = split_branch_key(&place)?;
+            let (generation, rest) = row.split_first_chunk().ok_or_else(|| corrupt("a key"))?;
+            let (grant, entry) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("a key"))?;
+            let entry = EntryId(entry.try_into().map_err(|_| corrupt("a key"))?);
+            if self.counts(GrantNo::from_be_bytes(*grant), place, false)? {
+                newest = newest.max(Some((u64::from_be_bytes(*generation), entry)));
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Whom a key was handed to, and who did so.
+    fn who_knows(&self, id: &KeyId) -> Result<BTreeSet<NodeId>, StorageError> {
+        let prefix = membership_key::key_known(&id.0);
+        let rows = starting_with(&*self.tx, Table::Membership, &prefix, usize::MAX)?;
+        let who = |(rest, _): (Vec<u8>, _)| {
+            rest.try_into().map(NodeId).map_err(|_| corrupt("whom a key was handed to"))
+        };
+        rows.into_iter().map(who).collect()
+    }
+}
+
+/// Gives another replica the keys of this one.
+pub(crate) fn copy(from: &dyn ReadTx, to: &mut dyn WriteTx) -> Result<(), StorageError> {
+    for (id, key) in starting_with(from, Table::Local, ring::HELD, usize::MAX)? {
+        to.put(Table::Local, &[ring::HELD, &id].concat(), &key)?;
+    }
+    Ok(())
+}
+
+/// The operations that hand a key to `readers`.
+pub(crate) fn handed_out(key: &Key, author: &DeviceKey, readers: &[NodeId]) -> Vec<KeyOp> {
+    let wrap = |reader: &NodeId| Some((*reader, key.wrapped(author, reader)?));
+    let ops = readers
+        .chunks(limits::KEY_WRAPS)
+        .map(|readers| KeyOp::Wrap { id: key.id(), to: readers.iter().filter_map(wrap).collect() });
+    ops.collect()
+}
+
+/// Records what an entry does to the store of keys, and opens what is for this device.
+pub(crate) fn apply(
+    ledger: &mut Ledger<'_>,
+    entry: &Entry,
+    branch: BranchNo,
+    payload: &[u8],
+) -> Result<(), StorageError> {
+    if !ledger.ring()?.is_sealed() {
+        return Ok(());
+    }
+    let decoded = decode_keys(payload);
+    if decoded.unknown {
+        let number = ledger.store_number(&StoreId::keys())?;
+        ledger.store(number)?.needs_newer = true;
+    }
+    let header = entry.header();
+    let place = branch_key(branch, header.seq);
+    let grant = ledger.branch(branch)?.grant;
+    let mut put = |key: Vec<u8>, row: &[u8]| ledger.tx.put(Table::Membership, &key, row);
+    for op in decoded.ops.iter().flatten() {
+        let (KeyOp::New { id } | KeyOp::Under { id, .. } | KeyOp::Wrap { id, .. }) = op;
+        put([&membership_key::key_known(&id.0)[..], &header.log.device.0].concat(), &[])?;
+        match op {
+            KeyOp::New { id } => {
+                let row =
+                    [&header.generation.to_be_bytes()[..], &grant.to_be_bytes(), &entry.id().0];
+                put([&membership_key::key_made(&id.0)[..], &place].concat(), &row.concat())?;
+            }
+            KeyOp::Under { id, others } => {
+                for (other, sealed) in others {
+                    let key = membership_key::key_under(&id.0);
+                    put([&key[..], &other.0, &place].concat(), sealed)?;
+                }
+            }
+            KeyOp::Wrap { id, to } => {
+                for (reader, sealed) in to {
+                    let key = membership_key::wrapped(reader);
+                    put([&key[..], &id.0, &header.log.device.0].concat(), sealed)?;
+                    put([&membership_key::key_known(&id.0)[..], &reader.0].concat(), &[])?;
+                }
+            }
+        }
+    }
+    ledger.tx.delete(Table::Local, TENDED)?;
+    match ledger.reader.clone() {
+        Some(reader) => ledger.unlock(&reader).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Rows of `table` whose keys begin with `prefix`: what follows that, and the value.
+fn starting_with(
+    tx: &dyn ReadTx,
+    table: Table,
+    prefix: &[u8],
+    most: usize,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+    let mut rows = Vec::new();
+    tx.scan(table, prefix, None, Order::Ascending, &mut |key, row| {
+        match key.strip_prefix(prefix) {
+            Some(rest) if rows.len() < most => rows.push((rest.to_vec(), row.to_vec())),
+            _ => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(rows)
+}
+
+fn split(key: &[u8]) -> Result<([u8; 32], [u8; 32]), StorageError> {
+    let (first, second) = key.split_first_chunk().ok_or_else(|| corrupt("a wrapped key"))?;
+    Ok((*first, second.try_into().map_err(|_| corrupt("a wrapped key"))?))
+}
+
+fn wrapped(row: &[u8]) -> Result<Wrapped, StorageError> {
+    row.try_into().map_err(|_| corrupt("a wrapped key"))
+}

@@ -1,0 +1,96 @@
+//! The keys that a replica can open payloads with.
+
+use super::{Bound, Key, KeyId, Sealed};
+use crate::entry::StoreKind;
+use crate::error::corrupt;
+use crate::id::{DatabaseId, LogId};
+use crate::rows::META_SEALED;
+use crate::storage::{Order, ReadTx, StorageError, Table};
+use crate::view::View;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+/// What rows of [`Table::Local`] begin with that hold a key in the clear: whoever has the file has what it opens as well.
+pub(super) const HELD: &[u8] = b"seal/key/";
+
+/// Opens payloads. By default of a database that is not sealed: there they are what they are.
+#[derive(Debug, Clone, Default)]
+pub struct Ring {
+    /// `None`: the database is not sealed.
+    sealed: Option<DatabaseId>,
+    keys: BTreeMap<KeyId, Key>,
+}
+
+impl Ring {
+    /// Reads the keys. Cost: a look-up where the database is not sealed, else a row a key.
+    pub(crate) fn load(tx: &dyn ReadTx) -> Result<Self, StorageError> {
+        if !tx.has(Table::Meta, META_SEALED)? {
+            return Ok(Self::default());
+        }
+        let database = View::new(tx).database()?.ok_or_else(|| corrupt("the database id"))?;
+        let mut ring = Self { sealed: Some(database), keys: BTreeMap::new() };
+        let mut damaged = false;
+        tx.scan(Table::Local, HELD, None, Order::Ascending, &mut |key, row| {
+            let Some(id) = key.strip_prefix(HELD) else { return ControlFlow::Break(()) };
+            match (id.try_into(), row.try_into().map(Key::from_bytes)) {
+                (Ok(id), Ok(key)) if key.id() == KeyId(id) => {
+                    ring.keys.insert(KeyId(id), key);
+                }
+                _ => damaged = true,
+            }
+            ControlFlow::Continue(())
+        })?;
+        if damaged { Err(corrupt("a key of the sealed database")) } else { Ok(ring) }
+    }
+
+    /// Whether the database is sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.is_some()
+    }
+
+    /// Whether payloads of this kind are sealed.
+    pub(crate) fn seals(&self, kind: StoreKind) -> bool {
+        self.is_sealed() && kind.is_sealable()
+    }
+
+    pub(crate) fn key(&self, id: &KeyId) -> Option<&Key> {
+        self.keys.get(id)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &KeyId> {
+        self.keys.keys()
+    }
+
+    /// Adds a key; returns the row to be kept of it.
+    pub(super) fn insert(&mut self, key: Key) -> (Vec<u8>, [u8; 32]) {
+        let (row, bytes) = ([HELD, &key.id().0].concat(), key.0);
+        self.keys.insert(key.id(), key);
+        (row, bytes)
+    }
+
+    #[cfg(test)]
+    pub(super) fn found(&mut self, database: DatabaseId) {
+        self.sealed = Some(database);
+    }
+
+    /// The operations in a payload of an entry of `log`. What is no sealed payload, or not sealed for this place, holds none.
+    ///
+    /// # Errors
+    /// The key that is needed and not held.
+    pub fn open<'p>(
+        &self,
+        log: &LogId,
+        kind: StoreKind,
+        payload: &'p [u8],
+    ) -> Result<Cow<'p, [u8]>, KeyId> {
+        let Some(database) = self.sealed.filter(|_| self.seals(kind)) else {
+            return Ok(Cow::Borrowed(payload));
+        };
+        let Ok(sealed) = Sealed::decode(payload) else { return Ok(Cow::Borrowed(&[])) };
+        let key = self.keys.get(&sealed.key).ok_or(sealed.key)?;
+        let bound = Bound { database, log, kind }.bytes(&sealed.key);
+        Ok(Cow::Owned(key.open(&bound, sealed.nonce, sealed.text).unwrap_or_default()))
+    }
+}

@@ -1,0 +1,449 @@
+//! Sealed databases: who may read opens what others wrote, in whatever order keys and entries come, and nobody else does.
+
+use crate::cases;
+use crate::replica::{Device, Replica, write};
+use crate::world::grant;
+use anabranch_core::author::{Draft, Founding, Step, Tally};
+use anabranch_core::build;
+use anabranch_core::entry::{GrantRef, StoreId, StoreKind};
+use anabranch_core::error::Error;
+use anabranch_core::id::NodeId;
+use anabranch_core::key::DeviceKey;
+use anabranch_core::ops::{Cut, MemberOp, Role, Subject};
+use anabranch_core::path::Path;
+use anabranch_core::seal::{KeyOp, decode_keys};
+use anabranch_core::storage::{Storage, StorageError, Table};
+use anabranch_core::verify::verify;
+use anabranch_reference::fold_with;
+use anabranch_store::MemoryStorage;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn founder() -> Device {
+    Device::found_with(Founding { sealed: true, recovery: None })
+}
+
+fn put(device: &mut Device, path: &str, value: &str) {
+    device.put(vec![write(&[path], Some(value))]);
+}
+
+/// Commits and signs.
+fn change(device: &mut Device, members: Vec<MemberOp>) {
+    device.grant(&members).unwrap();
+    device.seal();
+}
+
+fn let_in(device: &mut Device, seed: u8, role: Role) -> Device {
+    let other = Device::found_like(device, seed);
+    change(device, vec![grant(Subject::Device(other.key.node_id()), role, 0)]);
+    device.meet(&other);
+    other
+}
+
+fn revoke(device: &mut Device, other: &DeviceKey) {
+    let subject = Subject::Device(other.node_id());
+    let grants = device.replica.view(|v| v.grants().unwrap());
+    let held = grants.iter().filter(|grant| grant.subject == subject && grant.holds);
+    let ends = held.map(|grant| MemberOp::Revoke { grant: grant.id, cut: Cut::Past }).collect();
+    change(device, ends);
+}
+
+/// Opens what has come for this device and builds what that reveals.
+fn unlock(replica: &Replica, reader: &DeviceKey) -> usize {
+    let mut tx = replica.storage.write(anabranch_core::storage::Durability::Full).unwrap();
+    let mut ledger = anabranch_core::ledger::Ledger::open(&mut *tx).unwrap();
+    let opened = ledger.unlock(reader).unwrap();
+    ledger.finish().unwrap();
+    tx.commit().unwrap();
+    build::finish(&*replica.storage, build::Budget::default()).unwrap();
+    opened
+}
+
+fn built(device: &Device) {
+    build::finish(&*device.replica.storage, build::Budget::default()).unwrap();
+}
+
+fn digest(device: &Device) -> Option<[u8; 32]> {
+    built(device);
+    device.replica.view(|v| v.state_digest().unwrap())
+}
+
+/// How often `text` occurs anywhere in what a replica keeps.
+fn occurs(replica: &Replica, text: &[u8]) -> usize {
+    let tx = replica.storage.read().unwrap();
+    let mut count = 0;
+    for table in Table::ALL {
+        let order = anabranch_core::storage::Order::Ascending;
+        tx.scan(table, &[], None, order, &mut |key, row| {
+            for bytes in [key, row] {
+                count += bytes.windows(text.len()).filter(|window| *window == text).count();
+            }
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    count
+}
+
+fn keys_made(device: &Device) -> usize {
+    let made = |op: &Option<KeyOp>| matches!(op, Some(KeyOp::New { .. }));
+    let entries = device.replica.entries();
+    let payloads = entries.iter().flat_map(|entry| entry.payloads());
+    let keys = payloads.filter(|(store, _)| store.kind == StoreKind::KEYS);
+    keys.map(|(_, p)| decode_keys(p.bytes().unwrap()).ops.iter().filter(|op| made(op)).count())
+        .sum()
+}
+
+#[test]
+fn members_read_what_a_relay_passes_on_and_cannot() {
+    let mut ana = founder();
+    put(&mut ana, "before", "the plain text");
+    let relay = let_in(&mut ana, 2, Role::Relay);
+    let bob = Device::found_like(&ana, 3);
+    change(&mut ana, vec![grant(Subject::Device(bob.key.node_id()), Role::Write, 0)]);
+    put(&mut ana, "after", "the plain text");
+    ana.meet(&relay);
+    relay.meet(&bob);
+    assert_eq!(digest(&bob), digest(&ana));
+    assert_eq!(bob.values(&["before"]), ["the plain text"]);
+    assert_eq!(bob.values(&["after"]), ["the plain text"]);
+    assert_eq!(occurs(&relay.replica, b"the plain text"), 0);
+    assert_eq!(occurs(&relay.replica, blake3::hash(b"the plain text").as_bytes()), 0);
+    assert!(occurs(&bob.replica, b"the plain text") > 0);
+    // And says so, instead of showing an empty store.
+    assert!(relay.replica.view(|v| v.is_closed().unwrap()));
+    assert_eq!(digest(&relay), None);
+    assert!(!bob.replica.view(|v| v.is_closed().unwrap()));
+}
+
+#[test]
+fn counters_and_documents_are_sealed_too() {
+    let mut ana = founder();
+    let bob = let_in(&mut ana, 2, Role::Write);
+    let path = Path::text(["visits"]).unwrap();
+    let tally = Tally::new(StoreId::counter("c"), path.clone(), Step::Add(41));
+    ana.commit(&Draft { tallies: vec![tally.clone(), tally], ..Draft::default() }).unwrap();
+    ana.seal();
+    ana.meet(&bob);
+    assert_eq!(bob.replica.view(|v| v.sum(&StoreId::counter("c"), &path).unwrap()), 82);
+    let relay = let_in(&mut ana, 3, Role::Relay);
+    assert_eq!(occurs(&relay.replica, b"visits"), 0);
+    ana.meet(&bob);
+    assert_eq!(digest(&bob), digest(&ana));
+}
+
+#[test]
+fn who_is_put_out_cannot_read_what_is_written_next() {
+    let mut ana = founder();
+    let mut bob = let_in(&mut ana, 2, Role::Write);
+    let eve = let_in(&mut ana, 3, Role::Read);
+    put(&mut bob, "old", "seen by eve");
+    bob.meet(&ana);
+    ana.meet(&eve);
+    assert_eq!(eve.values(&["old"]), ["seen by eve"]);
+    revoke(&mut ana, &eve.key);
+    assert_eq!(keys_made(&ana), 2, "the founder's, and one that eve does not know");
+    ana.meet(&bob);
+    put(&mut bob, "new", "not for eve");
+    assert_eq!(keys_made(&bob), 2, "the one that the admin made is used");
+    bob.meet(&ana);
+    assert_eq!(ana.values(&["new"]), ["not for eve"]);
+    // With everything that others hold, say from the files of a relay, and the keys that she had.
+    ana.meet(&eve);
+    unlock(&eve.replica, &eve.key);
+    assert_eq!(eve.values(&["old"]), ["seen by eve"]);
+    assert!(eve.values(&["new"]).is_empty());
+    assert_eq!(occurs(&eve.replica, b"not for eve"), 0);
+    assert!(eve.replica.view(|v| v.is_closed().unwrap()));
+}
+
+#[test]
+fn rights_ended_at_the_same_time_leave_no_key_that_either_knows() {
+    let mut ana = founder();
+    let mut bob = let_in(&mut ana, 2, Role::Admin);
+    let eve = let_in(&mut ana, 3, Role::Read);
+    ana.meet(&bob);
+    let mallory = let_in(&mut bob, 4, Role::Read);
+    ana.meet(&bob);
+    // Neither knows of the other's, so the new keys are each known to one who has to go.
+    revoke(&mut ana, &eve.key);
+    revoke(&mut bob, &mallory.key);
+    ana.meet(&bob);
+    put(&mut ana, "new", "for two");
+    ana.meet(&bob);
+    assert_eq!(bob.values(&["new"]), ["for two"]);
+    assert_eq!(keys_made(&ana), 4);
+    for out in [&eve, &mallory] {
+        ana.meet(out);
+        unlock(&out.replica, &out.key);
+        assert!(out.values(&["new"]).is_empty());
+    }
+    assert_eq!(digest(&ana), digest(&bob));
+}
+
+#[test]
+fn who_is_let_in_again_reads_all() {
+    let mut ana = founder();
+    let bob = let_in(&mut ana, 2, Role::Write);
+    revoke(&mut ana, &bob.key);
+    put(&mut ana, "meanwhile", "text");
+    change(&mut ana, vec![grant(Subject::Device(bob.key.node_id()), Role::Read, 0)]);
+    ana.meet(&bob);
+    assert_eq!(digest(&bob), digest(&ana));
+    assert_eq!(bob.values(&["meanwhile"]), ["text"]);
+}
+
+#[test]
+fn a_ticket_opens_what_was_written_before_it() {
+    let mut ana = founder();
+    put(&mut ana, "old", "text");
+    let ticket = DeviceKey::from_seed(&[99; 32]);
+    change(&mut ana, vec![grant(Subject::Ticket(ticket.node_id()), Role::Write, 0)]);
+    let mut bob = Device::found_like(&ana, 2);
+    ana.meet(&bob);
+    assert!(bob.values(&["old"]).is_empty());
+    assert_eq!(unlock(&bob.replica, &ticket), 1);
+    assert_eq!(bob.values(&["old"]), ["text"]);
+    bob.act(|ledger, author| {
+        ledger.redeem(author, &ticket)?;
+        Ok(ledger.seal(author)?)
+    })
+    .unwrap();
+    put(&mut bob, "new", "by bob");
+    ana.meet(&bob);
+    assert_eq!(ana.values(&["new"]), ["by bob"]);
+    assert_eq!(digest(&bob), digest(&ana));
+}
+
+#[test]
+fn who_has_no_key_writes_nothing_in_the_clear() {
+    let mut ana = founder();
+    let mut bob = Device::found_like(&ana, 2);
+    bob.replica.reader = None;
+    change(&mut ana, vec![grant(Subject::Device(bob.key.node_id()), Role::Write, 0)]);
+    ana.meet(&bob);
+    let draft = Draft { writes: vec![write(&["x"], Some("text"))], ..Draft::default() };
+    assert!(matches!(bob.commit(&draft), Err(Error::Storage(StorageError::NoKey))));
+    assert_eq!(unlock(&bob.replica, &bob.key), 1);
+    assert!(bob.commit(&draft).unwrap().is_some());
+}
+
+#[test]
+fn it_cannot_be_opened_to_everyone_but_relayed_by_everyone() {
+    let mut ana = founder();
+    let to_all = |role| vec![grant(Subject::Anyone, role, 0)];
+    assert!(matches!(ana.grant(&to_all(Role::Read)), Err(Error::SealedToAll)));
+    assert!(matches!(ana.grant(&to_all(Role::Write)), Err(Error::SealedToAll)));
+    assert!(ana.grant(&to_all(Role::Relay)).unwrap().is_some());
+}
+
+#[test]
+fn a_relay_may_write_nothing() {
+    let mut ana = founder();
+    let mut relay = let_in(&mut ana, 2, Role::Relay);
+    let draft = Draft { writes: vec![write(&["x"], Some("text"))], ..Draft::default() };
+    assert!(matches!(
+        relay.commit(&draft),
+        Err(Error::Storage(StorageError::NoKey) | Error::NotPermitted { .. })
+    ));
+}
+
+#[test]
+fn a_sealed_replica_is_verified() {
+    let mut ana = founder();
+    let relay = let_in(&mut ana, 2, Role::Relay);
+    let eve = let_in(&mut ana, 3, Role::Write);
+    put(&mut ana, "a", "text");
+    revoke(&mut ana, &eve.key);
+    put(&mut ana, "b", "text");
+    ana.meet(&relay);
+    for device in [&ana, &relay] {
+        let tx = device.replica.storage.read().unwrap();
+        let done = verify(&*tx, &MemoryStorage::new(), &mut |_| {}).unwrap();
+        assert_eq!(done.entries, device.replica.entries().len() as u64);
+    }
+}
+
+#[test]
+fn thousands_of_readers_get_a_key_in_several_entries() {
+    let mut ana = founder();
+    let readers: Vec<_> = (0..2_500_u32)
+        .map(|n| {
+            let mut seed = [0xaa; 32];
+            seed[..4].copy_from_slice(&n.to_be_bytes());
+            DeviceKey::from_seed(&seed)
+        })
+        .collect();
+    for some in readers.chunks(500) {
+        let grants = some.iter().map(|key| grant(Subject::Device(key.node_id()), Role::Read, 0));
+        change(&mut ana, grants.collect());
+    }
+    let bob = let_in(&mut ana, 2, Role::Read);
+    revoke(&mut ana, &readers[7]);
+    put(&mut ana, "new", "for all the others");
+    ana.meet(&bob);
+    assert_eq!(bob.values(&["new"]), ["for all the others"]);
+    let last = Device::found_like(&ana, 9);
+    ana.meet(&last);
+    assert_eq!(unlock(&last.replica, &readers[7]), 1);
+    assert!(last.values(&["new"]).is_empty());
+    assert!(unlock(&last.replica, &readers[2_499]) >= 1);
+    assert_eq!(last.values(&["new"]), ["for all the others"]);
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    Grant { by: usize, whom: usize, role: Role },
+    Revoke { by: usize, whom: usize },
+    Write { by: usize },
+    Meet { a: usize, b: usize },
+}
+
+fn arb_turn() -> impl Strategy<Value = Turn> {
+    let who = || 0..6_usize;
+    let role = prop_oneof![
+        1 => Just(Role::Relay), 3 => Just(Role::Read), 3 => Just(Role::Write), 2 => Just(Role::Admin)
+    ];
+    prop_oneof![
+        2 => (who(), who(), role).prop_map(|(by, whom, role)| Turn::Grant { by, whom, role }),
+        2 => (who(), who()).prop_map(|(by, whom)| Turn::Revoke { by, whom }),
+        4 => who().prop_map(|by| Turn::Write { by }),
+        6 => (who(), who()).prop_map(|(a, b)| Turn::Meet { a, b }),
+    ]
+}
+
+/// What somebody wrote, and who was let in how often as far as its writer knew, with those that could read at the time.
+struct Told {
+    text: String,
+    grants: BTreeMap<NodeId, usize>,
+    readers: BTreeSet<NodeId>,
+}
+
+struct Churn {
+    devices: Vec<Device>,
+    told: Vec<Told>,
+}
+
+impl Churn {
+    fn new() -> Self {
+        let mut ana = founder();
+        let mut devices = vec![let_in(&mut ana, 2, Role::Admin)];
+        devices.push(let_in(&mut ana, 3, Role::Write));
+        devices.push(let_in(&mut ana, 4, Role::Write));
+        devices.push(let_in(&mut ana, 5, Role::Read));
+        devices.push(let_in(&mut ana, 6, Role::Relay));
+        devices.insert(0, ana);
+        Self { devices, told: Vec::new() }
+    }
+
+    fn take(&mut self, turn: &Turn) {
+        match *turn {
+            Turn::Grant { by, whom, role } => {
+                let subject = Subject::Device(self.devices[whom].key.node_id());
+                let done = self.devices[by].grant(&[grant(subject, role, 0)]);
+                if done.is_ok() {
+                    self.devices[by].seal();
+                }
+            }
+            Turn::Revoke { by, whom } => {
+                let subject = Subject::Device(self.devices[whom].key.node_id());
+                let grants = self.devices[by].replica.view(|v| v.grants().unwrap());
+                let held = grants.iter().filter(|g| g.subject == subject && g.holds);
+                let ends = held.map(|g| MemberOp::Revoke { grant: g.id, cut: Cut::Past });
+                let done = self.devices[by].grant(&ends.collect::<Vec<_>>());
+                if done.is_ok() {
+                    self.devices[by].seal();
+                }
+            }
+            Turn::Write { by } => {
+                let text = format!("<told {}>", self.told.len());
+                built(&self.devices[by]);
+                let writes = vec![write(&[&text], Some(&text))];
+                let done = self.devices[by].commit(&Draft { writes, ..Draft::default() });
+                if done.is_err() {
+                    return;
+                }
+                self.devices[by].seal();
+                let mut told = Told { text, grants: BTreeMap::new(), readers: BTreeSet::new() };
+                for grant in self.devices[by].replica.view(|v| v.grants().unwrap()) {
+                    let Subject::Device(device) = grant.subject else { continue };
+                    *told.grants.entry(device).or_default() += 1;
+                    if grant.holds && grant.role >= Role::Read {
+                        told.readers.insert(device);
+                    }
+                }
+                self.told.push(told);
+            }
+            Turn::Meet { a, b } if a != b => self.meet(a, b),
+            Turn::Meet { .. } => {}
+        }
+    }
+
+    /// What lies past a cut is offered again by whoever has it, so this ends after a while.
+    fn meet(&self, a: usize, b: usize) {
+        let (a, b) = (&self.devices[a].replica, &self.devices[b].replica);
+        for _ in 0..4 {
+            if a.update(b, usize::MAX) + b.update(a, usize::MAX) == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Everybody meets everybody, also those whose right has ended, and admins hand out what is lacking.
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            for a in 0..self.devices.len() {
+                for b in a + 1..self.devices.len() {
+                    self.meet(a, b);
+                }
+            }
+            for device in &mut self.devices {
+                built(device);
+                device.act(|ledger, author| ledger.hand_out(author)).unwrap();
+                device.seal();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(60))]
+
+    #[test]
+    fn who_may_read_reads_all_and_who_may_not_reads_nothing_new(
+        turns in prop::collection::vec(arb_turn(), 1..40),
+    ) {
+        let mut churn = Churn::new();
+        for turn in &turns {
+            churn.take(turn);
+        }
+        churn.settle();
+        let mut grants: BTreeMap<NodeId, BTreeSet<GrantRef>> = BTreeMap::new();
+        for grant in churn.devices.iter().flat_map(|d| d.replica.view(|v| v.grants().unwrap())) {
+            if let Subject::Device(device) = grant.subject {
+                grants.entry(device).or_default().insert(grant.id);
+            }
+        }
+        let mut digests = BTreeSet::new();
+        for device in &churn.devices {
+            built(device);
+            let me = device.key.node_id();
+            let role = device.replica.view(|v| v.role_of(&me).unwrap());
+            let ring = device.replica.view(|v| v.ring().unwrap());
+            prop_assert!(device.replica.state().cells == fold_with(&device.replica.entries(), &ring).cells);
+            // Who could not know that it was put out itself may have gone on alone.
+            if role >= Some(Role::Read) {
+                prop_assert!(!device.replica.view(|v| v.is_closed().unwrap()));
+                digests.insert((device.replica.view(|v| v.frontier_digest().unwrap()), digest(device)));
+            }
+            let known = grants.get(&me).map_or(0, BTreeSet::len);
+            for told in &churn.told {
+                let then = told.grants.get(&me).copied().unwrap_or(0);
+                if !told.readers.contains(&me) && then == known {
+                    prop_assert_eq!(occurs(&device.replica, told.text.as_bytes()), 0);
+                }
+            }
+        }
+        prop_assert_eq!(digests.len(), 1);
+    }
+}
