@@ -596,10 +596,11 @@ impl<'t> Ledger<'t> {
             }
             let bytes = match self.ring()?.open(&entry.header().log, store.kind, bytes) {
                 Ok(bytes) => bytes,
-                Err(key) => {
-                    self.note_closed(&key)?;
+                Err(key) if counts => {
+                    self.note_closed(&key, true)?;
                     continue;
                 }
+                Err(_) => continue,
             };
             if !counts {
                 // It is held, and should it ever count, [`crate::recount`] does what it says.

@@ -17,6 +17,7 @@ use crate::ops::{decode_cells_of, decode_members};
 use crate::past::Place;
 use crate::rows::{BranchNo, StoreNo, membership_key};
 use crate::sabotage::{self, Bug};
+use crate::seal::KeyId;
 use crate::storage::{StorageError, Table};
 use crate::view::View;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +64,7 @@ impl Ledger<'_> {
                     counters::add(ledger, store, path, delta)?;
                 }
                 Done::Write { path, .. } => paths += path.len() + 64,
+                Done::Closed(key) => ledger.note_closed(&key, flip.counts)?,
                 Done::Unknown(store) => {
                     *newer.entry(store).or_default() |= flip.counts;
                 }
@@ -159,7 +161,13 @@ impl Ledger<'_> {
                     for (store, payload) in &row.body.payloads {
                         let kind = stores.get(*store as usize - 1).map(|id| id.kind);
                         let (Some(kind), Some(payload)) = (kind, payload.bytes()) else { continue };
-                        let Ok(payload) = ring.open(&log, kind, payload) else { continue };
+                        let payload = match ring.open(&log, kind, payload) {
+                            Ok(payload) => payload,
+                            Err(key) => {
+                                visit(self, flip, Done::Closed(key))?;
+                                continue;
+                            }
+                        };
                         let unknown = if kind == StoreKind::MEMBERS {
                             decode_members(&payload).unknown
                         } else if kind == StoreKind::KEYS {
@@ -207,4 +215,6 @@ enum Done<'o> {
     },
     /// Something that this program does not know.
     Unknown(StoreNo),
+    /// Something that is sealed with a key that is not here.
+    Closed(KeyId),
 }

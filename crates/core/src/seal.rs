@@ -37,7 +37,7 @@ impl fmt::Debug for Key {
 }
 
 /// A key under another one: the key and a tag.
-pub(crate) type Wrapped = [u8; 48];
+pub type Wrapped = [u8; 48];
 
 const NONCE: usize = 24;
 const TAG: usize = 16;
@@ -48,7 +48,9 @@ impl Key {
         Self(device.derive("anabranch 1 new sealing key", place))
     }
 
-    fn from_bytes(bytes: [u8; 32]) -> Self {
+    /// The key that is these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
@@ -91,7 +93,8 @@ impl Key {
     }
 
     /// Seals the payload of a store of this kind in an entry of `log`.
-    pub(crate) fn seal_payload(&self, bound: &Bound<'_>, plain: &[u8]) -> Vec<u8> {
+    #[must_use]
+    pub fn seal_payload(&self, bound: &Bound<'_>, plain: &[u8]) -> Vec<u8> {
         let id = self.id();
         let (nonce, sealed) = self.seal(&bound.bytes(&id), plain);
         let mut w = Writer::onto(Vec::with_capacity(sealed.len() + 80));
@@ -99,27 +102,39 @@ impl Key {
         w.finish()
     }
 
+    /// Opens a payload that this key sealed; `None` for any other bytes, and for another place.
+    #[must_use]
+    pub fn open_payload(&self, bound: &Bound<'_>, payload: &[u8]) -> Option<Vec<u8>> {
+        let sealed = Sealed::decode(payload).ok()?;
+        self.open(&bound.bytes(&self.id()), sealed.nonce, sealed.text)
+    }
+
     /// This key under `other`, for whoever has that one.
-    fn under(&self, other: &Self) -> Option<Wrapped> {
+    #[must_use]
+    pub fn under(&self, other: &Self) -> Option<Wrapped> {
         let cipher =
             XChaCha20Poly1305::new(&other.purpose("anabranch 1 key under its successor").into());
         wrap(&cipher, self)
     }
 
-    fn from_under(other: &Self, id: &KeyId, sealed: &Wrapped) -> Option<Self> {
+    /// The key of that name that is under `other`.
+    #[must_use]
+    pub fn from_under(other: &Self, id: &KeyId, sealed: &Wrapped) -> Option<Self> {
         let cipher =
             XChaCha20Poly1305::new(&other.purpose("anabranch 1 key under its successor").into());
         unwrap(&cipher, id, sealed)
     }
 
     /// This key for `recipient`, wrapped by `author`. `None` for a recipient that no key can be agreed on with.
-    pub(crate) fn wrapped(&self, author: &DeviceKey, recipient: &NodeId) -> Option<Wrapped> {
+    #[must_use]
+    pub fn wrapped(&self, author: &DeviceKey, recipient: &NodeId) -> Option<Wrapped> {
         let cipher = between(author, recipient, &author.node_id(), recipient)?;
         wrap(&cipher, self)
     }
 
     /// The key that `author` wrapped for the device or ticket with this secret key.
-    pub(crate) fn unwrapped(
+    #[must_use]
+    pub fn unwrapped(
         recipient: &DeviceKey,
         author: &NodeId,
         id: &KeyId,
@@ -161,10 +176,13 @@ fn unwrap(cipher: &XChaCha20Poly1305, id: &KeyId, sealed: &Wrapped) -> Option<Ke
 
 /// What a payload is bound to: nobody without the key can pass it off as another's, nor as of another store.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bound<'l> {
-    pub(crate) database: DatabaseId,
-    pub(crate) log: &'l LogId,
-    pub(crate) kind: StoreKind,
+pub struct Bound<'l> {
+    /// The database.
+    pub database: DatabaseId,
+    /// The log of the entry.
+    pub log: &'l LogId,
+    /// What the store is built as.
+    pub kind: StoreKind,
 }
 
 impl Bound<'_> {

@@ -201,8 +201,9 @@ impl Replica {
             priority: grant.priority,
             terms: TicketTerms::default(),
         };
-        self.commit_as(&key, &Draft { members: vec![op], ..Draft::default() })?;
-        Ok(())
+        // By itself: what it opens is built before anything is committed.
+        self.unlock(&key)?;
+        self.commit_as(&key, &Draft { members: vec![op], ..Draft::default() })
     }
 
     /// Tickets that `subject` could use to get more than `role`, or anything: by which it came in, and which it made. Not those

@@ -593,7 +593,15 @@ impl Replica {
     /// [`NodeError::Core`].
     pub fn redeem(&self, ticket: &DeviceKey) -> Result<(), NodeError> {
         self.committer.sealed(|ledger, author| ledger.redeem(author, ticket))?;
+        self.loaded();
         self.changed();
+        Ok(())
+    }
+
+    /// Uses the keys of a sealed database that were handed to `reader`, a key that is not this device's own. Blocking.
+    pub(crate) fn unlock(&self, reader: &DeviceKey) -> Result<(), NodeError> {
+        self.committer.sealed(|ledger, _| Ok(ledger.unlock(reader)?))?;
+        self.loaded();
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod members;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod requests;
+mod sealed;
 mod sharing;
 mod sim;
 mod ssh;

@@ -28,7 +28,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Keys of [`Table::Local`]: this, then the id of a key that payloads held here are sealed with and that is not.
+/// Keys of [`Table::Local`]: this, then the id of a key that is not held → how many payloads are that count and are sealed with it.
 const CLOSED: &[u8] = b"seal/closed/";
 /// → grants, revocations (4 bytes each) and the key of the moment as of then.
 const TENDED: &[u8] = b"seal/tended";
@@ -57,7 +57,8 @@ impl View<'_> {
         Ok(ring.is_sealed() && ring.ids().next().is_none())
     }
 
-    /// Whether payloads are held that this replica has no key for: then stores are not what the entries say, and have no digest.
+    /// Whether payloads that count are held and this replica has no key for: then stores are not what the entries say, and have
+    /// no digest.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -91,11 +92,18 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    /// A payload is held that there is no key for.
-    pub(crate) fn note_closed(&mut self, id: &KeyId) -> Result<(), StorageError> {
+    /// A payload that there is no key for counts, or no longer does.
+    pub(crate) fn note_closed(&mut self, id: &KeyId, counts: bool) -> Result<(), StorageError> {
         self.sum_up();
         let key = [CLOSED, &id.0].concat();
-        if self.tx.has(Table::Local, &key)? { Ok(()) } else { self.tx.put(Table::Local, &key, &[]) }
+        let before = self.tx.get(Table::Local, &key)?.map_or(Ok(0), |row| {
+            let number = row.try_into().map(u64::from_be_bytes);
+            number.map_err(|_| corrupt("how much is sealed"))
+        })?;
+        match if counts { before.saturating_add(1) } else { before.saturating_sub(1) } {
+            0 => self.tx.delete(Table::Local, &key).map(drop),
+            now => self.tx.put(Table::Local, &key, &now.to_be_bytes()),
+        }
     }
 
     pub(crate) fn hold(&mut self, key: Key) -> Result<(), StorageError> {

@@ -90,7 +90,7 @@ impl Ring {
         };
         let Ok(sealed) = Sealed::decode(payload) else { return Ok(Cow::Borrowed(&[])) };
         let key = self.keys.get(&sealed.key).ok_or(sealed.key)?;
-        let bound = Bound { database, log, kind }.bytes(&sealed.key);
-        Ok(Cow::Owned(key.open(&bound, sealed.nonce, sealed.text).unwrap_or_default()))
+        let bound = Bound { database, log, kind };
+        Ok(Cow::Owned(key.open_payload(&bound, payload).unwrap_or_default()))
     }
 }

@@ -16,5 +16,6 @@ mod lthash;
 mod membership;
 mod payloads;
 mod runs;
+mod seal;
 mod tickets;
 mod world;

@@ -243,7 +243,7 @@ fn member_cases() -> Vec<Value> {
         case("revocations", "members", &encode_members(&revoked)),
         case("no operations", "members", &encode_members(&[])),
         odd("a role from later", |w| {
-            w.array(6).u64(0).array(1).u64(1).u64(4).u64(0).u64(0).u64(0);
+            w.array(6).u64(0).array(1).u64(1).u64(9).u64(0).u64(0).u64(0);
         }),
         odd("a subject from later", |w| {
             w.array(6).u64(0).array(1).u64(3).u64(1).u64(0).u64(0).u64(0);

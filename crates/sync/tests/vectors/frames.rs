@@ -242,7 +242,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
             "a request for a role that there is not",
             raw(&|w| {
                 w.array(7).u64(2).u64(0).bytes(&[2; 32]).u64(3).bytes(&[]).null();
-                w.array(2).u64(4).text("let me in");
+                w.array(2).u64(5).text("let me in");
             }),
         ),
         ("terms above 7", raw(&|w| _ = w.array(5).u64(3).u64(0).u64(8).bytes(&[]).null())),

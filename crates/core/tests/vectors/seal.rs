@@ -1,0 +1,142 @@
+//! seal.json: payloads of sealed databases, keys wrapped for readers and under one another, and the store of keys.
+
+use crate::file::{golden, hex, list, number, text, unhex, unhex_of};
+use anabranch_core::codec::Writer;
+use anabranch_core::entry::StoreKind;
+use anabranch_core::id::{DatabaseId, LogId, NodeId};
+use anabranch_core::key::DeviceKey;
+use anabranch_core::seal::{Bound, Key, KeyId, KeyOp, decode_keys, encode_keys};
+use serde_json::{Value, json};
+
+const DATABASE: DatabaseId = DatabaseId([0xdb; 32]);
+const LOG: LogId = LogId { device: NodeId([0xaa; 32]), epoch: 7 };
+
+fn key(n: u8) -> Key {
+    Key::from_bytes([n; 32])
+}
+
+fn payload(name: &str, kind: StoreKind, plain: &[u8]) -> Value {
+    let sealed = key(1).seal_payload(&Bound { database: DATABASE, log: &LOG, kind }, plain);
+    json!({
+        "name": name, "key": hex([1; 32]), "key_id": hex(key(1).id().0), "database": hex(DATABASE.0),
+        "device": hex(LOG.device.0), "epoch": LOG.epoch, "kind": kind.0, "plain": hex(plain),
+        "sealed": hex(sealed),
+    })
+}
+
+fn wrapped() -> Value {
+    let [author, reader] = [2, 3].map(|n| DeviceKey::from_seed(&[n; 32]));
+    let sealed = key(1).wrapped(&author, &reader.node_id()).unwrap();
+    json!({
+        "name": "a key wrapped for a reader", "key": hex([1; 32]), "key_id": hex(key(1).id().0),
+        "author_seed": hex([2; 32]), "reader_seed": hex([3; 32]), "wrapped": hex(sealed),
+    })
+}
+
+fn under() -> Value {
+    let sealed = key(1).under(&key(4)).unwrap();
+    json!({
+        "name": "a key under another", "key": hex([1; 32]), "key_id": hex(key(1).id().0),
+        "other": hex([4; 32]), "under": hex(sealed),
+    })
+}
+
+fn read(payload: &[u8]) -> Value {
+    let pairs = |pairs: Vec<([u8; 32], [u8; 48])>| {
+        pairs.iter().map(|(whose, sealed)| json!([hex(whose), hex(sealed)])).collect::<Vec<_>>()
+    };
+    let decoded = decode_keys(payload);
+    let op = |op: Option<KeyOp>| match op {
+        None => Value::Null,
+        Some(KeyOp::New { id }) => json!({ "new": hex(id.0) }),
+        Some(KeyOp::Under { id, others }) => json!({
+            "under": hex(id.0),
+            "others": pairs(others.into_iter().map(|(id, sealed)| (id.0, sealed)).collect()),
+        }),
+        Some(KeyOp::Wrap { id, to }) => json!({
+            "wrap": hex(id.0),
+            "to": pairs(to.into_iter().map(|(reader, sealed)| (reader.0, sealed)).collect()),
+        }),
+    };
+    let ops: Vec<Value> = decoded.ops.into_iter().map(op).collect();
+    json!({ "needs_newer": decoded.unknown, "operations": ops })
+}
+
+fn store(name: &str, payload: &[u8]) -> Value {
+    json!({ "name": name, "payload": hex(payload), "read": read(payload) })
+}
+
+fn odd(name: &str, write: fn(&mut Writer)) -> Value {
+    let mut w = Writer::new();
+    w.array(2);
+    write(&mut w);
+    w.array(2).u64(0).bytes(&[9; 32]);
+    store(name, &w.finish())
+}
+
+fn stores() -> Vec<Value> {
+    let all = [
+        KeyOp::New { id: key(1).id() },
+        KeyOp::Under {
+            id: key(1).id(),
+            others: vec![(key(4).id(), [5; 48]), (KeyId([6; 32]), [7; 48])],
+        },
+        KeyOp::Wrap { id: key(1).id(), to: vec![(NodeId([8; 32]), [9; 48])] },
+    ];
+    vec![
+        store("a new key with another under it, wrapped for a reader", &encode_keys(&all)),
+        store("no operations on keys", &encode_keys(&[])),
+        odd("an operation on keys from later", |w| _ = w.array(2).u64(3).bytes(&[1; 32])),
+        odd("a new key with an argument too many", |w| {
+            w.array(3).u64(0).bytes(&[1; 32]).u64(0);
+        }),
+        odd("a wrapped key of 47 bytes", |w| {
+            w.array(3).u64(1).bytes(&[1; 32]).array(1).array(2).bytes(&[2; 32]).bytes(&[3; 47]);
+        }),
+        odd("more readers than one operation may name", |w| {
+            w.array(3).u64(1).bytes(&[1; 32]).array(1_025);
+            for _ in 0..1_025 {
+                w.u64(0);
+            }
+        }),
+    ]
+}
+
+#[test]
+fn seal() {
+    let mut made = vec![
+        payload("a payload", StoreKind::TABLE, b"what a table holds"),
+        payload("a payload of no bytes", StoreKind::COUNTER, b""),
+        payload("a payload that is padded further", StoreKind::DOC, &[b'x'; 100]),
+        wrapped(),
+        under(),
+    ];
+    made.extend(stores());
+    let about = "Sealed databases: payloads, wrapped keys, and the payloads of the store of keys.";
+    for case in golden("seal", about, made) {
+        let name = text(&case["name"]).to_owned();
+        let key_of = |field: &str| Key::from_bytes(unhex_of(&case[field]));
+        if case.get("sealed").is_some() {
+            let log =
+                LogId { device: NodeId(unhex_of(&case["device"])), epoch: number(&case["epoch"]) };
+            let kind = StoreKind(u32::try_from(number(&case["kind"])).unwrap());
+            let bound =
+                Bound { database: DatabaseId(unhex_of(&case["database"])), log: &log, kind };
+            let opened = key_of("key").open_payload(&bound, &unhex(&case["sealed"]));
+            assert_eq!(opened, Some(unhex(&case["plain"])), "{name}");
+        } else if case.get("wrapped").is_some() {
+            let [author, reader] =
+                ["author_seed", "reader_seed"].map(|f| DeviceKey::from_seed(&unhex_of(&case[f])));
+            let (id, sealed) = (KeyId(unhex_of(&case["key_id"])), unhex_of(&case["wrapped"]));
+            let opened = Key::unwrapped(&reader, &author.node_id(), &id, &sealed);
+            assert_eq!(opened, Some(key_of("key")), "{name}");
+        } else if let Some(under) = case.get("under").filter(|_| case.get("other").is_some()) {
+            let id = KeyId(unhex_of(&case["key_id"]));
+            let opened = Key::from_under(&key_of("other"), &id, &unhex_of(under));
+            assert_eq!(opened, Some(key_of("key")), "{name}");
+        } else {
+            assert_eq!(read(&unhex(&case["payload"])), case["read"], "{name}");
+            list(&case["read"]["operations"]);
+        }
+    }
+}
