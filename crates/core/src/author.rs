@@ -150,7 +150,7 @@ impl Ledger<'_> {
         }
         self.check_sealed(draft)?;
         // Before anything else is looked up, since it may write entries of its own.
-        let key = if idle { None } else { self.tend(author)? };
+        let key = if idle { None } else { self.tend(author, true)? };
         let device = author.key.node_id();
         let needed = if draft.members.is_empty() { Role::Write } else { Role::Admin };
         let grant = match self.resigned(&device, draft)? {
@@ -181,7 +181,7 @@ impl Ledger<'_> {
         let payloads = payloads.into_iter().collect();
         let entry = self.write(author, log, membership::reference(&grant), payloads)?;
         if !draft.members.is_empty() {
-            self.hand_out(author)?;
+            self.tend_if_possible(author, true)?;
         }
         Ok(Some(entry))
     }

@@ -568,7 +568,7 @@ pub(crate) mod membership_key {
         [&[11][..], &reader.0].concat()
     }
 
-    /// Who knows a key: this, then each.
+    /// Who knows a key: this, then each → 1 if it was handed the key, 0 if it made it or handed it on.
     pub(crate) fn key_known(id: &[u8; 32]) -> Vec<u8> {
         [&[12][..], id].concat()
     }

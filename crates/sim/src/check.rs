@@ -15,7 +15,7 @@ use anabranch_core::path::Path;
 use anabranch_core::storage::{Storage, StorageError, Table};
 use anabranch_core::verify::verify;
 use anabranch_core::view::View;
-use anabranch_reference::{State, fold, frontier, judge};
+use anabranch_reference::{State, fold_with, frontier, judge};
 use anabranch_store::MemoryStorage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -150,7 +150,7 @@ impl Digests {
 
 /// Remembers which state went with which entries.
 #[derive(Debug, Default)]
-pub struct SameState(BTreeMap<[u8; 32], Option<[u8; 32]>>);
+pub struct SameState(BTreeMap<[u8; 32], [u8; 32]>);
 
 impl SameState {
     /// Whether this is what others had for the same entries.
@@ -158,8 +158,10 @@ impl SameState {
     /// # Errors
     /// [`Check::SameState`].
     pub fn note(&mut self, node: usize, digests: &Digests) -> Result<(), Violation> {
-        let known = *self.0.entry(digests.frontier).or_insert(digests.state);
-        if known == digests.state {
+        // Without a key there is none.
+        let Some(state) = digests.state else { return Ok(()) };
+        let known = *self.0.entry(digests.frontier).or_insert(state);
+        if known == state {
             return Ok(());
         }
         Err(Check::SameState.failed(format!("node {node} has another state than others had")))
@@ -180,7 +182,7 @@ fn entries(view: View<'_>) -> Result<Vec<Entry>, Error> {
 fn stored(view: View<'_>) -> Result<State, Error> {
     let mut state = State::default();
     for info in view.stores()? {
-        if info.digest.is_none() {
+        if info.digest.is_none() && !info.closed {
             state.unknown.insert(info.id.clone());
         }
         view.scan_cells(&info.id, &Path::default(), None, &mut |cell| {
@@ -208,7 +210,8 @@ pub fn judge_node(number: usize, node: &Node, forbidden: &[Position]) -> Result<
     let tx = content.read().map_err(|e| broken(number)(e.into()))?;
     let view = View::new(&*tx);
     let list = entries(view).map_err(broken(number))?;
-    let (held, meant) = (stored(view).map_err(broken(number))?, fold(&list));
+    let ring = view.ring().map_err(|e| broken(number)(e.into()))?;
+    let (held, meant) = (stored(view).map_err(broken(number))?, fold_with(&list, &ring));
     if held != meant {
         let text = format!("node {number} holds another state: {}", difference(&held, &meant));
         return Err(Check::Reference.failed(text));
@@ -316,6 +319,9 @@ pub fn judge_all(
         if digests.frontier != expected.frontier {
             return Err(Check::Converged.failed(format!("nodes 0 and {number} hold other entries")));
         }
+    }
+    if first.is_some_and(|first| first.state.is_none()) {
+        return Err(Check::SameState.failed("the founder cannot read the state"));
     }
     for (number, node) in members() {
         judge_node(number, node, forbidden)?;

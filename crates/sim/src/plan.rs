@@ -497,6 +497,9 @@ pub struct Plan {
     /// Who joins when nothing is written any more, and from several at once.
     #[serde(default)]
     pub newcomer: Option<usize>,
+    /// Whether the database is sealed.
+    #[serde(default)]
+    pub sealed: bool,
 }
 
 /// What plans may contain.
@@ -529,7 +532,8 @@ impl Plan {
         let mut steps = writes(&mut random, count, span);
         steps.extend(faults(&mut random, count, edges.len(), span, &options.faults));
         steps.sort_by_key(|step| step.at);
-        let mut plan = Self { seed, nodes, edges, latency, loss, steps, newcomer: None };
+        let mut plan =
+            Self { seed, nodes, edges, latency, loss, steps, newcomer: None, sealed: false };
         let rules = members::chosen(seed);
         if rules {
             members::add(&mut plan, span);
@@ -544,7 +548,14 @@ impl Plan {
         if !rules {
             blobs::add(&mut plan, span);
         }
+        plan.sealed = plan.can_be_sealed() && members::sealed(seed);
         plan
+    }
+
+    /// Content cannot be sealed yet.
+    fn can_be_sealed(&self) -> bool {
+        let content = |step: &Step| matches!(step.act, Act::User { .. } | Act::Blob { .. });
+        !self.nodes.iter().any(|node| node.folder) && !self.steps.iter().any(content)
     }
 
     /// Whether rights change in it.

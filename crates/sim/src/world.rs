@@ -20,13 +20,13 @@ use crate::node::{Acknowledged, Node};
 use crate::plan::{Act, Edge, Entrance, Fault, FaultKind, Plan, Setup};
 use crate::trace::Trace;
 use crate::workload::{Memory, Op, named_blobs};
-use anabranch_core::author::Draft;
+use anabranch_core::author::{Draft, Founding};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build::Budget;
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Subject, TicketTerms};
-use anabranch_core::storage::Storage;
+use anabranch_core::storage::{Storage, StorageError};
 use anabranch_core::view::View;
 use anabranch_node::{
     Bulk, Committed, Device, Job, NodeError, Replica, ReplicaOptions, RequestLimits,
@@ -440,6 +440,8 @@ impl<'p> World<'p> {
                 }
                 Err(
                     Error::NotPermitted { .. }
+                    | Error::Storage(StorageError::NoKey)
+                    | Error::SealedToAll
                     | Error::LastAdmin
                     | Error::Refused(Refusal::Priority { .. } | Refusal::Rank { .. }),
                 ) => self.stats.refused += 1,
@@ -824,7 +826,10 @@ fn found(
     // Only there is the founder's folder looked at before it hears of anybody.
     let database = match nodes[0].folder {
         Some(_) => anabranch_folder::found(&*storage, &nodes[0].device)?,
-        None => Replica::found(&*storage, &nodes[0].device)?,
+        None => {
+            let founding = Founding { sealed: plan.sealed, recovery: None };
+            Replica::found_with(&*storage, &nodes[0].device, founding)?
+        }
     };
     drop(storage);
     nodes[0].start()?;

@@ -24,7 +24,7 @@ use crate::rows::{
 use crate::sabotage::{self, Bug};
 use crate::storage::{Order, ReadTx, StorageError, Table, WriteTx};
 use crate::view::View;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -232,13 +232,18 @@ impl Ledger<'_> {
     }
 
     /// The key that what is written next is sealed with. Where the membership changed since the last time, readers that lack it
-    /// get it first, and where somebody knows it who may not read, there is a new one, in entries of their own.
+    /// get it first, and where somebody knows it who may not read, there is a new one if `may_renew`, in entries of their own. Without
+    /// that the newest is handed out all the same: what is sealed with it already is for its readers.
     ///
     /// Cost: a look-up; after a change of the membership, one for each grant and each key's reader.
     ///
     /// # Errors
     /// [`Error::NotPermitted`], or what the storage reports; [`StorageError::NoKey`] without any key.
-    pub(crate) fn tend(&mut self, author: &Author<'_>) -> Result<Option<Key>, Error> {
+    pub(crate) fn tend(
+        &mut self,
+        author: &Author<'_>,
+        may_renew: bool,
+    ) -> Result<Option<Key>, Error> {
         let ring = self.ring()?;
         if !ring.is_sealed() {
             return Ok(None);
@@ -253,10 +258,13 @@ impl Ledger<'_> {
             return Ok(Some(key.clone()));
         }
         let readers = self.readers()?;
-        let mut newest: Option<(Age, KeyId)> = None;
+        let (mut newest, mut any): (Option<(Age, KeyId)>, _) = (None, None);
         for id in ring.ids() {
             let Some(age) = self.made(id)? else { continue };
-            let safe = self.who_knows(id)?.is_subset(&readers) || sabotage::is(Bug::KeyNotRenewed);
+            let known = self.who_knows(id)?;
+            let safe = known.keys().all(|who| readers.contains(who));
+            let safe = safe || sabotage::is(Bug::KeyNotRenewed);
+            any = any.max(Some((age, *id)));
             if safe {
                 newest = newest.max(Some((age, *id)));
             }
@@ -267,23 +275,41 @@ impl Ledger<'_> {
         let mut ops = Vec::new();
         let key = match newest.and_then(|(_, id)| ring.key(&id).cloned()) {
             Some(key) => key,
-            None => self.renew(author, &readers, &mut ops)?,
+            None if may_renew => self.renew(author, &readers, &mut ops)?,
+            None => match any.and_then(|(_, id)| ring.key(&id).cloned()) {
+                Some(key) => key,
+                None => return Ok(None),
+            },
         };
         let known = self.who_knows(&key.id())?;
-        let lacking: Vec<NodeId> = readers.difference(&known).copied().collect();
+        // The device itself among them: its storage may be put back to how it was before.
+        let lacks = |reader: &&NodeId| known.get(reader) != Some(&true);
+        let lacking: Vec<NodeId> = readers.iter().filter(lacks).copied().collect();
         ops.extend(self.brought_together(&key)?);
         ops.extend(handed_out(&key, author.key, &lacking));
         self.write_keys(author, ops)?;
-        self.tx.put(Table::Local, TENDED, &[&stamp[..], &key.id().0].concat())?;
+        if newest.is_some() || may_renew {
+            self.tx.put(Table::Local, TENDED, &[&stamp[..], &key.id().0].concat())?;
+        }
         Ok(Some(key))
     }
 
-    /// Hands the key of the moment to readers that were let in just now, if this device may and has one.
+    /// Hands the newest key to readers that were let in, if this device may and has one. It makes no new one: two devices that
+    /// never agreed on who may read, since one is damaged, would otherwise make keys for each other without end.
     ///
     /// # Errors
     /// As [`Self::commit`].
     pub fn hand_out(&mut self, author: &Author<'_>) -> Result<(), Error> {
-        match self.tend(author) {
+        self.tend_if_possible(author, false)
+    }
+
+    /// As [`Self::tend`], for a device that may not or cannot.
+    pub(crate) fn tend_if_possible(
+        &mut self,
+        author: &Author<'_>,
+        may_renew: bool,
+    ) -> Result<(), Error> {
+        match self.tend(author, may_renew) {
             Ok(_) | Err(Error::Storage(StorageError::NoKey) | Error::NotPermitted { .. }) => Ok(()),
             Err(e) => Err(e),
         }
@@ -396,12 +422,13 @@ impl Ledger<'_> {
         Ok(newest)
     }
 
-    /// Whom a key was handed to, and who did so.
-    fn who_knows(&self, id: &KeyId) -> Result<BTreeSet<NodeId>, StorageError> {
+    /// Whom a key was handed to (`true`), and who else handed it on or made it.
+    fn who_knows(&self, id: &KeyId) -> Result<BTreeMap<NodeId, bool>, StorageError> {
         let prefix = membership_key::key_known(&id.0);
         let rows = starting_with(&*self.tx, Table::Membership, &prefix, usize::MAX)?;
-        let who = |(rest, _): (Vec<u8>, _)| {
-            rest.try_into().map(NodeId).map_err(|_| corrupt("whom a key was handed to"))
+        let who = |(rest, row): (Vec<u8>, Vec<u8>)| match (rest.try_into(), &row[..]) {
+            (Ok(who), [handed @ (0 | 1)]) => Ok((NodeId(who), *handed == 1)),
+            _ => Err(corrupt("whom a key was handed to")),
         };
         rows.into_iter().map(who).collect()
     }
@@ -442,10 +469,13 @@ pub(crate) fn apply(
     let header = entry.header();
     let place = branch_key(branch, header.seq);
     let grant = ledger.branch(branch)?.grant;
-    let mut put = |key: Vec<u8>, row: &[u8]| ledger.tx.put(Table::Membership, &key, row);
     for op in decoded.ops.iter().flatten() {
         let (KeyOp::New { id } | KeyOp::Under { id, .. } | KeyOp::Wrap { id, .. }) = op;
-        put([&membership_key::key_known(&id.0)[..], &header.log.device.0].concat(), &[])?;
+        let author = [&membership_key::key_known(&id.0)[..], &header.log.device.0].concat();
+        if !ledger.tx.has(Table::Membership, &author)? {
+            ledger.tx.put(Table::Membership, &author, &[0])?;
+        }
+        let mut put = |key: Vec<u8>, row: &[u8]| ledger.tx.put(Table::Membership, &key, row);
         match op {
             KeyOp::New { id } => {
                 let row =
@@ -462,7 +492,7 @@ pub(crate) fn apply(
                 for (reader, sealed) in to {
                     let key = membership_key::wrapped(reader);
                     put([&key[..], &id.0, &header.log.device.0].concat(), sealed)?;
-                    put([&membership_key::key_known(&id.0)[..], &reader.0].concat(), &[])?;
+                    put([&membership_key::key_known(&id.0)[..], &reader.0].concat(), &[1])?;
                 }
             }
         }

@@ -69,6 +69,11 @@ pub(super) fn chosen(seed: u64) -> bool {
     source(seed).u32(..4) == 0
 }
 
+/// Whether the database is sealed, where it can be: in every second plan.
+pub(super) fn sealed(seed: u64) -> bool {
+    Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7365_616c_6564).bool()
+}
+
 fn source(seed: u64) -> Rng {
     // Mixed, or the first numbers drawn would go with those of other sources.
     Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x6d65_6d62_6572_735f)
