@@ -163,6 +163,10 @@ impl Ledger<'_> {
         self.keep_an_admin(&draft.members)?;
         let log = self.own_log(author)?;
         self.sign_before(author, &log, &grant)?;
+        let key = match key {
+            Some(key) => Some((key, self.tip_of(&log)?)),
+            None => None,
+        };
         // A map, since payloads are in the order of their stores.
         let mut payloads = BTreeMap::new();
         for (store, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
@@ -187,12 +191,26 @@ impl Ledger<'_> {
     }
 
     /// What of a payload is stored and sent.
-    fn sealed(&self, key: &Option<Key>, log: &LogId, store: &StoreId, plain: Vec<u8>) -> Payload {
+    fn sealed(
+        &self,
+        key: &Option<(Key, EntryId)>,
+        log: &LogId,
+        store: &StoreId,
+        plain: Vec<u8>,
+    ) -> Payload {
         let bound = Bound { database: self.database, log, kind: store.kind };
         Payload::Present(match key {
-            Some(key) => key.seal_payload(&bound, &plain),
+            Some((key, tip)) => key.seal_payload(&bound, tip, &plain),
             None => plain,
         })
+    }
+
+    /// The last entry of a log of ours; zeros before the first.
+    pub(crate) fn tip_of(&mut self, log: &LogId) -> Result<EntryId, StorageError> {
+        match self.branches_of(log)?.first() {
+            Some(&branch) => Ok(self.branch(branch)?.tip.id),
+            None => Ok(EntryId([0; 32])),
+        }
     }
 
     /// What a sealed database cannot give.

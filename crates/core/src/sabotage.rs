@@ -14,6 +14,10 @@ pub enum Bug {
     DigestNotReduced,
     /// A sealed database goes on with a key that somebody knows who may not read any more.
     KeyNotRenewed,
+    /// A key does not lead to those that were made before it or beside it.
+    KeysApart,
+    /// What was sealed with a key that comes later stays as it is.
+    ClosedStays,
     /// A name whose target is not held is forgotten.
     NameForgotten,
     /// An entry counts as held without its parents.
@@ -130,7 +134,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 63] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -181,6 +185,8 @@ impl Bug {
         Self::WantStuck,
         Self::RankIgnored,
         Self::KeyNotRenewed,
+        Self::KeysApart,
+        Self::ClosedStays,
         Self::CutIgnored,
         Self::CutOffByOne,
         Self::RegrantRevives,

@@ -4,8 +4,8 @@
 //! A database is sealed from its genesis on, whose entry makes the first key. A key is wrapped to the public key of each reader:
 //! devices and open tickets ([`keys`]). Each key that is in use encrypts all others, by way of one another, so whoever gets that one has
 //! them all.
-//! A payload is XChaCha20-Poly1305 under one key, its nonce a keyed hash of what is sealed, so nothing depends on a random source
-//! and sealing the same twice tells no more than that it was the same.
+//! A payload is XChaCha20-Poly1305 under one key, its nonce a keyed hash of what is sealed and where, so nothing depends on a random
+//! source, and what is written twice looks different each time.
 
 pub(crate) mod keys;
 mod ring;
@@ -14,7 +14,7 @@ pub use ring::Ring;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::StoreKind;
-use crate::id::{DatabaseId, LogId, NodeId};
+use crate::id::{DatabaseId, EntryId, LogId, NodeId};
 use crate::key::DeviceKey;
 use crate::limits;
 use crate::ops::{Decoded, Op, decode_ops};
@@ -64,10 +64,12 @@ impl Key {
         blake3::derive_key(context, &self.0)
     }
 
-    /// Seals what is bound to `bound`. At most [`overhead`] bytes longer than `plain`, which it hides the exact length of.
-    fn seal(&self, bound: &[u8], plain: &[u8]) -> (XNonce, Vec<u8>) {
+    /// Seals what is bound to `bound`, on top of the entry `tip` of its log. At most [`overhead`] bytes longer than `plain`, which it
+    /// hides the exact length of.
+    fn seal(&self, bound: &[u8], tip: &EntryId, plain: &[u8]) -> (XNonce, Vec<u8>) {
         let mut hasher = blake3::Hasher::new_keyed(&self.purpose("anabranch 1 sealing nonce"));
-        hasher.update(&(bound.len() as u64).to_be_bytes()).update(bound).update(plain);
+        hasher.update(&(bound.len() as u64).to_be_bytes()).update(bound);
+        hasher.update(&tip.0).update(plain);
         let mut nonce = [0; NONCE];
         hasher.finalize_xof().fill(&mut nonce);
         let nonce = XNonce::from(nonce);
@@ -92,11 +94,11 @@ impl Key {
         XChaCha20Poly1305::new(&self.purpose("anabranch 1 sealed payload").into())
     }
 
-    /// Seals the payload of a store of this kind in an entry of `log`.
+    /// Seals a payload of the entry after `tip` in its log; zeros before the first.
     #[must_use]
-    pub fn seal_payload(&self, bound: &Bound<'_>, plain: &[u8]) -> Vec<u8> {
+    pub fn seal_payload(&self, bound: &Bound<'_>, tip: &EntryId, plain: &[u8]) -> Vec<u8> {
         let id = self.id();
-        let (nonce, sealed) = self.seal(&bound.bytes(&id), plain);
+        let (nonce, sealed) = self.seal(&bound.bytes(&id), tip, plain);
         let mut w = Writer::onto(Vec::with_capacity(sealed.len() + 80));
         w.array(3).bytes(&id.0).bytes(&nonce).bytes(&sealed);
         w.finish()

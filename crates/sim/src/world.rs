@@ -299,6 +299,7 @@ impl<'p> World<'p> {
         }
         self.judge_outsiders()?;
         let digests = judge_all(&self.nodes, &self.outside, &self.forbidden)?;
+        self.judge_sealed()?;
         self.judge_contents()?;
         self.judge_trees()?;
         self.judge_newcomer()?;

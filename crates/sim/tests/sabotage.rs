@@ -103,4 +103,7 @@ bugs! {
     not_recounted: NotRecounted,
     not_passed_through: NotPassedThrough,
     uncounted_compared: UncountedCompared,
+    key_not_renewed: KeyNotRenewed,
+    keys_apart: KeysApart,
+    closed_stays: ClosedStays,
 }

@@ -3,13 +3,14 @@
 use crate::input::Input;
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::counters::{decode_counts, encode_counts};
-use anabranch_core::entry::Header;
+use anabranch_core::entry::{Header, StoreKind};
 use anabranch_core::equivocation::Proof;
 use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId};
 use anabranch_core::limits;
 use anabranch_core::ops::{decode_cells, decode_members, encode_cells, encode_members};
 use anabranch_core::path::Path;
 use anabranch_core::run::Run;
+use anabranch_core::seal::{Bound, Key, decode_keys, encode_keys};
 
 /// One header.
 pub(crate) fn header(data: &[u8]) {
@@ -25,6 +26,8 @@ pub(crate) fn payload(data: &[u8]) {
     let mut input = Input::new(data);
     match input.byte() {
         4 => counts(input.rest()),
+        6 => keys(input.rest()),
+        7 => sealed(input.rest()),
         n if n % 4 == 0 => cells(input.rest()),
         n if n % 4 == 1 => members(input.rest()),
         n if n % 4 == 2 => path(input.rest()),
@@ -61,6 +64,26 @@ fn members(data: &[u8]) {
     let again = decode_members(&encode_members(&ops));
     assert!(!again.unknown);
     assert_eq!(again.ops.into_iter().flatten().collect::<Vec<_>>(), ops);
+}
+
+fn keys(data: &[u8]) {
+    let decoded = decode_keys(data);
+    assert!(decoded.ops.len() <= limits::KEY_OPS);
+    let ops: Vec<_> = decoded.ops.into_iter().flatten().collect();
+    let again = decode_keys(&encode_keys(&ops));
+    assert!(!again.unknown);
+    assert_eq!(again.ops.into_iter().flatten().collect::<Vec<_>>(), ops);
+}
+
+/// What opens was sealed by who has the key; anything else is nothing.
+fn sealed(data: &[u8]) {
+    let log = LogId { device: NodeId([1; 32]), epoch: 1 };
+    let bound = Bound { database: DatabaseId([2; 32]), log: &log, kind: StoreKind::TABLE };
+    let key = Key::from_bytes([3; 32]);
+    let text = key.seal_payload(&bound, &EntryId([4; 32]), data);
+    assert_eq!(key.open_payload(&bound, &text).as_deref(), Some(data));
+    assert_eq!(Key::from_bytes([5; 32]).open_payload(&bound, &text), None);
+    assert_eq!(key.open_payload(&bound, data), None);
 }
 
 fn counts(data: &[u8]) {

@@ -30,7 +30,7 @@ fn containing(dir: &Path, texts: &[&[u8]]) -> Vec<String> {
         } else {
             let bytes = std::fs::read(&path).unwrap_or_default();
             let holds = |text: &&[u8]| bytes.windows(text.len()).any(|window| window == *text);
-            if texts.iter().any(|text| holds(&text)) {
+            if texts.iter().any(holds) {
                 found.push(path.display().to_string());
             }
         }

@@ -144,7 +144,7 @@ impl Ledger<'_> {
         if opened > 0 {
             self.tx.delete(Table::Local, TENDED)?;
         }
-        if reveals {
+        if reveals && !sabotage::is(Bug::ClosedStays) {
             self.build_anew()?;
         }
         Ok(opened)
@@ -323,12 +323,10 @@ impl Ledger<'_> {
         ops: &mut Vec<KeyOp>,
     ) -> Result<Key, Error> {
         let log = self.own_log(author)?;
-        let branch = self.branches_of(&log)?.first().copied();
-        let tip =
-            branch.map(|number| Ok::<_, StorageError>(self.branch(number)?.tip)).transpose()?;
+        let tip = self.tip_of(&log)?;
         let mut place = Writer::new();
         place.bytes(&self.database.0).u64(log.epoch).u64(author.fresh_epoch).u64(author.wall.0);
-        place.bytes(&tip.map_or([0; 32], |tip| tip.id.0));
+        place.bytes(&tip.0);
         for reader in readers {
             place.bytes(&reader.0);
         }
@@ -349,6 +347,9 @@ impl Ledger<'_> {
         }
         apart.sort_unstable();
         let mut others = Vec::new();
+        if sabotage::is(Bug::KeysApart) {
+            apart.clear();
+        }
         while let Some((_, id)) = apart.pop() {
             if reached.contains(&id) {
                 continue;
@@ -504,14 +505,17 @@ pub(crate) fn apply(
     }
 }
 
+/// What follows a prefix of a key, and the value.
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Rows of `table` whose keys begin with `prefix`: what follows that, and the value.
 fn starting_with(
     tx: &dyn ReadTx,
     table: Table,
     prefix: &[u8],
     most: usize,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
-    let mut rows = Vec::new();
+) -> Result<Rows, StorageError> {
+    let mut rows = Rows::new();
     tx.scan(table, prefix, None, Order::Ascending, &mut |key, row| {
         match key.strip_prefix(prefix) {
             Some(rest) if rows.len() < most => rows.push((rest.to_vec(), row.to_vec())),

@@ -182,6 +182,31 @@ fn rights_ended_at_the_same_time_leave_no_key_that_either_knows() {
 }
 
 #[test]
+fn who_hears_of_a_change_makes_no_key() {
+    let mut ana = founder();
+    let mut bob = let_in(&mut ana, 2, Role::Admin);
+    let eve = let_in(&mut ana, 3, Role::Read);
+    ana.meet(&bob);
+    revoke(&mut ana, &eve.key);
+    // As if bob had a reader less in its books than ana: every key of hers has one that he takes for a stranger.
+    let stranger = DeviceKey::from_seed(&[77; 32]);
+    change(&mut ana, vec![grant(Subject::Device(stranger.node_id()), Role::Read, 0)]);
+    ana.meet(&bob);
+    revoke(&mut bob, &stranger);
+    let before = keys_made(&bob);
+    for _ in 0..3 {
+        for device in [&mut ana, &mut bob] {
+            device.act(|ledger, author| ledger.hand_out(author)).unwrap();
+            device.seal();
+        }
+    }
+    assert_eq!(keys_made(&bob), before);
+    let entries = ana.replica.entries().len();
+    ana.act(|ledger, author| ledger.hand_out(author)).unwrap();
+    assert_eq!(ana.replica.entries().len(), entries, "what is done stays done");
+}
+
+#[test]
 fn who_is_let_in_again_reads_all() {
     let mut ana = founder();
     let bob = let_in(&mut ana, 2, Role::Write);

@@ -3,7 +3,7 @@
 use crate::file::{golden, hex, list, number, text, unhex, unhex_of};
 use anabranch_core::codec::Writer;
 use anabranch_core::entry::StoreKind;
-use anabranch_core::id::{DatabaseId, LogId, NodeId};
+use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::seal::{Bound, Key, KeyId, KeyOp, decode_keys, encode_keys};
 use serde_json::{Value, json};
@@ -16,10 +16,11 @@ fn key(n: u8) -> Key {
 }
 
 fn payload(name: &str, kind: StoreKind, plain: &[u8]) -> Value {
-    let sealed = key(1).seal_payload(&Bound { database: DATABASE, log: &LOG, kind }, plain);
+    let bound = Bound { database: DATABASE, log: &LOG, kind };
+    let sealed = key(1).seal_payload(&bound, &EntryId([0xee; 32]), plain);
     json!({
         "name": name, "key": hex([1; 32]), "key_id": hex(key(1).id().0), "database": hex(DATABASE.0),
-        "device": hex(LOG.device.0), "epoch": LOG.epoch, "kind": kind.0, "plain": hex(plain),
+        "device": hex(LOG.device.0), "epoch": LOG.epoch, "kind": kind.0, "tip": hex([0xee; 32]), "plain": hex(plain),
         "sealed": hex(sealed),
     })
 }
@@ -122,6 +123,9 @@ fn seal() {
             let kind = StoreKind(u32::try_from(number(&case["kind"])).unwrap());
             let bound =
                 Bound { database: DatabaseId(unhex_of(&case["database"])), log: &log, kind };
+            let tip = EntryId(unhex_of(&case["tip"]));
+            let sealed = key_of("key").seal_payload(&bound, &tip, &unhex(&case["plain"]));
+            assert_eq!(sealed, unhex(&case["sealed"]), "{name}");
             let opened = key_of("key").open_payload(&bound, &unhex(&case["sealed"]));
             assert_eq!(opened, Some(unhex(&case["plain"])), "{name}");
         } else if case.get("wrapped").is_some() {

@@ -4,12 +4,18 @@ use super::{SECOND, World, setup_failed};
 use crate::check::{Check, Violation};
 use crate::node::Node;
 use crate::plan::Ruling;
-use anabranch_core::author::Draft;
+use anabranch_core::author::{Draft, Seen, Write};
+use anabranch_core::entry::{Payload, StoreId};
 use anabranch_core::id::{NodeId, Position};
+use anabranch_core::ledger::Ledger;
 use anabranch_core::membership::Grant;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
-use anabranch_core::storage::StorageError;
+use anabranch_core::path::Path;
+use anabranch_core::seal::Ring;
+use anabranch_core::storage::{Durability, Order, Storage, StorageError, Table};
+use anabranch_core::view::View;
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 /// How often who has no right any more is still tried by others, or tries others, once everything has healed.
 const TRIES: u32 = 3;
@@ -120,6 +126,44 @@ impl World<'_> {
         Ok(())
     }
 
+    /// What is written next to a sealed database is sealed with a key that nobody knows whose right has ended: with all that the
+    /// founder holds, and the keys that it had.
+    pub(super) fn judge_sealed(&self) -> Result<(), Violation> {
+        let founder = &self.nodes[0];
+        let Some(replica) = founder.replica.as_ref().filter(|_| self.plan.sealed) else {
+            return Ok(());
+        };
+        let write = Write {
+            store: StoreId::table("after"),
+            path: Path::text(["all", "this"]).map_err(|e| Check::Secret.failed(e.to_string()))?,
+            value: Some(b"for members".to_vec()),
+            seen: Seen::AtCommit,
+            below: false,
+            above: false,
+        };
+        let draft = Draft { writes: vec![write], ..Draft::default() };
+        let committed = replica.commit_group(&[vec![draft]]).ok();
+        let entry = committed.and_then(|mut group| group.pop()).and_then(Result::ok);
+        let Some(Some(entry)) = entry.and_then(|mut entries| entries.pop()) else { return Ok(()) };
+        for number in &self.outside {
+            let node = &self.nodes[*number];
+            if founder.undisputed_end(&node.device.id())?.is_none() {
+                continue;
+            }
+            let ring = keys_of(founder, node).map_err(setup_failed)?;
+            let opens = |(store, payload): (&StoreId, &Payload)| {
+                let bytes = payload.bytes().unwrap_or_default();
+                ring.open(&entry.header().log, store.kind, bytes).is_ok()
+            };
+            if entry.payloads().any(opens) {
+                let text =
+                    format!("node {number} could read what was written after it was put out");
+                return Err(Check::Secret.failed(text));
+            }
+        }
+        Ok(())
+    }
+
     fn told(&self, number: usize, ended: &[Position]) -> Result<bool, Violation> {
         let held = self.nodes[number].look(|view| {
             ended.iter().try_fold(false, |held, position| Ok(held || view.holds(position)?))
@@ -138,6 +182,36 @@ impl World<'_> {
         }
         Ok(true)
     }
+}
+
+/// The keys that a device has with its own storage and with another one's.
+fn keys_of(storage: &Node, device: &Node) -> Result<Ring, StorageError> {
+    const HELD: &[u8] = b"seal/key/";
+    let rows = |node: &Node| {
+        let content = node.disk.content();
+        let tx = content.read()?;
+        let mut rows = Vec::new();
+        tx.scan(Table::Local, HELD, None, Order::Ascending, &mut |key, row| {
+            if !key.starts_with(HELD) {
+                return ControlFlow::Break(());
+            }
+            rows.push((key.to_vec(), row.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        Ok::<_, StorageError>(rows)
+    };
+    let content = storage.disk.content();
+    let mut tx = content.write(Durability::Normal)?;
+    for (key, _) in rows(storage)? {
+        tx.delete(Table::Local, &key)?;
+    }
+    for (key, row) in rows(device)? {
+        tx.put(Table::Local, &key, &row)?;
+    }
+    let mut ledger = Ledger::open(&mut *tx)?;
+    ledger.unlock(device.device.key())?;
+    ledger.finish()?;
+    View::new(&*tx).ring()
 }
 
 impl Node {
