@@ -203,10 +203,11 @@ impl Asked {
             _ if sabotage::is(Bug::WorkUntold) => {}
             Answer::Applied { entries: entries @ 1.., changes, authors, .. } => {
                 tracing::debug!(entries, "a batch was applied");
-                if changes.members {
+                replica.loaded();
+                // In the middle of a bulk load who may read is not known yet.
+                if changes.members && replica.unbuilt() == 0 {
                     replica.hand_out(authors.new.contains(&peer));
                 }
-                replica.loaded();
                 replica.changed();
             }
             Answer::Stored { hash } => replica.blob_arrived(hash),

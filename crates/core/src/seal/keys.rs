@@ -233,7 +233,7 @@ impl Ledger<'_> {
 
     /// The key that what is written next is sealed with. Where the membership changed since the last time, readers that lack it
     /// get it first, and where somebody knows it who may not read, there is a new one if `may_renew`, in entries of their own. Without
-    /// that the newest is handed out all the same: what is sealed with it already is for its readers.
+    /// that all there are are handed out all the same: what is sealed with them already is for readers.
     ///
     /// Cost: a look-up; after a change of the membership, one for each grant and each key's reader.
     ///
@@ -257,41 +257,80 @@ impl Ledger<'_> {
         {
             return Ok(Some(key.clone()));
         }
-        let readers = self.readers()?;
-        let (mut newest, mut any): (Option<(Age, KeyId)>, _) = (None, None);
-        for id in ring.ids() {
-            let Some(age) = self.made(id)? else { continue };
-            let known = self.who_knows(id)?;
-            let safe = known.keys().all(|who| readers.contains(who));
-            let safe = safe || sabotage::is(Bug::KeyNotRenewed);
-            any = any.max(Some((age, *id)));
-            if safe {
-                newest = newest.max(Some((age, *id)));
-            }
-        }
         if ring.ids().next().is_none() {
             return Err(StorageError::NoKey.into());
         }
+        let readers = self.readers()?;
+        let newest = self.newest_known_to(&ring, &readers)?;
         let mut ops = Vec::new();
-        let key = match newest.and_then(|(_, id)| ring.key(&id).cloned()) {
+        let key = match newest.and_then(|id| ring.key(&id).cloned()) {
             Some(key) => key,
             None if may_renew => self.renew(author, &readers, &mut ops)?,
-            None => match any.and_then(|(_, id)| ring.key(&id).cloned()) {
-                Some(key) => key,
-                None => return Ok(None),
-            },
+            None => {
+                // Each by itself: who was put out knows one of them, and must not come to know the others by it.
+                for key in self.heads(&ring)? {
+                    ops.extend(self.handed_to_all(&key, author, &readers)?);
+                }
+                self.write_keys(author, ops)?;
+                return Ok(None);
+            }
         };
+        ops.extend(self.brought_together(&key)?);
+        ops.extend(self.handed_to_all(&key, author, &readers)?);
+        self.write_keys(author, ops)?;
+        self.tx.put(Table::Local, TENDED, &[&stamp[..], &key.id().0].concat())?;
+        Ok(Some(key))
+    }
+
+    /// The newest key that counts and that only `readers` know.
+    fn newest_known_to(
+        &mut self,
+        ring: &Ring,
+        readers: &BTreeSet<NodeId>,
+    ) -> Result<Option<KeyId>, StorageError> {
+        let mut aged = Vec::new();
+        for id in ring.ids() {
+            aged.extend(self.made(id)?.map(|age| (age, *id)));
+        }
+        aged.sort_unstable();
+        while let Some((_, id)) = aged.pop() {
+            let only = self.who_knows(&id)?.keys().all(|who| readers.contains(who));
+            if only || sabotage::is(Bug::KeyNotRenewed) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keys that lead to all others, newest first.
+    fn heads(&mut self, ring: &Ring) -> Result<Vec<Key>, StorageError> {
+        let mut aged = Vec::new();
+        for id in ring.ids() {
+            aged.push((self.made(id)?, *id));
+        }
+        aged.sort_unstable();
+        let (mut heads, mut reached) = (Vec::new(), BTreeSet::new());
+        while let Some((_, id)) = aged.pop() {
+            if !reached.contains(&id) {
+                self.reach(ring, id, &mut reached)?;
+                heads.extend(ring.key(&id).cloned());
+            }
+        }
+        Ok(heads)
+    }
+
+    /// The operations that hand a key to those readers that were not.
+    fn handed_to_all(
+        &self,
+        key: &Key,
+        author: &Author<'_>,
+        readers: &BTreeSet<NodeId>,
+    ) -> Result<Vec<KeyOp>, StorageError> {
         let known = self.who_knows(&key.id())?;
         // The device itself among them: its storage may be put back to how it was before.
         let lacks = |reader: &&NodeId| known.get(reader) != Some(&true);
         let lacking: Vec<NodeId> = readers.iter().filter(lacks).copied().collect();
-        ops.extend(self.brought_together(&key)?);
-        ops.extend(handed_out(&key, author.key, &lacking));
-        self.write_keys(author, ops)?;
-        if newest.is_some() || may_renew {
-            self.tx.put(Table::Local, TENDED, &[&stamp[..], &key.id().0].concat())?;
-        }
-        Ok(Some(key))
+        Ok(handed_out(key, author.key, &lacking))
     }
 
     /// Hands the newest key to readers that were let in, if this device may and has one. It makes no new one: two devices that

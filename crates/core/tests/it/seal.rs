@@ -207,6 +207,36 @@ fn who_hears_of_a_change_makes_no_key() {
 }
 
 #[test]
+fn a_key_that_somebody_knows_who_was_put_out_leads_to_no_other() {
+    let mut ana = founder();
+    let mut bob = let_in(&mut ana, 2, Role::Admin);
+    let eve = let_in(&mut ana, 3, Role::Read);
+    ana.meet(&bob);
+    let mallory = let_in(&mut bob, 4, Role::Read);
+    ana.meet(&bob);
+    revoke(&mut ana, &eve.key);
+    revoke(&mut bob, &mallory.key);
+    put(&mut ana, "a", "not for eve");
+    put(&mut bob, "b", "not for mallory");
+    ana.meet(&bob);
+    // Nobody has written since, so both keys are each known to one who is out.
+    for device in [&mut ana, &mut bob] {
+        device.act(|ledger, author| ledger.hand_out(author)).unwrap();
+        device.seal();
+    }
+    ana.meet(&bob);
+    let late = let_in(&mut ana, 5, Role::Read);
+    for (out, text) in [(&eve, "not for eve"), (&mallory, "not for mallory")] {
+        ana.meet(out);
+        unlock(&out.replica, &out.key);
+        assert_eq!(occurs(&out.replica, text.as_bytes()), 0);
+    }
+    assert_eq!(digest(&ana), digest(&late));
+    assert_eq!(late.values(&["a"]), ["not for eve"]);
+    assert_eq!(late.values(&["b"]), ["not for mallory"]);
+}
+
+#[test]
 fn who_is_let_in_again_reads_all() {
     let mut ana = founder();
     let bob = let_in(&mut ana, 2, Role::Write);
