@@ -114,12 +114,12 @@ impl Database {
     }
 
     /// Digest of the whole state: equal on two replicas exactly when their states are. `None` while a store holds
-    /// operations of a later version.
+    /// operations of a later version, or something that counts is sealed with a key that is not here.
     ///
     /// # Errors
     /// What storage reports.
     pub fn digest(&self) -> Result<Option<[u8; 32]>, Error> {
-        Ok(self.replica.read(|view| view.state_digest())?)
+        Ok(self.replica.read_any(|view| view.state_digest())?)
     }
 
     /// Syncs both ways with the node at `address` until both hold the same.

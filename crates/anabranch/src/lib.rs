@@ -61,8 +61,8 @@ pub use anabranch_core::path::{ElementId, Path, PathError, Segment};
 pub use anabranch_core::storage::Order;
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{
-    Asking, BlobReader, Collected, Control, Intent, Keep, Leave, Member, NodeError, Passphrase,
-    Priority, Progress, Report, Revoked, Standing, State, SyncHandle, Why,
+    Asking, BlobReader, Collected, Control, Intent, Keep, Leave, Member, NewDatabase, NodeError,
+    Passphrase, Priority, Progress, Report, Revoked, Standing, State, SyncHandle, Why,
 };
 pub use anabranch_sync::frame::Request;
 pub use blobs::{Blob, BlobVersion, Blobs};

@@ -3,7 +3,9 @@
 use crate::{Database, Error};
 use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::ticket::Ticket;
-use anabranch_node::{Control, Node as Inner, NodeError, Passphrase, SyncHandle, Target};
+use anabranch_node::{
+    Control, NewDatabase, Node as Inner, NodeError, Passphrase, SyncHandle, Target,
+};
 use anabranch_sync::frame::Request;
 use anabranch_transport::ListenAddr;
 use std::net::SocketAddr;
@@ -85,6 +87,27 @@ impl Node {
     /// [`Error::Node`] when the name is taken.
     pub fn create(&self, name: &str) -> Result<Database, Error> {
         Ok(Database::new(Arc::clone(&self.0), self.0.create(name)?))
+    }
+
+    /// As [`Self::create`], sealed or with a key for recovery.
+    ///
+    /// ```
+    /// # use anabranch::{NewDatabase, Node, Table};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::in_memory()?;
+    /// let terms = NewDatabase { sealed: true, ..NewDatabase::default() };
+    /// let diary = node.create_with("diary", terms)?;
+    /// let days: Table<String> = diary.table("days");
+    /// # _ = days;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::create`]; [`Error::Node`] when there is the file for a key already.
+    pub fn create_with(&self, name: &str, terms: NewDatabase<'_>) -> Result<Database, Error> {
+        Ok(Database::new(Arc::clone(&self.0), self.0.create_with(name, terms)?))
     }
 
     /// Opens the database called `name` on this device.

@@ -34,6 +34,8 @@ pub struct Change {
     /// Whether entries from before ceased to count with it, or began to: then other values may have changed as well, and
     /// whoever shows any reads them again.
     pub recounted: bool,
+    /// Whether it wrote something that is sealed with a key that is not here: then not all of its writes are shown.
+    pub closed: bool,
 }
 
 /// One write of a transaction.
@@ -120,11 +122,13 @@ pub(crate) fn change(
 ) -> Result<Change, StorageError> {
     let header = entry.header();
     let ring = view.ring()?;
-    let mut writes = Vec::new();
+    let (mut writes, mut closed) = (Vec::new(), false);
     for (store, payload) in entry.payloads() {
         let Some(bytes) = payload.bytes() else { continue };
-        // What is sealed with a key that is not here yet tells nothing.
-        let Ok(bytes) = ring.open(&header.log, store.kind, bytes) else { continue };
+        let Ok(bytes) = ring.open(&header.log, store.kind, bytes) else {
+            closed = true;
+            continue;
+        };
         let mut note = |path, effect| writes.push(Written { store: store.clone(), path, effect });
         if store.kind.has_cells() {
             for op in decode_cells_of(&entry.id(), &header.log, &bytes).ops.into_iter().flatten() {
@@ -150,5 +154,6 @@ pub(crate) fn change(
         local: header.log.device == device,
         timestamp: header.timestamp,
         writes,
+        closed,
     })
 }

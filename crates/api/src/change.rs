@@ -85,6 +85,7 @@ pub fn change_object(change: &Change) -> Value {
         "writes": writes,
         "counts": change.counts,
         "recounted": change.recounted,
+        "closed": change.closed,
     })
 }
 

@@ -6,7 +6,7 @@ use crate::routes::{Answer, Shared, blocking, ok, shaped};
 use anabranch::engine::core::id::to_base32;
 use anabranch::engine::core::storage::StorageError;
 use anabranch::engine::node::{Offer, config::parse_duration};
-use anabranch::{Database, Role, Ticket};
+use anabranch::{Database, NewDatabase, Role, Ticket};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde::Deserialize;
@@ -29,26 +29,31 @@ pub(crate) async fn list(State(shared): State<Shared>) -> Answer {
 #[serde(deny_unknown_fields)]
 struct New {
     name: String,
+    #[serde(default)]
+    sealed: bool,
 }
 
 pub(crate) async fn create(State(shared): State<Shared>, bytes: Bytes) -> Answer {
-    let New { name } = shaped(&bytes)?;
+    let New { name, sealed } = shaped(&bytes)?;
     let node = shared.api.node.clone();
-    let database = blocking(move || Ok((node.create(&name)?, name))).await?;
+    let terms = NewDatabase { sealed, ..NewDatabase::default() };
+    let database = blocking(move || Ok((node.create_with(&name, terms)?, name))).await?;
     ok(&json!({ "name": database.1, "database": database.0.id().to_string() }))
 }
 
 fn described(name: &str, database: &Database) -> Result<Value, Failure> {
     let device = database.replica().device().id();
-    let (totals, role) = database
-        .replica()
-        .look(|view| Ok::<_, StorageError>((view.totals()?, view.role_of(&device)?)))?;
+    let (totals, role, sealed) = database.replica().look(|view| {
+        let sealed = view.ring()?.is_sealed();
+        Ok::<_, StorageError>((view.totals()?, view.role_of(&device)?, sealed))
+    })?;
     let digest = database.digest()?;
     Ok(json!({
         "name": name,
         "database": database.id().to_string(),
         "entries": totals.entries,
         "role": role.map(Role::name),
+        "sealed": sealed,
         "digest": digest.map(|digest| to_base32(&digest)),
     }))
 }

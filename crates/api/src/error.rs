@@ -1,5 +1,6 @@
 //! How a request fails: a status, a word for programs, and a sentence that says what to do.
 
+use anabranch::engine::core::error::Error as CoreError;
 use anabranch::engine::core::storage::StorageError;
 use anabranch::{Error, NodeError};
 use axum::http::StatusCode;
@@ -51,6 +52,9 @@ impl From<NodeError> for Failure {
         let (status, code) = match &error {
             NodeError::NoDatabase(_) | NodeError::NoRequest(_) => {
                 (StatusCode::NOT_FOUND, "not-found")
+            }
+            NodeError::Core(CoreError::Storage(StorageError::NoKey)) => {
+                (StatusCode::CONFLICT, "no-key")
             }
             NodeError::NameTaken(_) => (StatusCode::CONFLICT, "taken"),
             NodeError::BadName(_)

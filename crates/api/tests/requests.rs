@@ -92,6 +92,27 @@ async fn ask(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_of_a_sealed_database_has_no_rows_to_show() {
+    let (world, relay) = (World::new().await, World::new().await);
+    let new = json!({ "name": "diary", "sealed": true });
+    world.done("POST", "/v1/databases", Some(new)).await;
+    world.done("PUT", "/v1/databases/diary/tables/days/one", Some(json!({ "n": 1 }))).await;
+    let described = world.done("GET", "/v1/databases/diary", None).await;
+    assert_eq!((&described["sealed"], described["digest"].is_null()), (&json!(true), false));
+    let diary = world.node.database("diary").unwrap();
+    let serving = world.node.serve("0", &[&diary]).await.unwrap();
+    let ticket = diary.ticket(Role::Relay, &serving.address()).await.unwrap();
+    let joined = json!({ "ticket": ticket.to_string(), "name": "diary" });
+    let described = relay.done("POST", "/v1/join", Some(joined)).await;
+    assert_eq!((&described["role"], described["digest"].is_null()), (&json!("relay"), true));
+    let (status, refused) = relay.ask("GET", "/v1/databases/diary/tables/days/one", None).await;
+    assert_eq!((status, &refused["code"]), (409, &json!("no-key")));
+    drop(serving);
+    relay.end().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_and_documents_are_written_and_read() {
     let world = World::new().await;
     world.done("POST", "/v1/databases", Some(json!({ "name": "todo" }))).await;

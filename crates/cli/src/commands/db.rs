@@ -19,8 +19,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table;
 use crate::units;
+use anabranch::NewDatabase;
 use anabranch::engine::core::id::to_base32;
-use anabranch::engine::node::NewDatabase;
 use serde_json::json;
 
 pub(crate) use forget::confirm;

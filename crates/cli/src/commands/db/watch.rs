@@ -51,8 +51,12 @@ fn print(output: Output, lines: &mut Lines, change: &Change) -> Result<(), Failu
     if change.recounted {
         head.push_str("  changes what counts of earlier entries");
     }
+    if change.closed {
+        head.push_str("  sealed with a key that is not here");
+    }
     if change.writes.is_empty() {
-        return lines.text(&format!("{head}  members"));
+        let what = if change.closed { "" } else { "  members" };
+        return lines.text(&format!("{head}{what}"));
     }
     lines.text(&head)?;
     for written in &change.writes {
