@@ -573,9 +573,12 @@ pub(crate) mod membership_key {
         [&[12][..], id].concat()
     }
 
+    /// What all rows of keys under others begin with.
+    pub(crate) const KEYS_UNDER: &[u8] = &[13];
+
     /// Keys under a key: this, then the id of each, and branch and place of who says so → that key under this one.
     pub(crate) fn key_under(id: &[u8; 32]) -> Vec<u8> {
-        [&[13][..], id].concat()
+        [KEYS_UNDER, id].concat()
     }
 
     /// Where entries begin to use a grant: this, then branch and place of each.

@@ -282,7 +282,7 @@ impl Ledger<'_> {
         Ok(Some(key))
     }
 
-    /// The newest key that counts and that only `readers` know.
+    /// The newest key that counts and that only `readers` know, by itself or by another one that it is under.
     fn newest_known_to(
         &mut self,
         ring: &Ring,
@@ -293,13 +293,44 @@ impl Ledger<'_> {
             aged.extend(self.made(id)?.map(|age| (age, *id)));
         }
         aged.sort_unstable();
+        let leading = self.leading()?;
+        // Whether only readers know a key, as far as it was looked at.
+        let mut only: BTreeMap<KeyId, bool> = BTreeMap::new();
         while let Some((_, id)) = aged.pop() {
-            let only = self.who_knows(&id)?.keys().all(|who| readers.contains(who));
-            if only || sabotage::is(Bug::KeyNotRenewed) {
+            let (mut open, mut seen) = (vec![id], BTreeSet::new());
+            let mut safe = true;
+            while let Some(id) = open.pop().filter(|_| safe) {
+                if !seen.insert(id) {
+                    continue;
+                }
+                safe = match only.get(&id) {
+                    Some(known) => *known,
+                    None => {
+                        let known = self.who_knows(&id)?;
+                        let known = known.keys().all(|who| readers.contains(who));
+                        only.insert(id, known);
+                        known
+                    }
+                };
+                open.extend(leading.get(&id).into_iter().flatten());
+            }
+            if safe || sabotage::is(Bug::KeyNotRenewed) {
                 return Ok(Some(id));
             }
         }
         Ok(None)
+    }
+
+    /// For each key those that it is under, as anybody says: who knows one of them knows it as well.
+    fn leading(&self) -> Result<BTreeMap<KeyId, Vec<KeyId>>, StorageError> {
+        let mut leading: BTreeMap<KeyId, Vec<KeyId>> = BTreeMap::new();
+        let prefix = membership_key::KEYS_UNDER;
+        for (rest, _) in starting_with(&*self.tx, Table::Membership, prefix, usize::MAX)? {
+            let (id, rest) = rest.split_first_chunk().ok_or_else(|| corrupt("a key"))?;
+            let other = rest.first_chunk().ok_or_else(|| corrupt("a key under another"))?;
+            leading.entry(KeyId(*other)).or_default().push(KeyId(*id));
+        }
+        Ok(leading)
     }
 
     /// Keys that lead to all others, newest first.

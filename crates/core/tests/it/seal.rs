@@ -237,6 +237,28 @@ fn a_key_that_somebody_knows_who_was_put_out_leads_to_no_other() {
 }
 
 #[test]
+fn who_came_to_know_a_key_by_another_one_knows_it() {
+    let mut ana = founder();
+    let mut bob = let_in(&mut ana, 2, Role::Admin);
+    let eve = let_in(&mut ana, 3, Role::Read);
+    ana.meet(&bob);
+    // Both put her out at the same time, so there are two keys that nobody else knows.
+    revoke(&mut ana, &eve.key);
+    revoke(&mut bob, &eve.key);
+    ana.meet(&bob);
+    put(&mut ana, "a", "under the newer one, with the other under it");
+    ana.meet(&bob);
+    let late = let_in(&mut ana, 4, Role::Read);
+    revoke(&mut ana, &late.key);
+    put(&mut ana, "b", "not for whom was let in and put out");
+    ana.meet(&bob);
+    ana.meet(&late);
+    unlock(&late.replica, &late.key);
+    assert!(late.values(&["b"]).is_empty());
+    assert_eq!(bob.values(&["b"]), ["not for whom was let in and put out"]);
+}
+
+#[test]
 fn who_is_let_in_again_reads_all() {
     let mut ana = founder();
     let bob = let_in(&mut ana, 2, Role::Write);
