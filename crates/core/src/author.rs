@@ -222,16 +222,14 @@ impl Ledger<'_> {
         if draft.members.iter().any(to_all) && self.ring()?.is_sealed() {
             return Err(Error::SealedToAll);
         }
-        let content = |write: &&Write| {
+        let content = |write: &Write| {
             matches!(write.store.kind, StoreKind::BLOBS | StoreKind::FOLDER)
                 && write.value.is_some()
         };
-        match draft.writes.iter().find(content) {
-            Some(write) if self.ring()?.is_sealed() => {
-                Err(Error::SealedContent(write.store.clone()))
-            }
-            _ => Ok(()),
+        if draft.writes.iter().any(content) && self.ring()?.is_sealed() {
+            return Err(Error::SealedContent);
         }
+        Ok(())
     }
 
     /// As [`Self::commit`] with another key than the device's, in a new log of that key, and signed. The replica goes on with its

@@ -77,9 +77,9 @@ pub enum Error {
     SealedToAll,
     /// Content is not sealed yet.
     #[error(
-        "{0} holds content of any size, which a sealed database cannot keep; use one that is not sealed"
+        "a sealed database keeps no files and no content of any size yet; use one that is not sealed"
     )]
-    SealedContent(StoreId),
+    SealedContent,
     /// The storage holds no database yet.
     #[error("the database has not received its first entry yet; sync with a peer that has it")]
     Empty,

@@ -9,6 +9,7 @@ use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::awaited;
 use anabranch_core::blob::{BlobRef, Builder, ChunkHash, ContentRef, Piece, Step, Walker};
 use anabranch_core::entry::{Entry, StoreId};
+use anabranch_core::error::Error;
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::Path;
 use anabranch_core::sabotage::{self, Bug};
@@ -63,9 +64,12 @@ impl Replica {
     /// Begins to put content in. Memory: twice [`crate::ReplicaOptions::put_bytes`] and a chunk.
     ///
     /// # Errors
-    /// [`NodeError::Random`], [`NodeError::Setting`] in a replica whose blobs are elsewhere.
+    /// [`NodeError::Random`], [`NodeError::Setting`] in a replica whose blobs are elsewhere, [`Error::SealedContent`].
     pub fn put_content(self: &Arc<Self>) -> Result<Put, NodeError> {
         self.require_blobs()?;
+        if self.is_sealed()? {
+            return Err(Error::SealedContent.into());
+        }
         let random: [u8; 32] = self.device().random()?;
         let mut id = WorkId::default();
         id.copy_from_slice(&random[..16]);
