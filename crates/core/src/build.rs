@@ -54,15 +54,17 @@ pub fn step(storage: &dyn Storage, budget: Budget) -> Result<Option<u64>, Storag
                 let scope = Scope::new(view, &counters, None)?;
                 let (parts, entries) = gather(view, built + 1, budget, &scope)?;
                 let revocations = counters.revocations;
-                Stretch { first: built + 1, entries, revocations, parts }
+                let keys = scope.ring.ids().count();
+                Stretch { first: built + 1, entries, revocations, keys, parts }
             }
         }
     };
     // Cells follow from entries, so a loss of power may take them back.
     let mut tx = storage.write(Durability::Normal)?;
     let mut ledger = Ledger::open(&mut *tx)?;
-    // A revocation that came meanwhile may have changed what counts; then the stretch is read again.
-    let same = ledger.counters.revocations == stretch.revocations;
+    // A revocation that came meanwhile may have changed what counts, a key what can be opened; then the stretch is read again.
+    let same = ledger.counters.revocations == stretch.revocations
+        && ledger.ring()?.ids().count() == stretch.keys;
     if ledger.built() == Some(stretch.first - 1) && same {
         let last = stretch.first - 1 + stretch.entries;
         stretch.carry_out(&mut ledger)?;
@@ -90,6 +92,8 @@ struct Stretch {
     entries: u64,
     /// How many revocations there were when it was read.
     revocations: u32,
+    /// And how many keys to open entries with.
+    keys: usize,
     parts: Vec<Part>,
 }
 

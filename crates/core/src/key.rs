@@ -68,6 +68,11 @@ impl DeviceKey {
         NodeId(self.0.verifying_key().to_bytes())
     }
 
+    /// Whether [`Self::agree`] gives anything for `other`.
+    pub(crate) fn can_agree(other: &NodeId) -> bool {
+        VerifyingKey::from_bytes(&other.0).is_ok_and(|key| !key.is_weak())
+    }
+
     /// What this key and the owner of `other` have in common and nobody else can work out: X25519 (RFC 7748) between the two keys
     /// in Montgomery form. `None` for what is no key of full order. That one pair may serve signatures and this is shown by Thormarker,
     /// "On using the same key pair for Ed25519 and an X25519 based KEM" (2021).

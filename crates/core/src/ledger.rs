@@ -591,7 +591,13 @@ impl<'t> Ledger<'t> {
             }
             if store.kind == StoreKind::KEYS {
                 self.changed.members = true;
-                seal::keys::apply(self, entry, branch, bytes)?;
+                let sealed = self.ring()?.is_sealed();
+                if sealed {
+                    seal::keys::apply(self, entry, branch, bytes)?;
+                }
+                if counts && seal::needs_newer(sealed, bytes) {
+                    self.store(number)?.needs_newer = true;
+                }
                 continue;
             }
             let bytes = match self.ring()?.open(&entry.header().log, store.kind, bytes) {

@@ -17,7 +17,7 @@ use crate::ops::{decode_cells_of, decode_members};
 use crate::past::Place;
 use crate::rows::{BranchNo, StoreNo, membership_key};
 use crate::sabotage::{self, Bug};
-use crate::seal::KeyId;
+use crate::seal::{self, KeyId};
 use crate::storage::{StorageError, Table};
 use crate::view::View;
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,8 +171,8 @@ impl Ledger<'_> {
                         let unknown = if kind == StoreKind::MEMBERS {
                             decode_members(&payload).unknown
                         } else if kind == StoreKind::KEYS {
-                            // What is known of keys is used whatever counts.
-                            continue;
+                            // The keys themselves are used whatever counts.
+                            seal::needs_newer(ring.is_sealed(), &payload)
                         } else if kind.has_sums() {
                             let (deltas, unknown) = counters::deltas(&payload);
                             for (path, delta) in deltas.iter().filter(|_| there) {

@@ -303,6 +303,12 @@ pub fn decode_keys(payload: &[u8]) -> Decoded<KeyOp> {
     .unwrap_or_default()
 }
 
+/// Whether the payload of a store of keys holds something that this program does not know.
+pub(crate) fn needs_newer(sealed: bool, payload: &[u8]) -> bool {
+    // In any other database it means nothing yet.
+    !sealed || decode_keys(payload).unknown
+}
+
 fn decode_key_op(r: &mut Reader<'_>, kind: u64, fields: usize) -> Result<Op<KeyOp>, DecodeError> {
     match (kind, fields) {
         (NEW, 2) => Ok(Op::Known(KeyOp::New { id: KeyId(r.array_of("key id")?) })),

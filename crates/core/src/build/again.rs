@@ -67,7 +67,7 @@ impl Again {
             if entries == 0 {
                 break;
             }
-            Stretch { first, entries, revocations: 0, parts }.carry_out(ledger)?;
+            Stretch { first, entries, revocations: 0, keys: 0, parts }.carry_out(ledger)?;
             first += entries;
         }
         Ok(())

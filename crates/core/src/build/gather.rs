@@ -14,7 +14,7 @@ use crate::names::Names;
 use crate::ops::{ValueName, decode_cells, decode_cells_of, decode_members};
 use crate::rows::{BranchNo, Counters, EntryRow, Row, StoreNo};
 use crate::sabotage::{self, Bug};
-use crate::seal::{Ring, decode_keys};
+use crate::seal::{self, Ring};
 use crate::storage::{Order, StorageError, Table};
 use crate::view::View;
 use std::cmp::Ordering;
@@ -324,7 +324,7 @@ impl Part {
             let Ok(payload) = scope.ring.open(log, kind, payload) else { continue };
             let unknown = match kind {
                 StoreKind::MEMBERS => decode_members(&payload).unknown,
-                StoreKind::KEYS => decode_keys(&payload).unknown,
+                StoreKind::KEYS => seal::needs_newer(scope.ring.is_sealed(), &payload),
                 kind if kind.has_sums() => decode_counts(&payload).unknown,
                 kind => !kind.has_cells() || decode_cells(log, &payload).unknown,
             };
@@ -349,10 +349,16 @@ impl Part {
         for (store, payload) in &body.payloads {
             let Some(payload) = payload.bytes() else { continue };
             let kind = scope.kind(*store)?;
-            if !kind.has_cells() && !kind.has_sums() {
+            let known = kind.has_cells() || kind.has_sums();
+            if !known && !scope.ring.seals(kind) {
                 continue;
             }
             let Ok(payload) = scope.ring.open(log, kind, payload) else { continue };
+            if !known {
+                // Where it could not be opened when it came, that was not noted then.
+                self.newer.insert(*store);
+                continue;
+            }
             if kind.has_sums() {
                 self.count(*store, &payload);
                 continue;

@@ -19,7 +19,8 @@ use crate::lthash::LtHash;
 use crate::membership;
 use crate::ops::{Role, Subject};
 use crate::rows::{
-    BranchNo, GrantNo, META_BUILT, META_SEALED, branch_key, membership_key, split_branch_key,
+    BranchNo, GrantNo, GrantRow, META_BUILT, META_SEALED, branch_key, membership_key,
+    split_branch_key,
 };
 use crate::sabotage::{self, Bug};
 use crate::storage::{Order, ReadTx, StorageError, Table, WriteTx};
@@ -53,8 +54,8 @@ impl View<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn is_keyless(&self) -> Result<bool, StorageError> {
-        let ring = self.ring()?;
-        Ok(ring.is_sealed() && ring.ids().next().is_none())
+        Ok(self.tx.has(Table::Meta, META_SEALED)?
+            && starting_with(self.tx, Table::Local, ring::HELD, 1)?.is_empty())
     }
 
     /// Whether payloads that count are held and this replica has no key for: then stores are not what the entries say, and have
@@ -107,9 +108,10 @@ impl Ledger<'_> {
     }
 
     pub(crate) fn hold(&mut self, key: Key) -> Result<(), StorageError> {
-        let mut ring = Arc::unwrap_or_clone(self.ring()?);
-        let (row, bytes) = ring.insert(key);
-        self.ring = Some(Arc::new(ring));
+        let mut ring = self.ring()?;
+        self.ring = None;
+        let (row, bytes) = Arc::make_mut(&mut ring).insert(key);
+        self.ring = Some(ring);
         self.tx.put(Table::Local, &row, &bytes)
     }
 
@@ -129,6 +131,13 @@ impl Ledger<'_> {
         for id in ring.ids() {
             found.extend(self.under(&ring, id)?);
         }
+        drop(ring);
+        // No entry is at hand, so the next one tells those who watch.
+        self.use_keys(found, self.counters.next_arrival)
+    }
+
+    /// Uses keys that came to be known, and those that they lead to. `arrival`: of the entry that tells those who watch.
+    fn use_keys(&mut self, mut found: Vec<Key>, arrival: u64) -> Result<usize, StorageError> {
         let (mut opened, mut reveals) = (0, false);
         while let Some(key) = found.pop() {
             let id = key.id();
@@ -145,9 +154,36 @@ impl Ledger<'_> {
             self.tx.delete(Table::Local, TENDED)?;
         }
         if reveals && !sabotage::is(Bug::ClosedStays) {
-            self.build_anew()?;
+            self.build_anew(arrival)?;
         }
         Ok(opened)
+    }
+
+    /// The keys in operations of `author` that are for `reader`, or under one that is held.
+    fn brought(
+        &mut self,
+        reader: &DeviceKey,
+        author: &NodeId,
+        ops: &[Option<KeyOp>],
+    ) -> Result<Vec<Key>, StorageError> {
+        let (ring, own) = (self.ring()?, reader.node_id());
+        let mut found = Vec::new();
+        for op in ops.iter().flatten() {
+            match op {
+                KeyOp::New { .. } => {}
+                KeyOp::Wrap { id, to } => {
+                    let ours = to.iter().filter(|(reader, _)| *reader == own);
+                    found.extend(
+                        ours.filter_map(|(_, key)| Key::unwrapped(reader, author, id, key)),
+                    );
+                }
+                KeyOp::Under { id, others } => {
+                    let Some(key) = ring.key(id) else { continue };
+                    found.extend(others.iter().filter_map(|(id, at)| Key::from_under(key, id, at)));
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn wrapped_for(&self, reader: &DeviceKey, ring: &Ring) -> Result<Vec<Key>, StorageError> {
@@ -194,7 +230,7 @@ impl Ledger<'_> {
     }
 
     /// Takes all cells and sums away and has them built again, with what can be opened now.
-    fn build_anew(&mut self) -> Result<(), StorageError> {
+    fn build_anew(&mut self, arrival: u64) -> Result<(), StorageError> {
         self.sum_up();
         for number in 1..=self.counters.stores {
             let store = self.store(number)?;
@@ -214,7 +250,6 @@ impl Ledger<'_> {
         self.set_built(Some(0));
         self.tx.put(Table::Meta, META_BUILT, &0_u64.to_be_bytes())?;
         self.note_recount();
-        let arrival = self.counters.next_arrival - 1;
         self.tx.put(Table::Membership, &membership_key::recounted(arrival), &[])
     }
 
@@ -265,7 +300,11 @@ impl Ledger<'_> {
         let mut ops = Vec::new();
         let key = match newest.and_then(|id| ring.key(&id).cloned()) {
             Some(key) => key,
-            None if may_renew => self.renew(author, &readers, &mut ops)?,
+            None if may_renew => {
+                // First, or the new key would stay although nothing is written.
+                self.keys_grant(author)?;
+                self.renew(author, &readers, &mut ops)?
+            }
             None => {
                 // Each by itself: who was put out knows one of them, and must not come to know the others by it.
                 for key in self.heads(&ring)? {
@@ -431,17 +470,20 @@ impl Ledger<'_> {
         Ok(others.chunks(limits::KEYS_UNDER).map(under).collect())
     }
 
+    /// The grant by which the device writes to the store of keys.
+    fn keys_grant(&mut self, author: &Author<'_>) -> Result<GrantRow, Error> {
+        let device = author.key.node_id();
+        let grant = self.writing_grant(&device, Role::Write)?;
+        grant
+            .ok_or_else(|| Error::NotPermitted { device: device.short(), role: Role::Write.name() })
+    }
+
     /// Writes operations on keys, as many entries as they take.
     fn write_keys(&mut self, author: &Author<'_>, ops: Vec<KeyOp>) -> Result<(), Error> {
         if ops.is_empty() {
             return Ok(());
         }
-        let device = author.key.node_id();
-        let grant = self.writing_grant(&device, Role::Write)?;
-        let grant = grant.ok_or_else(|| Error::NotPermitted {
-            device: device.short(),
-            role: Role::Write.name(),
-        })?;
+        let grant = self.keys_grant(author)?;
         let log = self.own_log(author)?;
         self.sign_before(author, &log, &grant)?;
         let reference = membership::reference(&grant);
@@ -449,7 +491,8 @@ impl Ledger<'_> {
         let mut bytes = 0;
         for op in ops {
             let size = encode_keys(std::slice::from_ref(&op)).len();
-            if bytes + size > KEY_BYTES && !batch.is_empty() {
+            let full = bytes + size > KEY_BYTES || batch.len() >= limits::KEY_OPS;
+            if full && !batch.is_empty() {
                 let payload = Payload::Present(encode_keys(&std::mem::take(&mut batch)));
                 self.write(author, log, reference, vec![(StoreId::keys(), payload)])?;
                 bytes = 0;
@@ -470,6 +513,8 @@ impl Ledger<'_> {
             if let Subject::Device(reader) | Subject::Ticket(reader) = grant.subject
                 && grant.holds()
                 && grant.role >= Role::Read
+                // Nobody has the secret half of what is no key, and nothing can be wrapped for it.
+                && DeviceKey::can_agree(&reader)
             {
                 readers.insert(reader);
             }
@@ -529,14 +574,7 @@ pub(crate) fn apply(
     branch: BranchNo,
     payload: &[u8],
 ) -> Result<(), StorageError> {
-    if !ledger.ring()?.is_sealed() {
-        return Ok(());
-    }
     let decoded = decode_keys(payload);
-    if decoded.unknown {
-        let number = ledger.store_number(&StoreId::keys())?;
-        ledger.store(number)?.needs_newer = true;
-    }
     let header = entry.header();
     let place = branch_key(branch, header.seq);
     let grant = ledger.branch(branch)?.grant;
@@ -569,10 +607,9 @@ pub(crate) fn apply(
         }
     }
     ledger.tx.delete(Table::Local, TENDED)?;
-    match ledger.reader.clone() {
-        Some(reader) => ledger.unlock(&reader).map(drop),
-        None => Ok(()),
-    }
+    let Some(reader) = ledger.reader.clone() else { return Ok(()) };
+    let found = ledger.brought(&reader, &header.log.device, &decoded.ops)?;
+    ledger.use_keys(found, ledger.counters.next_arrival - 1).map(drop)
 }
 
 /// What follows a prefix of a key, and the value.
