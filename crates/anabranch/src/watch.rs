@@ -125,7 +125,7 @@ pub(crate) fn change(
     let (mut writes, mut closed) = (Vec::new(), false);
     for (store, payload) in entry.payloads() {
         let Some(bytes) = payload.bytes() else { continue };
-        let Ok(bytes) = ring.open(&header.log, store.kind, bytes) else {
+        let Ok(bytes) = ring.open(&header.log, store, bytes) else {
             closed = true;
             continue;
         };

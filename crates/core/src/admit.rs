@@ -114,7 +114,7 @@ impl Ledger<'_> {
                 let number = self.store_number(store)?;
                 let bytes = payload.bytes().unwrap_or(&[]);
                 let ring = self.ring()?;
-                let Ok(bytes) = ring.open(&entry.header().log, store.kind, bytes) else { continue };
+                let Ok(bytes) = ring.open(&entry.header().log, store, bytes) else { continue };
                 if store.kind.has_cells() {
                     crate::cells::apply(self, entry, branch, number, &bytes)?;
                 } else if store.kind.has_sums() {

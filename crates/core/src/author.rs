@@ -198,7 +198,7 @@ impl Ledger<'_> {
         store: &StoreId,
         plain: Vec<u8>,
     ) -> Payload {
-        let bound = Bound { database: self.database, log, kind: store.kind };
+        let bound = Bound { database: self.database, log, store };
         Payload::Present(match key {
             Some((key, tip)) => key.seal_payload(&bound, tip, &plain),
             None => plain,

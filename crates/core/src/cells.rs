@@ -261,10 +261,10 @@ impl Through {
             let row = ledger.view().entry_row(branch, seq)?;
             let log = ledger.branch(branch)?.log;
             let payload = row.body.payloads.iter().find(|(number, _)| *number == store);
-            let (ring, kind) = (ledger.ring()?, ledger.store_kind(store)?);
+            let (ring, id) = (ledger.ring()?, ledger.adding(store)?.id.clone());
             let ops = payload
                 .and_then(|(_, payload)| payload.bytes())
-                .and_then(|bytes| ring.open(&log, kind, bytes).ok())
+                .and_then(|bytes| ring.open(&log, &id, bytes).ok())
                 .map(|bytes| decode_cells_of(&row.id, &log, &bytes).ops);
             let op = ops.and_then(|ops| ops.into_iter().nth(index as usize).flatten());
             // First what needs no search: names may be of anything.

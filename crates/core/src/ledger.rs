@@ -505,10 +505,6 @@ impl<'t> Ledger<'t> {
         }
     }
 
-    pub(crate) fn store_kind(&mut self, number: StoreNo) -> Result<StoreKind, StorageError> {
-        Ok(self.adding(number)?.id.kind)
-    }
-
     /// A store, to change something else about it than that a value of the entry at hand is added.
     pub(crate) fn store(&mut self, number: StoreNo) -> Result<&mut StoreRow, StorageError> {
         self.sum_up();
@@ -600,7 +596,7 @@ impl<'t> Ledger<'t> {
                 }
                 continue;
             }
-            let bytes = match self.ring()?.open(&entry.header().log, store.kind, bytes) {
+            let bytes = match self.ring()?.open(&entry.header().log, store, bytes) {
                 Ok(bytes) => bytes,
                 Err(key) if counts => {
                     self.note_closed(&key, true)?;

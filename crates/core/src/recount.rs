@@ -159,9 +159,10 @@ impl Ledger<'_> {
                     let there =
                         built == u64::MAX || self.view().arrival(flip.branch, row.seq)? <= built;
                     for (store, payload) in &row.body.payloads {
-                        let kind = stores.get(*store as usize - 1).map(|id| id.kind);
-                        let (Some(kind), Some(payload)) = (kind, payload.bytes()) else { continue };
-                        let payload = match ring.open(&log, kind, payload) {
+                        let id = stores.get(*store as usize - 1);
+                        let (Some(id), Some(payload)) = (id, payload.bytes()) else { continue };
+                        let kind = id.kind;
+                        let payload = match ring.open(&log, id, payload) {
                             Ok(payload) => payload,
                             Err(key) => {
                                 visit(self, flip, Done::Closed(key))?;

@@ -13,7 +13,7 @@ mod ring;
 pub use ring::Ring;
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::entry::StoreKind;
+use crate::entry::StoreId;
 use crate::id::{DatabaseId, EntryId, LogId, NodeId};
 use crate::key::DeviceKey;
 use crate::limits;
@@ -183,15 +183,16 @@ pub struct Bound<'l> {
     pub database: DatabaseId,
     /// The log of the entry.
     pub log: &'l LogId,
-    /// What the store is built as.
-    pub kind: StoreKind,
+    /// The store.
+    pub store: &'l StoreId,
 }
 
 impl Bound<'_> {
     fn bytes(&self, id: &KeyId) -> Vec<u8> {
         let mut w = Writer::new();
         w.array(5).bytes(&self.database.0).bytes(&id.0).bytes(&self.log.device.0);
-        w.u64(self.log.epoch).u64(u64::from(self.kind.0));
+        w.u64(self.log.epoch);
+        self.store.encode(&mut w);
         w.finish()
     }
 }

@@ -59,9 +59,10 @@ fn add(
 ) -> Result<(), StorageError> {
     let log = names.log(row.branch)?;
     for (store, payload) in &row.body.payloads {
-        let kind = names.store(*store)?.kind;
+        let id = names.store(*store)?;
+        let kind = id.kind;
         let Some(payload) = payload.bytes().filter(|_| kind.has_cells()) else { continue };
-        let Ok(payload) = ring.open(&log, kind, payload) else { continue };
+        let Ok(payload) = ring.open(&log, id, payload) else { continue };
         for (index, op) in decode_cells_of(&row.id, &log, &payload).ops.iter().enumerate() {
             let Some((op, value)) = op.as_ref().and_then(|op| Some((op, op.value.as_ref()?)))
             else {

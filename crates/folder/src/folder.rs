@@ -12,6 +12,7 @@ use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::cells::LiveValue;
 use anabranch_core::id::DatabaseId;
+use anabranch_core::ops::Role;
 use anabranch_core::storage::Storage;
 use anabranch_core::ticket::Ticket;
 use anabranch_node::{Intent, Node, Record, Replica};
@@ -257,7 +258,7 @@ impl Folder {
             return Ok(());
         }
         let device = node.id();
-        let member = self.replica.look(|view| view.role_of(&device))?.is_some();
+        let member = self.replica.look(|view| view.role_of(&device))? >= Some(Role::Read);
         self.register(node, &ticket.addresses, (!member).then(|| ticket.key.seed()))
     }
 

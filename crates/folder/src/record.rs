@@ -236,7 +236,7 @@ fn op_indices(tx: &dyn ReadTx, entry: &Entry) -> Result<BTreeMap<Path, u32>, Sto
     let bytes = payload.and_then(|(_, payload)| payload.bytes()).unwrap_or_default();
     let ring = View::new(tx).ring()?;
     // Sealed here, so the key is here.
-    let bytes = ring.open(log, store.kind, bytes).unwrap_or_default();
+    let bytes = ring.open(log, &store, bytes).unwrap_or_default();
     let numbered = decode_cells(log, &bytes).ops.into_iter().enumerate();
     Ok(numbered.filter_map(|(index, op)| Some((op?.path, index as u32))).collect())
 }

@@ -173,6 +173,8 @@ fn commit_all(
     for draft in drafts {
         match ledger.commit(author, draft) {
             Ok(entry) => entries.push(entry),
+            // Nothing was written; others may not need a key.
+            Err(e @ Error::Storage(StorageError::NoKey)) => return Ok(Err(e)),
             Err(Error::Storage(e)) => return Err(e.into()),
             Err(e) => return Ok(Err(e)),
         }

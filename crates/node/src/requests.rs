@@ -156,8 +156,8 @@ fn list(tx: &dyn ReadTx, prefix: &[u8], rejected: bool) -> Result<Vec<Asking>, S
 fn outside(tx: &dyn ReadTx, prefix: &[u8], rejected: bool) -> Result<Vec<Asking>, StorageError> {
     let mut all = list(tx, prefix, rejected)?;
     let mut members = BTreeSet::new();
-    for Asking { device, .. } in &all {
-        if View::new(tx).role_of(device)?.is_some() {
+    for Asking { device, request, .. } in &all {
+        if request.is_met_by(View::new(tx).role_of(device)?) {
             members.insert(*device);
         }
     }
@@ -189,7 +189,7 @@ impl Requests for Replica {
         let _one = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let (admin, member) = self.look(|view| {
             let (mine, theirs) = (view.role_of(&self.device().id())?, view.role_of(peer)?);
-            Ok::<_, StorageError>((mine == Some(Role::Admin), theirs.is_some()))
+            Ok::<_, StorageError>((mine == Some(Role::Admin), request.is_met_by(theirs)))
         })?;
         if member {
             return Ok(Some(Asked::Granted));

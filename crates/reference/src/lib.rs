@@ -40,7 +40,7 @@ pub fn fold_with<'e>(entries: impl IntoIterator<Item = &'e Entry>, ring: &Ring) 
     for &entry in entries.values().filter(|e| counted.contains(&e.id())) {
         let header = entry.header();
         for (store, payload) in entry.payloads() {
-            let Ok(bytes) = ring.open(&header.log, store.kind, payload.bytes().unwrap_or_default())
+            let Ok(bytes) = ring.open(&header.log, store, payload.bytes().unwrap_or_default())
             else {
                 continue;
             };
@@ -94,7 +94,7 @@ fn writes(entry: &Entry, ring: &Ring) -> Vec<(StoreId, Path, u32, CellOp)> {
     let mut list = Vec::new();
     for (store, payload) in entry.payloads().filter(|(store, _)| store.kind.has_cells()) {
         let (log, bytes) = (&entry.header().log, payload.bytes().unwrap_or_default());
-        let Ok(bytes) = ring.open(log, store.kind, bytes) else { continue };
+        let Ok(bytes) = ring.open(log, store, bytes) else { continue };
         let decoded = decode_cells(log, &bytes);
         for (index, op) in decoded.ops.into_iter().enumerate() {
             let Some(op) = op else { continue };

@@ -64,6 +64,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether who has this role has nothing to ask for: who may read what it asks to read, or relay what it asks to relay.
+    #[must_use]
+    pub fn is_met_by(&self, role: Option<Role>) -> bool {
+        role >= Some(self.role.min(Role::Read))
+    }
+
     /// Its encoding, in frames and where it is kept.
     pub fn encode(&self, w: &mut Writer) {
         let role = match self.role {

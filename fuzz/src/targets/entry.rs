@@ -3,7 +3,7 @@
 use crate::input::Input;
 use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::counters::{decode_counts, encode_counts};
-use anabranch_core::entry::{Header, StoreKind};
+use anabranch_core::entry::{Header, StoreId};
 use anabranch_core::equivocation::Proof;
 use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId};
 use anabranch_core::limits;
@@ -78,7 +78,8 @@ fn keys(data: &[u8]) {
 /// What opens was sealed by who has the key; anything else is nothing.
 fn sealed(data: &[u8]) {
     let log = LogId { device: NodeId([1; 32]), epoch: 1 };
-    let bound = Bound { database: DatabaseId([2; 32]), log: &log, kind: StoreKind::TABLE };
+    let store = StoreId::table("t");
+    let bound = Bound { database: DatabaseId([2; 32]), log: &log, store: &store };
     let key = Key::from_bytes([3; 32]);
     let text = key.seal_payload(&bound, &EntryId([4; 32]), data);
     assert_eq!(key.open_payload(&bound, &text).as_deref(), Some(data));

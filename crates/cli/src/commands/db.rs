@@ -129,8 +129,9 @@ fn digest(context: &Context, name: &str) -> Result<(), Failure> {
     let db = context.database(&node, name)?;
     let closed = db.replica().look(|view| view.is_closed())?;
     let digest = db.digest()?.ok_or_else(|| match closed {
-        true => Failure::failed("some of this database is sealed with a key that is not here yet")
-            .hint("sync with an admin, who hands it to this device"),
+        true => Failure::failed("this database is sealed with a key that is not here").hint(
+            "a device that may read gets it from an admin it syncs with; one that relays does not",
+        ),
         false => Failure::failed("a store of this database holds operations of a later version")
             .hint("update anabranch to get its digest"),
     })?;

@@ -61,7 +61,7 @@ fn log(context: &Context, folder: &Folder, limit: usize) -> Result<(), Failure> 
         let ops = entry
             .payloads()
             .filter(|(id, _)| **id == store())
-            .filter_map(|(id, payload)| ring.open(&header.log, id.kind, payload.bytes()?).ok())
+            .filter_map(|(id, payload)| ring.open(&header.log, id, payload.bytes()?).ok())
             .flat_map(|bytes| decode_cells(&header.log, &bytes).ops)
             .flatten();
         for op in ops {

@@ -13,7 +13,7 @@ use crate::signals;
 use crate::units;
 use anabranch::engine::sync::channel::Direction;
 use anabranch::engine::transport::Address;
-use anabranch::{Control, Node, Ticket};
+use anabranch::{Control, Node, Role, Ticket};
 use anabranch_folder::path::RelPath;
 use anabranch_folder::{Folder, FolderError, Outcome, Preview, PreviewWith, Updated, With};
 use serde_json::{Value, json};
@@ -189,7 +189,7 @@ pub(crate) async fn with_ticket(
     }
     let folder = Folder::prepare(node.inner(), here, ticket.database, Some(&ticket))?;
     let device = node.id();
-    let member = folder.replica().look(|view| view.role_of(&device))?.is_some();
+    let member = folder.replica().look(|view| view.role_of(&device))? >= Some(Role::Read);
     let name = ticket.addresses.first().cloned().unwrap_or_default();
     let job = Job { here: folder, name, other: None };
     if member {

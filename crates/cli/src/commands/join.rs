@@ -155,7 +155,7 @@ impl Ask {
         replica: &Replica,
         mut attempt: impl AsyncFnMut() -> Result<Result<T, NodeError>, Failure>,
     ) -> Result<Option<T>, Failure> {
-        if replica.look(|view| view.role_of(&node.id()))?.is_none() {
+        if !self.request.is_met_by(replica.look(|view| view.role_of(&node.id()))?) {
             node.inner().ask(self.database, self.request.clone())?;
         }
         let mut attempts = Attempts::new(Vec::new(), None, node.inner().settings().retry);

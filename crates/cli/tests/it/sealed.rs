@@ -90,7 +90,7 @@ fn two_devices_that_never_meet_share_what_the_relay_between_them_cannot_read() {
     assert!(relay.ok(&["db", "info", "notes"]).contains("this device relays what it cannot read"));
     relay.run(&["db", "rows", "notes", "talk"]).fails(1, "the database is sealed");
     relay.run(&["db", "export", "notes", "talk"]).fails(1, "the database is sealed");
-    relay.run(&["db", "digest", "notes"]).fails(1, "sealed with a key that is not here");
+    relay.run(&["db", "digest", "notes"]).fails(1, "is sealed with a key that is not here");
     let log = relay.ok(&["db", "log", "notes"]);
     assert!(log.contains("sealed with a key that is not here") && log.contains("members"), "{log}");
     relay.run(&["db", "put", "notes", "talk", "x", "{}"]).fails(1, "");

@@ -6,7 +6,7 @@ use super::again::Again;
 use crate::cells::element;
 use crate::compared::Uncounted;
 use crate::counters::decode_counts;
-use crate::entry::{StoreKind, Timestamp};
+use crate::entry::{StoreId, StoreKind, Timestamp};
 use crate::error::corrupt;
 use crate::id::{EntryId, LogId, Seq};
 use crate::lthash::LtHash;
@@ -88,8 +88,8 @@ pub(super) struct Scope {
     pub(super) again: Option<(Again, u64)>,
     /// What payloads are opened with.
     pub(super) ring: Ring,
-    /// The kinds of all stores.
-    pub(super) kinds: BTreeMap<StoreNo, StoreKind>,
+    /// All stores.
+    pub(super) stores: BTreeMap<StoreNo, StoreId>,
 }
 
 impl Scope {
@@ -98,19 +98,19 @@ impl Scope {
         counters: &Counters,
         again: Option<(Again, u64)>,
     ) -> Result<Self, StorageError> {
-        let kind = |number| Ok((number, view.store_row(number)?.id.kind));
+        let store = |number| Ok((number, view.store_row(number)?.id));
         Ok(Self {
             uncounted: Uncounted::of(view.tx, counters)?,
             again,
             ring: view.ring()?,
-            kinds: (1..=counters.stores).map(kind).collect::<Result<_, StorageError>>()?,
+            stores: (1..=counters.stores).map(store).collect::<Result<_, StorageError>>()?,
         })
     }
 }
 
 impl Scope {
-    fn kind(&self, store: StoreNo) -> Result<StoreKind, StorageError> {
-        self.kinds.get(&store).copied().ok_or_else(|| corrupt("a store"))
+    fn store(&self, store: StoreNo) -> Result<&StoreId, StorageError> {
+        self.stores.get(&store).ok_or_else(|| corrupt("a store"))
     }
 }
 
@@ -320,9 +320,9 @@ impl Part {
             let (true, Some(payload)) = (again.newer.contains(store), payload.bytes()) else {
                 continue;
             };
-            let kind = scope.kind(*store)?;
-            let Ok(payload) = scope.ring.open(log, kind, payload) else { continue };
-            let unknown = match kind {
+            let id = scope.store(*store)?;
+            let Ok(payload) = scope.ring.open(log, id, payload) else { continue };
+            let unknown = match id.kind {
                 StoreKind::MEMBERS => decode_members(&payload).unknown,
                 StoreKind::KEYS => seal::needs_newer(scope.ring.is_sealed(), &payload),
                 kind if kind.has_sums() => decode_counts(&payload).unknown,
@@ -348,12 +348,13 @@ impl Part {
         self.entries.push(Source { arrival, id, branch, seq, timestamp: body.timestamp });
         for (store, payload) in &body.payloads {
             let Some(payload) = payload.bytes() else { continue };
-            let kind = scope.kind(*store)?;
+            let id_of_store = scope.store(*store)?;
+            let kind = id_of_store.kind;
             let known = kind.has_cells() || kind.has_sums();
             if !known && !scope.ring.seals(kind) {
                 continue;
             }
-            let Ok(payload) = scope.ring.open(log, kind, payload) else { continue };
+            let Ok(payload) = scope.ring.open(log, id_of_store, payload) else { continue };
             if !known {
                 // Where it could not be opened when it came, that was not noted then.
                 self.newer.insert(*store);

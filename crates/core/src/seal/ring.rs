@@ -1,7 +1,7 @@
 //! The keys that a replica can open payloads with.
 
 use super::{Bound, Key, KeyId, Sealed};
-use crate::entry::StoreKind;
+use crate::entry::{StoreId, StoreKind};
 use crate::error::corrupt;
 use crate::id::{DatabaseId, LogId};
 use crate::rows::META_SEALED;
@@ -82,15 +82,15 @@ impl Ring {
     pub fn open<'p>(
         &self,
         log: &LogId,
-        kind: StoreKind,
+        store: &StoreId,
         payload: &'p [u8],
     ) -> Result<Cow<'p, [u8]>, KeyId> {
-        let Some(database) = self.sealed.filter(|_| self.seals(kind)) else {
+        let Some(database) = self.sealed.filter(|_| self.seals(store.kind)) else {
             return Ok(Cow::Borrowed(payload));
         };
         let Ok(sealed) = Sealed::decode(payload) else { return Ok(Cow::Borrowed(&[])) };
         let key = self.keys.get(&sealed.key).ok_or(sealed.key)?;
-        let bound = Bound { database, log, kind };
+        let bound = Bound { database, log, store };
         Ok(Cow::Owned(key.open_payload(&bound, payload).unwrap_or_default()))
     }
 }

@@ -5,6 +5,10 @@ fn key(n: u8) -> Key {
     Key::new(&DeviceKey::from_seed(&[n; 32]), b"here")
 }
 
+fn table() -> StoreId {
+    StoreId::table("t")
+}
+
 fn log(n: u8) -> LogId {
     LogId { device: NodeId([n; 32]), epoch: u64::from(n) }
 }
@@ -17,7 +21,7 @@ fn ring(keys: &[Key]) -> Ring {
 }
 
 fn sealed(key: &Key, plain: &[u8]) -> Vec<u8> {
-    let bound = Bound { database: DatabaseId([7; 32]), log: &log(1), kind: StoreKind::TABLE };
+    let bound = Bound { database: DatabaseId([7; 32]), log: &log(1), store: &table() };
     key.seal_payload(&bound, &EntryId([2; 32]), plain)
 }
 
@@ -27,7 +31,7 @@ proptest! {
         let bytes = sealed(&key(1), &plain);
         prop_assert!(bytes.len() <= plain.len() + overhead(plain.len()));
         let ring = ring(&[key(1)]);
-        prop_assert_eq!(&*ring.open(&log(1), StoreKind::TABLE, &bytes).unwrap(), &plain[..]);
+        prop_assert_eq!(&*ring.open(&log(1), &table(), &bytes).unwrap(), &plain[..]);
     }
 
     #[test]
@@ -35,14 +39,14 @@ proptest! {
         let mut bytes = sealed(&key(1), &plain);
         let at = at % bytes.len();
         bytes[at] ^= 1 << bit;
-        if let Ok(opened) = ring(&[key(1)]).open(&log(1), StoreKind::TABLE, &bytes) {
+        if let Ok(opened) = ring(&[key(1)]).open(&log(1), &table(), &bytes) {
             prop_assert_eq!(&*opened, &[0u8; 0][..]);
         }
     }
 
     #[test]
     fn arbitrary_payloads_never_panic(bytes: Vec<u8>) {
-        let _ = ring(&[key(1)]).open(&log(1), StoreKind::TABLE, &bytes);
+        let _ = ring(&[key(1)]).open(&log(1), &table(), &bytes);
         let _ = decode_keys(&bytes);
     }
 
@@ -79,7 +83,7 @@ proptest! {
 
 #[test]
 fn the_same_looks_different_each_time() {
-    let bound = Bound { database: DatabaseId([7; 32]), log: &log(1), kind: StoreKind::TABLE };
+    let bound = Bound { database: DatabaseId([7; 32]), log: &log(1), store: &table() };
     let after = |tip: u8| key(1).seal_payload(&bound, &EntryId([tip; 32]), b"text");
     assert_eq!(after(1), after(1));
     let (one, other) = (after(1), after(2));
@@ -87,21 +91,23 @@ fn the_same_looks_different_each_time() {
 }
 
 #[test]
-fn it_is_bound_to_log_kind_and_database() {
+fn it_is_bound_to_log_store_and_database() {
     let bytes = sealed(&key(1), b"text");
     let ring = ring(&[key(1)]);
-    assert!(ring.open(&log(2), StoreKind::TABLE, &bytes).unwrap().is_empty());
-    assert!(ring.open(&log(1), StoreKind::DOC, &bytes).unwrap().is_empty());
+    assert!(ring.open(&log(2), &table(), &bytes).unwrap().is_empty());
+    for other in [StoreId::doc("t"), StoreId::table("u")] {
+        assert!(ring.open(&log(1), &other, &bytes).unwrap().is_empty());
+    }
     let mut other = ring.clone();
     other.found(DatabaseId([8; 32]));
-    assert!(other.open(&log(1), StoreKind::TABLE, &bytes).unwrap().is_empty());
-    assert_eq!(&*ring.open(&log(1), StoreKind::TABLE, &bytes).unwrap(), b"text");
+    assert!(other.open(&log(1), &table(), &bytes).unwrap().is_empty());
+    assert_eq!(&*ring.open(&log(1), &table(), &bytes).unwrap(), b"text");
 }
 
 #[test]
 fn another_key_is_asked_for_and_does_not_open() {
     let bytes = sealed(&key(1), b"text");
-    assert_eq!(ring(&[key(2)]).open(&log(1), StoreKind::TABLE, &bytes), Err(key(1).id()));
+    assert_eq!(ring(&[key(2)]).open(&log(1), &table(), &bytes), Err(key(1).id()));
     assert!(!bytes.windows(4).any(|window| window == b"text"));
 }
 

@@ -1,23 +1,27 @@
 //! Sealed databases: who may read opens what others wrote, in whatever order keys and entries come, and nobody else does.
 
 use crate::cases;
-use crate::replica::{Device, Replica, write};
+use crate::replica::{Device, Replica, sound, write};
 use crate::world::grant;
 use anabranch_core::author::{Draft, Founding, Step, Tally};
 use anabranch_core::build;
-use anabranch_core::entry::{GrantRef, StoreId, StoreKind};
+use anabranch_core::entry::{Entry, GrantRef, Header, Payload, StoreId, StoreKind, Timestamp};
 use anabranch_core::error::Error;
-use anabranch_core::id::NodeId;
+use anabranch_core::head::Head;
+use anabranch_core::id::{LogId, NodeId, Position};
 use anabranch_core::key::DeviceKey;
+use anabranch_core::ledger::Ledger;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject};
 use anabranch_core::path::Path;
+use anabranch_core::run::{Run, VerifiedRun};
 use anabranch_core::seal::{KeyOp, decode_keys};
-use anabranch_core::storage::{Storage, StorageError, Table};
+use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::verify::verify;
 use anabranch_reference::fold_with;
 use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn founder() -> Device {
     Device::found_with(Founding { sealed: true, recovery: None })
@@ -66,6 +70,40 @@ fn built(device: &Device) {
 fn digest(device: &Device) -> Option<[u8; 32]> {
     built(device);
     device.replica.view(|v| v.state_digest().unwrap())
+}
+
+/// An entry of a new log of `by`, on top of all it holds, that writes these bytes to a store.
+fn hand_made(by: &Device, store: StoreId, bytes: Vec<u8>) -> VerifiedRun {
+    let frontier = by.replica.view(|v| v.frontier().unwrap());
+    let mut parents: Vec<Position> = frontier.positions().copied().collect();
+    parents.sort();
+    let entries = by.replica.entries();
+    let below = entries.iter().filter(|entry| parents.contains(&entry.position()));
+    let generation = 1 + below.map(|entry| entry.header().generation).max().unwrap();
+    let subject = Subject::Device(by.key.node_id());
+    let grants = by.replica.view(|v| v.grants().unwrap());
+    let header = Header {
+        database: Some(by.replica.database),
+        log: LogId { device: by.key.node_id(), epoch: 4_711 },
+        seq: 1,
+        prev: None,
+        parents: parents.clone(),
+        generation,
+        timestamp: Timestamp(1),
+        grant: grants.iter().find(|g| g.subject == subject && g.holds).unwrap().id,
+        payloads: vec![],
+        salt: None,
+    };
+    let entry = Entry::new(header, vec![(store, Payload::Present(bytes))]).unwrap();
+    let head = Head::sign(&by.key, &by.replica.database, entry.position());
+    let heads = by.replica.view(|v| v.frontier().unwrap());
+    let signatures = parents
+        .iter()
+        .map(|parent| {
+            heads.tips().iter().find(|tip| tip.head.position == *parent).unwrap().head.signature
+        })
+        .collect();
+    sound(Run::new(by.replica.database, vec![entry], head.signature, signatures))
 }
 
 /// How often `text` occurs anywhere in what a replica keeps.
@@ -256,6 +294,98 @@ fn who_came_to_know_a_key_by_another_one_knows_it() {
     unlock(&late.replica, &late.key);
     assert!(late.values(&["b"]).is_empty());
     assert_eq!(bob.values(&["b"]), ["not for whom was let in and put out"]);
+}
+
+#[test]
+fn what_nobody_has_the_secret_of_is_handed_nothing() {
+    let mut ana = founder();
+    let bob = let_in(&mut ana, 2, Role::Read);
+    // A mistyped id: no key at all, or one of small order.
+    let mut neutral = [0; 32];
+    neutral[0] = 1;
+    let wrong = [neutral, [2; 32]].map(|id| grant(Subject::Device(NodeId(id)), Role::Read, 0));
+    change(&mut ana, wrong.to_vec());
+    put(&mut ana, "x", "text");
+    let entries = ana.replica.entries().len();
+    for _ in 0..3 {
+        ana.act(|ledger, author| ledger.hand_out(author)).unwrap();
+        put(&mut ana, "x", "other text");
+    }
+    assert_eq!(ana.replica.entries().len(), entries + 3);
+    ana.meet(&bob);
+    assert_eq!(bob.values(&["x"]), ["other text"]);
+}
+
+#[test]
+fn a_key_operation_of_a_later_version_marks_the_store_if_it_counts() {
+    let mut ana = founder();
+    let bob = let_in(&mut ana, 2, Role::Write);
+    let mut w = anabranch_core::codec::Writer::new();
+    w.array(1).array(2).u64(9).u64(0);
+    bob.replica.view(|v| assert!(v.state_digest().unwrap().is_some()));
+    let marked = |device: &Device| {
+        let stores = device.replica.view(|v| v.stores().unwrap());
+        stores.iter().any(|store| store.id.kind == StoreKind::KEYS && store.digest.is_none())
+    };
+    let entry = hand_made(&bob, StoreId::keys(), w.finish());
+    ana.replica.admit_one(&entry).unwrap();
+    assert!(marked(&ana));
+    // Of what he wrote nothing is to count.
+    let subject = Subject::Device(bob.key.node_id());
+    let grants = ana.replica.view(|v| v.grants().unwrap());
+    let held = grants.iter().find(|g| g.subject == subject).unwrap().id;
+    change(&mut ana, vec![MemberOp::Revoke { grant: held, cut: Cut::Tips(Vec::new()) }]);
+    assert!(!marked(&ana));
+    let late = let_in(&mut ana, 3, Role::Read);
+    assert_eq!(digest(&late), digest(&ana));
+}
+
+#[test]
+fn a_key_that_comes_while_cells_are_being_built_is_not_missed() {
+    let mut ana = founder();
+    put(&mut ana, "old", "text");
+    let mut bob = Device::found_like(&ana, 2);
+    bob.replica.reader = None;
+    bob.replica.load = anabranch_core::admit::Load::Bulk;
+    change(&mut ana, vec![grant(Subject::Device(bob.key.node_id()), Role::Read, 0)]);
+    ana.meet(&bob);
+    let inner = &bob.replica.storage;
+    let overtaken = Overtaken { inner, by: (&bob.replica, &bob.key), yet: AtomicBool::new(false) };
+    build::finish(&overtaken, build::Budget::default()).unwrap();
+    assert_eq!(bob.values(&["old"]), ["text"]);
+    assert_eq!(digest(&bob), digest(&ana));
+}
+
+/// Storage in which the keys of a device are opened right before the first one writes that comes by this way.
+struct Overtaken<'r> {
+    inner: &'r MemoryStorage,
+    by: (&'r Replica, &'r DeviceKey),
+    yet: AtomicBool,
+}
+
+impl Storage for Overtaken<'_> {
+    fn read(&self) -> Result<Box<dyn ReadTx + '_>, StorageError> {
+        self.inner.read()
+    }
+
+    fn write(&self, durability: Durability) -> Result<Box<dyn WriteTx + '_>, StorageError> {
+        if !self.yet.swap(true, Ordering::SeqCst) {
+            let mut tx = self.by.0.storage.write(Durability::Full)?;
+            let mut ledger = Ledger::open(&mut *tx)?;
+            assert_eq!(ledger.unlock(self.by.1)?, 1);
+            ledger.finish()?;
+            tx.commit()?;
+        }
+        self.inner.write(durability)
+    }
+
+    fn instance(&self) -> [u8; 32] {
+        self.inner.instance()
+    }
+
+    fn size(&self) -> Result<u64, StorageError> {
+        self.inner.size()
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::file::{golden, hex, list, number, text, unhex, unhex_of};
 use anabranch_core::codec::Writer;
-use anabranch_core::entry::StoreKind;
+use anabranch_core::entry::{StoreId, StoreKind};
 use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::seal::{Bound, Key, KeyId, KeyOp, decode_keys, encode_keys};
@@ -15,12 +15,12 @@ fn key(n: u8) -> Key {
     Key::from_bytes([n; 32])
 }
 
-fn payload(name: &str, kind: StoreKind, plain: &[u8]) -> Value {
-    let bound = Bound { database: DATABASE, log: &LOG, kind };
+fn payload(name: &str, store: &StoreId, plain: &[u8]) -> Value {
+    let bound = Bound { database: DATABASE, log: &LOG, store };
     let sealed = key(1).seal_payload(&bound, &EntryId([0xee; 32]), plain);
     json!({
         "name": name, "key": hex([1; 32]), "key_id": hex(key(1).id().0), "database": hex(DATABASE.0),
-        "device": hex(LOG.device.0), "epoch": LOG.epoch, "kind": kind.0, "tip": hex([0xee; 32]), "plain": hex(plain),
+        "device": hex(LOG.device.0), "epoch": LOG.epoch, "kind": store.kind.0, "store": store.name, "tip": hex([0xee; 32]), "plain": hex(plain),
         "sealed": hex(sealed),
     })
 }
@@ -106,9 +106,9 @@ fn stores() -> Vec<Value> {
 #[test]
 fn seal() {
     let mut made = vec![
-        payload("a payload", StoreKind::TABLE, b"what a table holds"),
-        payload("a payload of no bytes", StoreKind::COUNTER, b""),
-        payload("a payload that is padded further", StoreKind::DOC, &[b'x'; 100]),
+        payload("a payload", &StoreId::table("tasks"), b"what a table holds"),
+        payload("a payload of no bytes", &StoreId::counter("visits"), b""),
+        payload("a payload that is padded further", &StoreId::doc("settings"), &[b'x'; 100]),
         wrapped(),
         under(),
     ];
@@ -121,8 +121,12 @@ fn seal() {
             let log =
                 LogId { device: NodeId(unhex_of(&case["device"])), epoch: number(&case["epoch"]) };
             let kind = StoreKind(u32::try_from(number(&case["kind"])).unwrap());
-            let bound =
-                Bound { database: DatabaseId(unhex_of(&case["database"])), log: &log, kind };
+            let store = StoreId { kind, name: text(&case["store"]).to_owned() };
+            let bound = Bound {
+                database: DatabaseId(unhex_of(&case["database"])),
+                log: &log,
+                store: &store,
+            };
             let tip = EntryId(unhex_of(&case["tip"]));
             let sealed = key_of("key").seal_payload(&bound, &tip, &unhex(&case["plain"]));
             assert_eq!(sealed, unhex(&case["sealed"]), "{name}");

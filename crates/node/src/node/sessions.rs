@@ -493,9 +493,8 @@ impl Node {
     /// Asks no more if this device is a member by now, as its own replica says.
     pub(crate) fn let_in(&self, replica: &Replica) -> Result<(), NodeError> {
         let database = replica.database();
-        if self.asking(database).is_some()
-            && replica.look(|view| view.role_of(&self.id()))?.is_some()
-        {
+        let Some(request) = self.asking(database) else { return Ok(()) };
+        if request.is_met_by(replica.look(|view| view.role_of(&self.id()))?) {
             self.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&database);
             self.set_request(database, None)?;
         }

@@ -153,7 +153,7 @@ impl World<'_> {
             let ring = keys_of(founder, node).map_err(setup_failed)?;
             let opens = |(store, payload): (&StoreId, &Payload)| {
                 let bytes = payload.bytes().unwrap_or_default();
-                ring.open(&entry.header().log, store.kind, bytes).is_ok()
+                ring.open(&entry.header().log, store, bytes).is_ok()
             };
             if entry.payloads().any(opens) {
                 let text =
