@@ -299,21 +299,29 @@ fn who_came_to_know_a_key_by_another_one_knows_it() {
 #[test]
 fn what_nobody_has_the_secret_of_is_handed_nothing() {
     let mut ana = founder();
-    let bob = let_in(&mut ana, 2, Role::Read);
+    let mut bob = let_in(&mut ana, 2, Role::Admin);
     // A mistyped id: no key at all, or one of small order.
     let mut neutral = [0; 32];
     neutral[0] = 1;
     let wrong = [neutral, [2; 32]].map(|id| grant(Subject::Device(NodeId(id)), Role::Read, 0));
     change(&mut ana, wrong.to_vec());
     put(&mut ana, "x", "text");
-    let entries = ana.replica.entries().len();
-    for _ in 0..3 {
-        ana.act(|ledger, author| ledger.hand_out(author)).unwrap();
-        put(&mut ana, "x", "other text");
-    }
-    assert_eq!(ana.replica.entries().len(), entries + 3);
     ana.meet(&bob);
-    assert_eq!(bob.values(&["x"]), ["other text"]);
+    let eve = let_in(&mut bob, 3, Role::Read);
+    ana.meet(&bob);
+    let entries = ana.replica.entries().len();
+    // Each hears of what the other hands out.
+    for _ in 0..3 {
+        for device in [&mut ana, &mut bob] {
+            device.act(|ledger, author| ledger.hand_out(author)).unwrap();
+            device.seal();
+        }
+        ana.meet(&bob);
+    }
+    assert_eq!(ana.replica.entries().len(), entries);
+    bob.meet(&eve);
+    built(&eve);
+    assert_eq!(eve.values(&["x"]), ["text"]);
 }
 
 #[test]
