@@ -2,7 +2,7 @@
 //! Headers, the membership and the keys' own store stay clear.
 //!
 //! A database is sealed from its genesis on, whose entry makes the first key. A key is wrapped to the public key of each reader:
-//! devices and open tickets ([`keys`]). Each key that is in use encrypts all others, by way of one another, so whoever gets that one has
+//! devices and open tickets (`seal/keys.rs`). Each key that is in use encrypts all others, by way of one another, so whoever gets that one has
 //! them all.
 //! A payload is XChaCha20-Poly1305 under one key, its nonce a keyed hash of what is sealed and where, so nothing depends on a random
 //! source, and what is written twice looks different each time.
