@@ -8,13 +8,13 @@ use anabranch_core::build;
 use anabranch_core::entry::{Entry, GrantRef, Header, Payload, StoreId, StoreKind, Timestamp};
 use anabranch_core::error::Error;
 use anabranch_core::head::Head;
-use anabranch_core::id::{LogId, NodeId, Position};
+use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::Ledger;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject};
 use anabranch_core::path::Path;
 use anabranch_core::run::{Run, VerifiedRun};
-use anabranch_core::seal::{KeyOp, decode_keys};
+use anabranch_core::seal::{Bound, Key, KeyOp, decode_keys, encode_keys};
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::verify::verify;
 use anabranch_reference::fold_with;
@@ -25,6 +25,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 fn founder() -> Device {
     Device::found_with(Founding { sealed: true, recovery: None })
+}
+
+/// Two admins who know of each other, and of a reader.
+fn two_admins_and_a_reader() -> [Device; 3] {
+    let mut ana = founder();
+    let bob = let_in(&mut ana, 2, Role::Admin);
+    let eve = let_in(&mut ana, 3, Role::Read);
+    ana.meet(&bob);
+    [ana, bob, eve]
+}
+
+/// Both hand out what is lacking, and sign.
+fn hand_out(devices: [&mut Device; 2]) {
+    for device in devices {
+        device.act(|ledger, author| ledger.hand_out(author)).unwrap();
+        device.seal();
+    }
 }
 
 fn put(device: &mut Device, path: &str, value: &str) {
@@ -73,7 +90,7 @@ fn digest(device: &Device) -> Option<[u8; 32]> {
 }
 
 /// An entry of a new log of `by`, on top of all it holds, that writes these bytes to a store.
-fn hand_made(by: &Device, store: StoreId, bytes: Vec<u8>) -> VerifiedRun {
+fn hand_made(by: &Device, epoch: u64, store: StoreId, bytes: Vec<u8>) -> VerifiedRun {
     let frontier = by.replica.view(|v| v.frontier().unwrap());
     let mut parents: Vec<Position> = frontier.positions().copied().collect();
     parents.sort();
@@ -84,7 +101,7 @@ fn hand_made(by: &Device, store: StoreId, bytes: Vec<u8>) -> VerifiedRun {
     let grants = by.replica.view(|v| v.grants().unwrap());
     let header = Header {
         database: Some(by.replica.database),
-        log: LogId { device: by.key.node_id(), epoch: 4_711 },
+        log: LogId { device: by.key.node_id(), epoch },
         seq: 1,
         prev: None,
         parents: parents.clone(),
@@ -124,12 +141,8 @@ fn occurs(replica: &Replica, text: &[u8]) -> usize {
 }
 
 fn keys_made(device: &Device) -> usize {
-    let made = |op: &Option<KeyOp>| matches!(op, Some(KeyOp::New { .. }));
-    let entries = device.replica.entries();
-    let payloads = entries.iter().flat_map(|entry| entry.payloads());
-    let keys = payloads.filter(|(store, _)| store.kind == StoreKind::KEYS);
-    keys.map(|(_, p)| decode_keys(p.bytes().unwrap()).ops.iter().filter(|op| made(op)).count())
-        .sum()
+    let ops = device.replica.entries().iter().flat_map(key_ops).collect::<Vec<_>>();
+    ops.iter().filter(|op| matches!(op, KeyOp::New { .. })).count()
 }
 
 #[test]
@@ -197,10 +210,7 @@ fn who_is_put_out_cannot_read_what_is_written_next() {
 
 #[test]
 fn rights_ended_at_the_same_time_leave_no_key_that_either_knows() {
-    let mut ana = founder();
-    let mut bob = let_in(&mut ana, 2, Role::Admin);
-    let eve = let_in(&mut ana, 3, Role::Read);
-    ana.meet(&bob);
+    let [mut ana, mut bob, eve] = two_admins_and_a_reader();
     let mallory = let_in(&mut bob, 4, Role::Read);
     ana.meet(&bob);
     // Neither knows of the other's, so the new keys are each known to one who has to go.
@@ -221,10 +231,7 @@ fn rights_ended_at_the_same_time_leave_no_key_that_either_knows() {
 
 #[test]
 fn who_hears_of_a_change_makes_no_key() {
-    let mut ana = founder();
-    let mut bob = let_in(&mut ana, 2, Role::Admin);
-    let eve = let_in(&mut ana, 3, Role::Read);
-    ana.meet(&bob);
+    let [mut ana, mut bob, eve] = two_admins_and_a_reader();
     revoke(&mut ana, &eve.key);
     // As if bob had a reader less in its books than ana: every key of hers has one that he takes for a stranger.
     let stranger = DeviceKey::from_seed(&[77; 32]);
@@ -233,10 +240,7 @@ fn who_hears_of_a_change_makes_no_key() {
     revoke(&mut bob, &stranger);
     let before = keys_made(&bob);
     for _ in 0..3 {
-        for device in [&mut ana, &mut bob] {
-            device.act(|ledger, author| ledger.hand_out(author)).unwrap();
-            device.seal();
-        }
+        hand_out([&mut ana, &mut bob]);
     }
     assert_eq!(keys_made(&bob), before);
     let entries = ana.replica.entries().len();
@@ -246,10 +250,7 @@ fn who_hears_of_a_change_makes_no_key() {
 
 #[test]
 fn a_key_that_somebody_knows_who_was_put_out_leads_to_no_other() {
-    let mut ana = founder();
-    let mut bob = let_in(&mut ana, 2, Role::Admin);
-    let eve = let_in(&mut ana, 3, Role::Read);
-    ana.meet(&bob);
+    let [mut ana, mut bob, eve] = two_admins_and_a_reader();
     let mallory = let_in(&mut bob, 4, Role::Read);
     ana.meet(&bob);
     revoke(&mut ana, &eve.key);
@@ -258,10 +259,7 @@ fn a_key_that_somebody_knows_who_was_put_out_leads_to_no_other() {
     put(&mut bob, "b", "not for mallory");
     ana.meet(&bob);
     // Nobody has written since, so both keys are each known to one who is out.
-    for device in [&mut ana, &mut bob] {
-        device.act(|ledger, author| ledger.hand_out(author)).unwrap();
-        device.seal();
-    }
+    hand_out([&mut ana, &mut bob]);
     ana.meet(&bob);
     let late = let_in(&mut ana, 5, Role::Read);
     for (out, text) in [(&eve, "not for eve"), (&mallory, "not for mallory")] {
@@ -276,10 +274,7 @@ fn a_key_that_somebody_knows_who_was_put_out_leads_to_no_other() {
 
 #[test]
 fn who_came_to_know_a_key_by_another_one_knows_it() {
-    let mut ana = founder();
-    let mut bob = let_in(&mut ana, 2, Role::Admin);
-    let eve = let_in(&mut ana, 3, Role::Read);
-    ana.meet(&bob);
+    let [mut ana, mut bob, eve] = two_admins_and_a_reader();
     // Both put her out at the same time, so there are two keys that nobody else knows.
     revoke(&mut ana, &eve.key);
     revoke(&mut bob, &eve.key);
@@ -312,10 +307,7 @@ fn what_nobody_has_the_secret_of_is_handed_nothing() {
     let entries = ana.replica.entries().len();
     // Each hears of what the other hands out.
     for _ in 0..3 {
-        for device in [&mut ana, &mut bob] {
-            device.act(|ledger, author| ledger.hand_out(author)).unwrap();
-            device.seal();
-        }
+        hand_out([&mut ana, &mut bob]);
         ana.meet(&bob);
     }
     assert_eq!(ana.replica.entries().len(), entries);
@@ -335,7 +327,7 @@ fn a_key_operation_of_a_later_version_marks_the_store_if_it_counts() {
         let stores = device.replica.view(|v| v.stores().unwrap());
         stores.iter().any(|store| store.id.kind == StoreKind::KEYS && store.digest.is_none())
     };
-    let entry = hand_made(&bob, StoreId::keys(), w.finish());
+    let entry = hand_made(&bob, 4_711, StoreId::keys(), w.finish());
     ana.replica.admit_one(&entry).unwrap();
     assert!(marked(&ana));
     // Of what he wrote nothing is to count.
@@ -346,6 +338,87 @@ fn a_key_operation_of_a_later_version_marks_the_store_if_it_counts() {
     assert!(!marked(&ana));
     let late = let_in(&mut ana, 3, Role::Read);
     assert_eq!(digest(&late), digest(&ana));
+}
+
+/// The operations on keys in an entry.
+fn key_ops(entry: &Entry) -> Vec<KeyOp> {
+    let keys = entry.payloads().filter(|(store, _)| store.kind == StoreKind::KEYS);
+    keys.flat_map(|(_, payload)| decode_keys(payload.bytes().unwrap()).ops).flatten().collect()
+}
+
+/// A key that `by` makes and wraps for `to`.
+fn made(by: &Device, secret: u8, to: &[NodeId]) -> (Key, [KeyOp; 2]) {
+    let key = Key::from_bytes([secret; 32]);
+    let to = to.iter().map(|who| (*who, key.wrapped(&by.key, who).unwrap())).collect();
+    let ops = [KeyOp::New { id: key.id() }, KeyOp::Wrap { id: key.id(), to }];
+    (key, ops)
+}
+
+#[test]
+fn however_many_keys_there_are_what_hands_them_out_can_be_read() {
+    let mut ana = founder();
+    let bob = let_in(&mut ana, 2, Role::Write);
+    let to = [ana.key.node_id(), DeviceKey::from_seed(&[77; 32]).node_id()];
+    // Each is known to somebody who may not read, the founder's as well, so that each is handed out by itself.
+    let founders = ana.replica.entries().iter().flat_map(key_ops).find_map(|op| match op {
+        KeyOp::New { id } => Some(id),
+        _ => None,
+    });
+    let told = KeyOp::Wrap { id: founders.unwrap(), to: vec![(to[1], [0; 48])] };
+    let mut ops = vec![told];
+    ops.extend((1..=90).flat_map(|secret| made(&bob, secret, &to).1));
+    for (epoch, ops) in (1_000..).zip(ops.chunks(60)) {
+        let run = hand_made(&bob, epoch, StoreId::keys(), encode_keys(ops));
+        ana.replica.admit(&[run]).unwrap();
+    }
+    let before = ana.replica.entries().len();
+    ana.act(|ledger, author| ledger.hand_out(author)).unwrap();
+    let entries = ana.replica.entries();
+    let ours: Vec<_> = entries[before..].iter().filter(|e| e.payloads().count() > 0).collect();
+    assert!(ours.len() > 1 && ours.iter().all(|entry| !key_ops(entry).is_empty()));
+    assert_eq!(ours.iter().map(|entry| key_ops(entry).len()).sum::<usize>(), 90);
+    // And nothing is left to hand out.
+    ana.act(|ledger, author| ledger.hand_out(author)).unwrap();
+    assert_eq!(ana.replica.entries().len(), entries.len());
+}
+
+#[test]
+fn what_is_of_a_later_kind_is_noted_also_where_its_key_comes_after_it() {
+    let mut ana = founder();
+    let bob = let_in(&mut ana, 2, Role::Write);
+    let (key, ops) = made(&bob, 9, &[ana.key.node_id()]);
+    let (epoch, store) = (1_000, StoreId { kind: StoreKind(6), name: "later".to_owned() });
+    let log = LogId { device: bob.key.node_id(), epoch };
+    let bound = Bound { database: ana.replica.database, log: &log, store: &store };
+    let sealed = key.seal_payload(&bound, &EntryId([0; 32]), b"whatever");
+    let runs = [
+        hand_made(&bob, epoch, store.clone(), sealed),
+        hand_made(&bob, epoch + 1, StoreId::keys(), encode_keys(&ops)),
+    ];
+    for run in runs {
+        ana.replica.admit(&[run]).unwrap();
+    }
+    built(&ana);
+    let ring = ana.replica.view(|v| v.ring().unwrap());
+    let state = fold_with(&ana.replica.entries(), &ring);
+    assert_eq!(ana.replica.state(), state);
+    assert!(state.unknown.contains(&store));
+    put(&mut ana, "x", "text");
+    assert_eq!(digest(&ana), None);
+}
+
+#[test]
+fn whoever_watches_is_told_that_a_ticket_opened_what_was_there() {
+    let mut ana = founder();
+    put(&mut ana, "old", "text");
+    let ticket = DeviceKey::from_seed(&[99; 32]);
+    change(&mut ana, vec![grant(Subject::Ticket(ticket.node_id()), Role::Write, 0)]);
+    let mut bob = Device::found_like(&ana, 2);
+    ana.meet(&bob);
+    let held = bob.replica.entries().len() as u64;
+    bob.act(|ledger, author| ledger.redeem(author, &ticket)).unwrap();
+    // All that was held was seen already.
+    assert!(bob.replica.view(|v| v.recounted(held + 1).unwrap()));
 }
 
 #[test]
