@@ -49,7 +49,8 @@ impl StoreKind {
 
     /// Whether its payloads are sealed in a sealed database.
     pub(crate) fn is_sealable(self) -> bool {
-        !matches!(self, Self::MEMBERS | Self::KEYS)
+        // Those two are for everybody who judges entries.
+        !self.is_nameless()
     }
 
     /// Whether there is one store of it, with an empty name.

@@ -64,8 +64,7 @@ impl Key {
         blake3::derive_key(context, &self.0)
     }
 
-    /// Seals what is bound to `bound`, on top of the entry `tip` of its log. At most [`overhead`] bytes longer than `plain`, which it
-    /// hides the exact length of.
+    /// Seals what is bound to `bound`, on top of the entry `tip` of its log, and hides the exact length of `plain`.
     fn seal(&self, bound: &[u8], tip: &EntryId, plain: &[u8]) -> (XNonce, Vec<u8>) {
         let mut hasher = blake3::Hasher::new_keyed(&self.purpose("anabranch 1 sealing nonce"));
         hasher.update(&(bound.len() as u64).to_be_bytes()).update(bound);
@@ -94,6 +93,10 @@ impl Key {
         XChaCha20Poly1305::new(&self.purpose("anabranch 1 sealed payload").into())
     }
 
+    fn cipher_over_keys(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(&self.purpose("anabranch 1 key under its successor").into())
+    }
+
     /// Seals a payload of the entry after `tip` in its log; zeros before the first.
     #[must_use]
     pub fn seal_payload(&self, bound: &Bound<'_>, tip: &EntryId, plain: &[u8]) -> Vec<u8> {
@@ -114,17 +117,13 @@ impl Key {
     /// This key under `other`, for whoever has that one.
     #[must_use]
     pub fn under(&self, other: &Self) -> Option<Wrapped> {
-        let cipher =
-            XChaCha20Poly1305::new(&other.purpose("anabranch 1 key under its successor").into());
-        wrap(&cipher, self)
+        wrap(&other.cipher_over_keys(), self)
     }
 
     /// The key of that name that is under `other`.
     #[must_use]
     pub fn from_under(other: &Self, id: &KeyId, sealed: &Wrapped) -> Option<Self> {
-        let cipher =
-            XChaCha20Poly1305::new(&other.purpose("anabranch 1 key under its successor").into());
-        unwrap(&cipher, id, sealed)
+        unwrap(&other.cipher_over_keys(), id, sealed)
     }
 
     /// This key for `recipient`, wrapped by `author`. `None` for a recipient that no key can be agreed on with.
@@ -160,19 +159,21 @@ fn between(
 }
 
 /// Of one cipher each key is wrapped in one way, so its name serves as the nonce.
+fn nonce_of(id: &KeyId) -> XNonce {
+    let mut nonce = [0; NONCE];
+    nonce.copy_from_slice(&id.0[..NONCE]);
+    XNonce::from(nonce)
+}
+
 fn wrap(cipher: &XChaCha20Poly1305, key: &Key) -> Option<Wrapped> {
     let id = key.id();
     let payload = Payload { msg: &key.0, aad: &id.0 };
-    let mut nonce = [0; NONCE];
-    nonce.copy_from_slice(&id.0[..NONCE]);
-    cipher.encrypt(&XNonce::from(nonce), payload).ok()?.try_into().ok()
+    cipher.encrypt(&nonce_of(&id), payload).ok()?.try_into().ok()
 }
 
 fn unwrap(cipher: &XChaCha20Poly1305, id: &KeyId, sealed: &Wrapped) -> Option<Key> {
-    let mut nonce = [0; NONCE];
-    nonce.copy_from_slice(&id.0[..NONCE]);
     let payload = Payload { msg: &sealed[..], aad: &id.0 };
-    let key = cipher.decrypt(&XNonce::from(nonce), payload).ok()?.try_into().ok()?;
+    let key = cipher.decrypt(&nonce_of(id), payload).ok()?.try_into().ok()?;
     Some(Key::from_bytes(key)).filter(|key| key.id() == *id)
 }
 
@@ -230,13 +231,6 @@ fn padded_len(len: usize) -> usize {
     len.next_multiple_of(step)
 }
 
-/// The most that sealing adds to a payload of `len` bytes.
-#[must_use]
-pub fn overhead(len: usize) -> usize {
-    const FRAME: usize = 1 + 34 + 26 + 5;
-    padded_len(len) - len + TAG + FRAME
-}
-
 /// An operation of the store of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyOp {
@@ -250,14 +244,14 @@ pub enum KeyOp {
         /// Which.
         id: KeyId,
         /// Those, each under this one. At most [`limits::KEYS_UNDER`].
-        others: Vec<(KeyId, [u8; 48])>,
+        others: Vec<(KeyId, Wrapped)>,
     },
     /// Hands a key to readers: to each, under what its public key and the author's have in common.
     Wrap {
         /// Which.
         id: KeyId,
         /// At most [`limits::KEY_WRAPS`].
-        to: Vec<(NodeId, [u8; 48])>,
+        to: Vec<(NodeId, Wrapped)>,
     },
 }
 

@@ -152,6 +152,14 @@ fn who_asks_to_be_let_in_gets_the_key_as_well() {
     // Everyone may relay it; that everyone reads it, it cannot have.
     a.run(&["members", "notes", "grant", "anyone", "read"]).fails(1, "one by one");
     a.ok(&["members", "notes", "grant", "anyone", "relay"]);
+    // That keeps nobody from asking to read.
+    let c = Home::new();
+    let ask = ["join", &format!("{url}/{database}"), "--name", "notes", "--ask", "c"];
+    c.json(&ask);
+    assert_eq!(a.json(&["requests", "ls"])["requests"].as_array().unwrap().len(), 1);
+    a.ok(&["requests", "approve", "notes", &id(&c)]);
+    c.ok(&["sync", "notes"]);
+    assert!(said(&c, "first").unwrap().contains(PLAIN));
     a.run(&["db", "blob", "put", "notes", "files", "x", &a.write("x", "x")]).fails(1, "sealed");
 }
 

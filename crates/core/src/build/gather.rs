@@ -106,9 +106,7 @@ impl Scope {
             stores: (1..=counters.stores).map(store).collect::<Result<_, StorageError>>()?,
         })
     }
-}
 
-impl Scope {
     fn store(&self, store: StoreNo) -> Result<&StoreId, StorageError> {
         self.stores.get(&store).ok_or_else(|| corrupt("a store"))
     }
@@ -348,13 +346,13 @@ impl Part {
         self.entries.push(Source { arrival, id, branch, seq, timestamp: body.timestamp });
         for (store, payload) in &body.payloads {
             let Some(payload) = payload.bytes() else { continue };
-            let id_of_store = scope.store(*store)?;
-            let kind = id_of_store.kind;
+            let store_id = scope.store(*store)?;
+            let kind = store_id.kind;
             let known = kind.has_cells() || kind.has_sums();
             if !known && !scope.ring.seals(kind) {
                 continue;
             }
-            let Ok(payload) = scope.ring.open(log, id_of_store, payload) else { continue };
+            let Ok(payload) = scope.ring.open(log, store_id, payload) else { continue };
             if !known {
                 // Where it could not be opened when it came, that was not noted then.
                 self.newer.insert(*store);
