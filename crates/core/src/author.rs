@@ -2,6 +2,7 @@
 //! tip read under that same lock, and one head is signed for a whole group of commits. Starts a new log when the storage
 //! was copied, restored or rolled back (I6).
 
+use crate::blob::{ContentRef, content_of};
 use crate::codec::DecodeError;
 use crate::counters::{Count, CountOp, encode_counts};
 use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, StoreKind, Timestamp};
@@ -21,7 +22,7 @@ use crate::sabotage::{self, Bug};
 use crate::seal::keys::handed_out;
 use crate::seal::{Bound, Key, KeyOp, encode_keys};
 use crate::storage::{StorageError, WriteTx};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
 /// Who writes, and what this crate may not find out by itself (I8).
@@ -171,11 +172,12 @@ impl Ledger<'_> {
         let mut payloads = BTreeMap::new();
         for (store, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
             let ops: Vec<CellOp> = ops.into_values().collect();
-            let payload = self.sealed(&key, &log, &store, encode_cells(&log, &ops));
+            let contents = contents_of(&store, &ops);
+            let payload = self.sealed(&key, &log, &store, encode_cells(&log, &ops), &contents);
             payloads.insert(store, payload);
         }
         for (store, ops) in counts.into_iter().filter(|(_, ops)| !ops.is_empty()) {
-            let payload = self.sealed(&key, &log, &store, encode_counts(&ops));
+            let payload = self.sealed(&key, &log, &store, encode_counts(&ops), &[]);
             payloads.insert(store, payload);
         }
         if !draft.members.is_empty() {
@@ -197,10 +199,11 @@ impl Ledger<'_> {
         log: &LogId,
         store: &StoreId,
         plain: Vec<u8>,
+        contents: &[ContentRef],
     ) -> Payload {
         let bound = Bound { database: self.database, log, store };
         Payload::Present(match key {
-            Some((key, tip)) => key.seal_payload(&bound, tip, &plain),
+            Some((key, tip)) => key.seal_payload(&bound, tip, &plain, contents),
             None => plain,
         })
     }
@@ -222,12 +225,9 @@ impl Ledger<'_> {
         if draft.members.iter().any(to_all) && self.ring()?.is_sealed() {
             return Err(Error::SealedToAll);
         }
-        let content = |write: &Write| {
-            matches!(write.store.kind, StoreKind::BLOBS | StoreKind::FOLDER)
-                && write.value.is_some()
-        };
-        if draft.writes.iter().any(content) && self.ring()?.is_sealed() {
-            return Err(Error::SealedContent);
+        let file = |write: &Write| write.store.kind == StoreKind::FOLDER && write.value.is_some();
+        if draft.writes.iter().any(file) && self.ring()?.is_sealed() {
+            return Err(Error::SealedFolder);
         }
         Ok(())
     }
@@ -746,6 +746,18 @@ pub struct Founding {
     pub recovery: Option<NodeId>,
     /// Whether payloads are sealed ([`crate::seal`]).
     pub sealed: bool,
+}
+
+/// The content that operations of a store name, as a sealed database keeps it, each once.
+fn contents_of(store: &StoreId, ops: &[CellOp]) -> Vec<ContentRef> {
+    if store.kind != StoreKind::BLOBS {
+        return Vec::new();
+    }
+    let named = ops.iter().filter_map(|op| content_of(op.value.as_deref()?));
+    let named: HashSet<ContentRef> = named.map(|content| content.padded()).collect();
+    let mut named: Vec<_> = named.into_iter().filter(|content| content.size() > 0).collect();
+    named.sort_unstable_by_key(|content| (content.root(), content.size(), content.depth()));
+    named
 }
 
 /// Founds a database on empty storage: its genesis entry names the author's device as the first admin.

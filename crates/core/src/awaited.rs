@@ -3,15 +3,19 @@
 //!
 //! A value is on it from the moment it is live until somebody has looked at its whole content ([`settle`]) or it is
 //! replaced. What is on the list may be here all the same.
+//!
+//! Where payloads of a sealed database cannot be opened, what they name in the clear is on the list in place of values. Nobody
+//! can tell there what was replaced.
 
-use crate::blob::content_of;
+use crate::blob::{ChunkHash, ContentRef, content_of};
 use crate::cells::LiveValue;
 use crate::entry::{StoreId, StoreKind};
 use crate::error::corrupt;
 use crate::ledger::Ledger;
 use crate::ops::ValueName;
 use crate::path::Path;
-use crate::rows::{CellRow, Place, StoreNo, cell_key, split_cell_key};
+use crate::rows::{CellRow, META_SEALED, Place, StoreNo, cell_key, split_cell_key};
+use crate::seal::{KeyId, Ring};
 use crate::storage::{Order, StorageError, Table, WriteTx};
 use crate::view::View;
 use std::ops::ControlFlow;
@@ -64,17 +68,91 @@ impl AwaitKey {
     }
 }
 
-/// A value whose content is not known to be here.
+/// Content that is not known to be here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaited {
     /// Where it is on the list.
     pub key: AwaitKey,
-    /// Its store.
+    /// The store that names it.
     pub store: StoreId,
-    /// Its cell.
-    pub path: Path,
-    /// The value.
-    pub value: LiveValue,
+    /// It, as it is kept ([`View::kept`]); `None` for a value that names none.
+    pub content: Option<ContentRef>,
+    /// The cell and the value that names it; `None` where it is named by what cannot be opened.
+    pub value: Option<(Path, LiveValue)>,
+}
+
+/// What rows begin with that name content instead of a value's cell: no store has that number.
+const CLOSED: StoreNo = 0;
+
+/// The key that is lacking, and the content.
+fn closed_row(sealed_with: &KeyId, content: &ContentRef) -> Vec<u8> {
+    let mut row = CLOSED.to_be_bytes().to_vec();
+    row.extend(sealed_with.0);
+    row.extend(content.size().to_be_bytes());
+    row.push(content.depth());
+    row.extend(content.root().0);
+    row
+}
+
+fn read_closed(row: &[u8]) -> Option<Result<(KeyId, ContentRef), StorageError>> {
+    let rest = row.strip_prefix(&CLOSED.to_be_bytes())?;
+    let read = || {
+        let (key, rest) = rest.split_first_chunk()?;
+        let (size, rest) = rest.split_first_chunk()?;
+        let (depth, root) = rest.split_first()?;
+        let root = ChunkHash(root.try_into().ok()?);
+        Some((KeyId(*key), ContentRef::new(u64::from_be_bytes(*size), *depth, root).ok()?))
+    };
+    Some(read().ok_or_else(|| corrupt("content that is awaited")))
+}
+
+/// What a payload names that cannot be opened without this key counts, or no longer does.
+pub(crate) fn note_closed(
+    ledger: &mut Ledger<'_>,
+    (store, arrival): (StoreNo, u64),
+    sealed_with: &KeyId,
+    contents: &[ContentRef],
+    counts: bool,
+) -> Result<(), StorageError> {
+    for (index, content) in (0..).zip(contents) {
+        let key = AwaitKey::of(store, arrival, index).0;
+        if counts {
+            ledger.tx.put(Table::Local, &key, &closed_row(sealed_with, content))?;
+        } else {
+            ledger.tx.delete(Table::Local, &key)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets what values name, and what can be opened now.
+pub(crate) fn forget_opened(tx: &mut dyn WriteTx, ring: &Ring) -> Result<(), StorageError> {
+    const AT_ONCE: usize = 4_096;
+    let mut at = AWAITED.to_vec();
+    loop {
+        let (mut opened, mut looked, mut failed) = (Vec::new(), 0, None);
+        let from = std::mem::take(&mut at);
+        tx.scan(Table::Local, &from, None, Order::Ascending, &mut |key, row| {
+            if !key.starts_with(AWAITED) || looked >= AT_ONCE {
+                return ControlFlow::Break(());
+            }
+            looked += 1;
+            match read_closed(row) {
+                Some(Ok((sealed_with, _))) if ring.key(&sealed_with).is_none() => {}
+                Some(Err(e)) => failed = Some(e),
+                _ => opened.push(key.to_vec()),
+            }
+            at = [key, &[0]].concat();
+            ControlFlow::Continue(())
+        })?;
+        failed.map_or(Ok(()), Err)?;
+        for key in opened {
+            tx.delete(Table::Local, &key)?;
+        }
+        if looked < AT_ONCE {
+            return Ok(());
+        }
+    }
 }
 
 /// A value became live.
@@ -167,7 +245,20 @@ impl View<'_> {
         Ok(found)
     }
 
+    /// Content that a value names, as this database keeps it: with padding if it is sealed.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn kept(&self, content: ContentRef) -> Result<ContentRef, StorageError> {
+        let sealed = self.tx.has(Table::Meta, META_SEALED)?;
+        Ok(if sealed { content.padded() } else { content })
+    }
+
     fn awaited_at(&self, key: AwaitKey, cell: &[u8]) -> Result<Awaited, StorageError> {
+        let store = self.store_row(key.store())?.id;
+        if let Some(closed) = read_closed(cell) {
+            return Ok(Awaited { key, store, content: Some(closed?.1), value: None });
+        }
         let row = self.tx.get(Table::Cell, cell)?.ok_or_else(|| corrupt("an awaited value"))?;
         let (path, (branch, seq, index)) = split_cell_key(cell)?;
         let row = CellRow::decode(&row)?;
@@ -175,8 +266,8 @@ impl View<'_> {
         let name = ValueName { log, seq, index, id16: row.entry.first16() };
         let value =
             LiveValue { name, entry: row.entry, timestamp: row.timestamp, value: row.value };
-        let store = self.store_row(key.store())?.id;
-        Ok(Awaited { key, store, path: Path::trusted(path), value })
+        let content = content_of(&value.value).map(|content| self.kept(content)).transpose()?;
+        Ok(Awaited { key, store, content, value: Some((Path::trusted(path), value)) })
     }
 
     /// Whether this live value is on the list.
@@ -218,13 +309,5 @@ impl View<'_> {
             }
         }
         Ok(None)
-    }
-}
-
-impl Awaited {
-    /// The content, if the value names any.
-    #[must_use]
-    pub fn content(&self) -> Option<crate::blob::ContentRef> {
-        content_of(&self.value.value)
     }
 }

@@ -77,9 +77,9 @@ pub enum Error {
     SealedToAll,
     /// Content is not sealed yet.
     #[error(
-        "a sealed database keeps no files and no content of any size yet; use one that is not sealed"
+        "a sealed database keeps no files yet; use one that is not sealed, or store them as blobs"
     )]
-    SealedContent,
+    SealedFolder,
     /// The storage holds no database yet.
     #[error("the database has not received its first entry yet; sync with a peer that has it")]
     Empty,

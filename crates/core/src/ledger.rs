@@ -2,6 +2,7 @@
 //! together (I2, I3). It believes what it is given: [`crate::admit`] checks what comes from peers, [`crate::author`] makes
 //! what comes from here.
 
+use crate::awaited;
 use crate::body::{Body, BodyParent};
 use crate::cells;
 use crate::counters;
@@ -596,13 +597,18 @@ impl<'t> Ledger<'t> {
                 }
                 continue;
             }
-            let bytes = match self.ring()?.open(&entry.header().log, store, bytes) {
+            let ring = self.ring()?;
+            let bytes = match ring.open(&entry.header().log, store, bytes) {
                 Ok(bytes) => bytes,
-                Err(key) if counts => {
-                    self.note_closed(&key, true)?;
+                Err(key) => {
+                    if counts {
+                        self.note_closed(&key, true)?;
+                        let place = (number, self.counters.next_arrival - 1);
+                        let contents = seal::contents(bytes);
+                        awaited::note_closed(self, place, &key, &contents, true)?;
+                    }
                     continue;
                 }
-                Err(_) => continue,
             };
             if !counts {
                 // It is held, and should it ever count, [`crate::recount`] does what it says.

@@ -5,6 +5,8 @@
 //! paths that such entries wrote to are carried out again from all entries. That costs a look at every entry, whatever the
 //! number of paths; the usual revocation comes after all that it leaves and changes nothing.
 
+use crate::awaited;
+use crate::blob::ContentRef;
 use crate::build::again::{self, Again};
 use crate::counters;
 use crate::entry::{StoreId, StoreKind};
@@ -64,7 +66,10 @@ impl Ledger<'_> {
                     counters::add(ledger, store, path, delta)?;
                 }
                 Done::Write { path, .. } => paths += path.len() + 64,
-                Done::Closed(key) => ledger.note_closed(&key, flip.counts)?,
+                Done::Closed { key, place, contents } => {
+                    ledger.note_closed(&key, flip.counts)?;
+                    awaited::note_closed(ledger, place, &key, &contents, flip.counts)?;
+                }
                 Done::Unknown(store) => {
                     *newer.entry(store).or_default() |= flip.counts;
                 }
@@ -165,7 +170,9 @@ impl Ledger<'_> {
                         let payload = match ring.open(&log, id, payload) {
                             Ok(payload) => payload,
                             Err(key) => {
-                                visit(self, flip, Done::Closed(key))?;
+                                let place = (*store, self.view().arrival(flip.branch, row.seq)?);
+                                let contents = seal::contents(payload);
+                                visit(self, flip, Done::Closed { key, place, contents })?;
                                 continue;
                             }
                         };
@@ -216,6 +223,10 @@ enum Done<'o> {
     },
     /// Something that this program does not know.
     Unknown(StoreNo),
-    /// Something that is sealed with a key that is not here.
-    Closed(KeyId),
+    /// Something that is sealed with a key that is not here, and what it names all the same.
+    Closed {
+        key: KeyId,
+        place: (StoreNo, u64),
+        contents: Vec<ContentRef>,
+    },
 }

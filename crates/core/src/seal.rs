@@ -5,13 +5,18 @@
 //! devices and open tickets (`seal/keys.rs`). Each key that is in use encrypts all others, by way of one another, so whoever gets that one has
 //! them all.
 //! A payload is XChaCha20-Poly1305 under one key, its nonce a keyed hash of what is sealed and where, so nothing depends on a random
-//! source, and what is written twice looks different each time.
+//! source, and what is written twice looks different each time. Content of blobs is cut and sealed chunk by chunk
+//! (`seal/content.rs`); a payload lists in the clear what names it has, so that a relay can keep it.
 
+mod content;
 pub(crate) mod keys;
 mod ring;
 
+pub use content::{CHUNK_OVERHEAD, ChunkError};
+pub(crate) use content::Sealer;
 pub use ring::Ring;
 
+use crate::blob::{ChunkHash, ContentRef};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::StoreId;
 use crate::id::{DatabaseId, EntryId, LogId, NodeId};
@@ -97,13 +102,28 @@ impl Key {
         XChaCha20Poly1305::new(&self.purpose("anabranch 1 key under its successor").into())
     }
 
-    /// Seals a payload of the entry after `tip` in its log; zeros before the first.
+    /// Seals a payload of the entry after `tip` in its log; zeros before the first. `contents` is what it names, as it is
+    /// kept ([`ContentRef::padded`]); everybody can read that.
     #[must_use]
-    pub fn seal_payload(&self, bound: &Bound<'_>, tip: &EntryId, plain: &[u8]) -> Vec<u8> {
+    pub fn seal_payload(
+        &self,
+        bound: &Bound<'_>,
+        tip: &EntryId,
+        plain: &[u8],
+        contents: &[ContentRef],
+    ) -> Vec<u8> {
         let id = self.id();
-        let (nonce, sealed) = self.seal(&bound.bytes(&id), tip, plain);
-        let mut w = Writer::onto(Vec::with_capacity(sealed.len() + 80));
-        w.array(3).bytes(&id.0).bytes(&nonce).bytes(&sealed);
+        let (nonce, text) = self.seal(&bound.bytes(&id), tip, plain);
+        let mut w = Writer::onto(Vec::with_capacity(text.len() + 80 + 48 * contents.len()));
+        w.array(3 + usize::from(!contents.is_empty()));
+        w.bytes(&id.0).bytes(&nonce).bytes(&text);
+        if !contents.is_empty() {
+            w.array(contents.len());
+            for content in contents {
+                w.array(3).u64(content.size()).u64(content.depth().into());
+                w.bytes(&content.root().0);
+            }
+        }
         w.finish()
     }
 
@@ -203,32 +223,71 @@ struct Sealed<'p> {
     key: KeyId,
     nonce: [u8; NONCE],
     text: &'p [u8],
+    /// What it names, whoever can read it. Left out where it names nothing.
+    contents: Vec<ContentRef>,
 }
 
 impl<'p> Sealed<'p> {
     fn decode(payload: &'p [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(payload);
-        r.tuple("sealed payload", 3)?;
-        let sealed = Self {
+        let items = r.array("sealed payload", 4)?;
+        let malformed = |at| DecodeError::Malformed { what: "sealed payload", at };
+        if items < 3 {
+            return Err(malformed(r.position()));
+        }
+        let mut sealed = Self {
             key: KeyId(r.array_of("key id")?),
             nonce: r.array_of("nonce")?,
             text: r.bytes("sealed bytes", limits::ENTRY_BYTES)?,
+            contents: Vec::new(),
         };
+        if items > 3 {
+            let (at, count) = (r.position(), r.array("contents", limits::ENTRY_BYTES / CONTENT)?);
+            if count == 0 {
+                return Err(malformed(at));
+            }
+            for _ in 0..count {
+                sealed.contents.push(content(&mut r)?);
+            }
+        }
         r.finish()?;
         Ok(sealed)
     }
 }
 
+/// Bytes of a content on the list, at least.
+const CONTENT: usize = 37;
+
+fn content(r: &mut Reader<'_>) -> Result<ContentRef, DecodeError> {
+    let at = r.position();
+    r.tuple("content", 3)?;
+    let size = r.u64("size")?;
+    let depth = r.number("depth", u8::MAX.into())? as u8;
+    let content = ContentRef::new(size, depth, ChunkHash(r.array_of("root")?));
+    let content = content.ok().filter(|content| size > 0 && content.padded() == *content);
+    content.ok_or(DecodeError::Malformed { what: "content", at })
+}
+
+/// What a sealed payload names, as it is kept; nothing if it is none.
+#[must_use]
+pub fn contents(payload: &[u8]) -> Vec<ContentRef> {
+    Sealed::decode(payload).map(|sealed| sealed.contents).unwrap_or_default()
+}
+
 /// The length that `len` bytes are padded to: at least 64, and above that by the Padmé rule, which adds less than 12 % and less
 /// than 3 % to what is large (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files", 2019).
-fn padded_len(len: usize) -> usize {
-    const LEAST: usize = 64;
-    // The mark that ends what is sealed.
-    let len = (len + 1).max(LEAST);
+pub(crate) fn padded(len: u64) -> u64 {
+    const LEAST: u64 = 64;
+    let len = len.max(LEAST);
     let exponent = len.ilog2();
     let mantissa = exponent.ilog2() + 1;
-    let step = 1_usize << exponent.saturating_sub(mantissa);
-    len.next_multiple_of(step)
+    let step = 1_u64 << exponent.saturating_sub(mantissa);
+    len.checked_next_multiple_of(step).unwrap_or(u64::MAX)
+}
+
+/// The length of what `len` bytes are before they are encrypted: with the mark that ends them.
+fn padded_len(len: usize) -> usize {
+    padded(len as u64 + 1) as usize
 }
 
 /// An operation of the store of keys.

@@ -19,6 +19,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::ops::Role;
 use anabranch_core::sabotage::{self, Bug};
+use anabranch_core::seal::Key;
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_sync::pending::Pending;
@@ -603,6 +604,14 @@ impl Replica {
         self.committer.sealed(|ledger, _| Ok(ledger.unlock(reader)?))?;
         self.loaded();
         Ok(())
+    }
+
+    /// What content that is put in now is sealed with, if the database is. Blocking.
+    pub(crate) fn content_key(&self) -> Result<Option<Key>, NodeError> {
+        if !self.is_sealed()? {
+            return Ok(None);
+        }
+        self.committer.sealed(|ledger, author| ledger.content_key(author))
     }
 
     /// The membership changed: whoever may read a sealed database gets its key. Every admin sees to that, and a writer only if it

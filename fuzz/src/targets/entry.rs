@@ -81,7 +81,7 @@ fn sealed(data: &[u8]) {
     let store = StoreId::table("t");
     let bound = Bound { database: DatabaseId([2; 32]), log: &log, store: &store };
     let key = Key::from_bytes([3; 32]);
-    let text = key.seal_payload(&bound, &EntryId([4; 32]), data);
+    let text = key.seal_payload(&bound, &EntryId([4; 32]), data, &[]);
     assert_eq!(key.open_payload(&bound, &text).as_deref(), Some(data));
     assert_eq!(Key::from_bytes([5; 32]).open_payload(&bound, &text), None);
     assert_eq!(key.open_payload(&bound, data), None);

@@ -2,7 +2,10 @@
 //! the chunker's buffer and one open node a level (I7).
 
 use super::node::ends;
+use super::reference::padded;
 use super::{ChunkHash, ChunkSpan, Chunker, ContentRef, Node, NodeItem};
+use crate::seal::{Key, Sealer};
+use std::borrow::Cow;
 
 /// Something a [`Builder`] made that the caller may want to keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +14,7 @@ pub enum Piece<'a> {
     Chunk {
         /// Its name and place.
         span: ChunkSpan,
-        /// Its bytes.
+        /// Its bytes, as they are kept: in a sealed database they are encrypted.
         bytes: &'a [u8],
     },
     /// A manifest node; everything below it was handed over before.
@@ -28,6 +31,8 @@ pub enum Piece<'a> {
 pub struct Builder {
     chunker: Chunker,
     tree: TreeBuilder,
+    /// `None`: what it makes is as it came.
+    sealer: Option<Sealer>,
 }
 
 impl Builder {
@@ -35,6 +40,15 @@ impl Builder {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A builder at the start of some content of a sealed database: it is cut where only `key` tells, padded, and encrypted. The
+    /// same content has one reference for each key.
+    #[must_use]
+    pub fn sealed(key: &Key) -> Self {
+        let sealer = Sealer::new(key);
+        let chunker = Chunker::keyed(sealer.gear());
+        Self { chunker, tree: TreeBuilder::default(), sealer: Some(sealer) }
     }
 
     /// Takes the next bytes and hands `sink` the pieces that are complete with them.
@@ -46,8 +60,8 @@ impl Builder {
         data: &[u8],
         mut sink: impl FnMut(Piece<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let tree = &mut self.tree;
-        self.chunker.push(data, |chunk| tree.chunk(chunk, &mut sink))
+        let Self { chunker, tree, sealer } = self;
+        chunker.push(data, |chunk| tree.chunk(chunk, sealer, &mut sink))
     }
 
     /// Ends the content: hands `sink` the pieces that are left and names the whole.
@@ -58,9 +72,19 @@ impl Builder {
         self,
         mut sink: impl FnMut(Piece<'_>) -> Result<(), E>,
     ) -> Result<ContentRef, E> {
-        let Self { chunker, mut tree } = self;
-        chunker.finish(|chunk| tree.chunk(chunk, &mut sink))?;
-        tree.finish(&mut sink)
+        let Self { mut chunker, mut tree, mut sealer } = self;
+        let size = tree.size + chunker.waiting() as u64;
+        if let Some(mut padding) = sealer.as_ref().map(|sealer| sealer.padding(size)) {
+            let (mut buffer, mut left) = ([0; 4096], padded(size) - size);
+            while left > 0 {
+                let part = &mut buffer[..left.min(4096) as usize];
+                padding.fill(part);
+                left -= part.len() as u64;
+                chunker.push(part, |chunk| tree.chunk(chunk, &mut sealer, &mut sink))?;
+            }
+        }
+        chunker.finish(|chunk| tree.chunk(chunk, &mut sealer, &mut sink))?;
+        Ok(tree.finish(&mut sink)?.of_size(size))
     }
 }
 
@@ -80,8 +104,18 @@ struct Level {
 type Sink<'a, E> = dyn FnMut(Piece<'_>) -> Result<(), E> + 'a;
 
 impl TreeBuilder {
-    fn chunk<E>(&mut self, bytes: &[u8], sink: &mut Sink<'_, E>) -> Result<(), E> {
-        let (hash, len) = (ChunkHash::of(bytes), bytes.len() as u64);
+    fn chunk<E>(
+        &mut self,
+        plain: &[u8],
+        sealer: &mut Option<Sealer>,
+        sink: &mut Sink<'_, E>,
+    ) -> Result<(), E> {
+        let bytes = match sealer {
+            Some(sealer) => Cow::Owned(sealer.seal(plain)),
+            None => Cow::Borrowed(plain),
+        };
+        let bytes = &*bytes;
+        let (hash, len) = (ChunkHash::of(bytes), plain.len() as u64);
         sink(Piece::Chunk { span: ChunkSpan { hash, offset: self.size, len }, bytes })?;
         self.size += len;
         self.add(0, NodeItem { hash, len }, sink)

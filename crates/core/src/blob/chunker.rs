@@ -7,7 +7,7 @@
 //! [`AVERAGE_CHUNK`] and `0xd90313530000` from there on; or at [`MAX_CHUNK`] bytes; or with the content. When the content
 //! ends at an odd distance from the start of the chunk, its last byte is no such place.
 
-use fastcdc::v2020::{Normalization, cut, select_masks};
+use fastcdc::v2020::{Normalization, cut, cut_gear, select_masks};
 
 /// No chunk is shorter, except the last of its content.
 pub const MIN_CHUNK: usize = 16 * 1024;
@@ -28,6 +28,27 @@ pub struct Chunker {
     start: usize,
     mask_short: u64,
     mask_long: u64,
+    gear: Option<Box<Gear>>,
+}
+
+/// What stands for each byte where cut points are sought, in place of the table that everybody knows.
+#[derive(Clone)]
+pub(crate) struct Gear {
+    table: [u64; 256],
+    shifted: [u64; 256],
+}
+
+impl Gear {
+    pub(crate) fn new(table: [u64; 256]) -> Self {
+        Self { table, shifted: table.map(|value| value << 1) }
+    }
+}
+
+impl std::fmt::Debug for Gear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // It is as good as a key.
+        f.write_str("Gear")
+    }
 }
 
 impl Default for Chunker {
@@ -41,7 +62,17 @@ impl Chunker {
     #[must_use]
     pub fn new() -> Self {
         let (mask_short, mask_long) = select_masks(AVERAGE_CHUNK, Normalization::Level2);
-        Self { buffer: Vec::new(), start: 0, mask_short, mask_long }
+        Self { buffer: Vec::new(), start: 0, mask_short, mask_long, gear: None }
+    }
+
+    /// A chunker whose cut points tell nobody what is cut who does not know `gear`.
+    pub(crate) fn keyed(gear: Gear) -> Self {
+        Self { gear: Some(Box::new(gear)), ..Self::new() }
+    }
+
+    /// Bytes taken and not handed on yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.buffer.len() - self.start
     }
 
     /// Takes the next bytes of the content and hands `sink` each chunk that is complete with them.
@@ -82,16 +113,16 @@ impl Chunker {
 
     fn emit<E>(&mut self, sink: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let rest = &self.buffer[self.start..];
-        let (_, len) = cut(
-            rest,
-            MIN_CHUNK,
-            AVERAGE_CHUNK,
-            MAX_CHUNK,
-            self.mask_short,
-            self.mask_long,
-            self.mask_short << 1,
-            self.mask_long << 1,
-        );
+        let (min, average, max) = (MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK);
+        let (short, long) = (self.mask_short, self.mask_long);
+        let (short2, long2) = (short << 1, long << 1);
+        let (_, len) = match &self.gear {
+            None => cut(rest, min, average, max, short, long, short2, long2),
+            Some(gear) => {
+                let (gear, gear2) = (&gear.table, &gear.shifted);
+                cut_gear(rest, min, average, max, short, long, short2, long2, gear, gear2)
+            }
+        };
         sink(&rest[..len])?;
         self.start += len;
         Ok(())

@@ -1,6 +1,7 @@
 //! [`ContentRef`]: what a cell carries in place of content.
 
 use super::{ChunkHash, MAX_CHUNK, MAX_FANOUT, MIN_CHUNK, MIN_FANOUT};
+use crate::seal;
 
 /// Bytes of the largest content: file offsets are signed everywhere.
 pub const MAX_CONTENT: u64 = i64::MAX as u64;
@@ -34,7 +35,7 @@ impl ContentRef {
         Self { size: 0, depth: 0, root: ChunkHash::of(&[]) }
     }
 
-    /// The reference with these parts, if they can belong together.
+    /// The reference with these parts, if they can belong together: the depth may be that of the content with padding.
     ///
     /// # Errors
     /// [`InvalidContentRef`] when no content of `size` bytes has a tree of that depth, or when empty content is not
@@ -42,7 +43,10 @@ impl ContentRef {
     pub fn new(size: u64, depth: u8, root: ChunkHash) -> Result<Self, InvalidContentRef> {
         let possible = match size {
             0 => depth == 0 && root == ChunkHash::of(&[]),
-            _ => size <= MAX_CONTENT && depth <= MAX_DEPTH && depth_range(size).contains(&depth),
+            _ => {
+                let depths = *depth_range(size).start()..=*depth_range(padded(size)).end();
+                size <= MAX_CONTENT && depth <= MAX_DEPTH && depths.contains(&depth)
+            }
         };
         if possible {
             Ok(Self { size, depth, root })
@@ -51,9 +55,21 @@ impl ContentRef {
         }
     }
 
+    /// The content as a sealed database keeps it and names it in the clear: with padding at its end, so that its exact size
+    /// does not show. Nothing has no padding.
+    #[must_use]
+    pub fn padded(&self) -> Self {
+        Self { size: padded(self.size), ..*self }
+    }
+
     /// What the builder made; it makes nothing that [`Self::new`] refuses.
     pub(super) fn built(size: u64, depth: u8, root: ChunkHash) -> Self {
         Self { size, depth, root }
+    }
+
+    /// The same tree, as that of so many bytes and their padding.
+    pub(super) fn of_size(self, size: u64) -> Self {
+        Self { size, ..self }
     }
 
     /// Bytes of the content.
@@ -73,6 +89,11 @@ impl ContentRef {
     pub fn root(&self) -> ChunkHash {
         self.root
     }
+}
+
+/// Bytes of content of `size` bytes with the padding of a sealed database.
+pub(super) fn padded(size: u64) -> u64 {
+    if size == 0 { 0 } else { seal::padded(size).min(MAX_CONTENT) }
 }
 
 /// The depths that content of `size` bytes (not 0) can have, from all nodes full to all nodes as small as may be.

@@ -66,6 +66,15 @@ impl View<'_> {
     pub fn is_closed(&self) -> Result<bool, StorageError> {
         Ok(!starting_with(self.tx, Table::Local, CLOSED, 1)?.is_empty())
     }
+
+    /// Names the key that the device's last entry was sealed with.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn sealing_key(&self) -> Result<Option<KeyId>, StorageError> {
+        let row = self.tx.get(Table::Local, TENDED)?;
+        Ok(row.and_then(|row| row.last_chunk().copied()).map(KeyId))
+    }
 }
 
 impl Ledger<'_> {
@@ -134,6 +143,15 @@ impl Ledger<'_> {
         drop(ring);
         // No entry is at hand, so the next one tells those who watch.
         self.use_keys(found, self.counters.next_arrival)
+    }
+
+    /// The key that what is written next is sealed with, renewed if need be; `None` where nothing is sealed. For content, which is
+    /// sealed before the entry that names it: [`View::sealing_key`] tells in that entry's transaction whether it still is.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn content_key(&mut self, author: &Author<'_>) -> Result<Option<Key>, Error> {
+        self.tend(author, true)
     }
 
     /// Uses keys that came to be known, and those that they lead to. `arrival`: of the entry that tells those who watch.
@@ -240,11 +258,10 @@ impl Ledger<'_> {
                 store.needs_newer = false;
             }
         }
-        for (table, prefix) in
-            [(Table::Cell, &[][..]), (Table::Name, &[]), (Table::Local, awaited::AWAITED)]
-        {
-            self.delete_all(table, prefix)?;
-        }
+        self.delete_all(Table::Cell)?;
+        self.delete_all(Table::Name)?;
+        let ring = self.ring()?;
+        awaited::forget_opened(self.tx, &ring)?;
         index::forget_values(self.tx)?;
         self.counters.names = 0;
         self.set_built(Some(0));
@@ -253,12 +270,12 @@ impl Ledger<'_> {
         self.tx.put(Table::Membership, &membership_key::recounted(arrival), &[])
     }
 
-    fn delete_all(&mut self, table: Table, prefix: &[u8]) -> Result<(), StorageError> {
+    fn delete_all(&mut self, table: Table) -> Result<(), StorageError> {
         const AT_ONCE: usize = 4_096;
         loop {
-            let rows = starting_with(&*self.tx, table, prefix, AT_ONCE)?;
-            for (rest, _) in &rows {
-                self.tx.delete(table, &[prefix, rest].concat())?;
+            let rows = starting_with(&*self.tx, table, &[], AT_ONCE)?;
+            for (key, _) in &rows {
+                self.tx.delete(table, key)?;
             }
             if rows.len() < AT_ONCE {
                 return Ok(());

@@ -1,5 +1,6 @@
 //! The keys that a replica can open payloads with.
 
+use super::content::{self, ChunkError};
 use super::{Bound, Key, KeyId, Sealed};
 use crate::entry::{StoreId, StoreKind};
 use crate::error::corrupt;
@@ -92,5 +93,17 @@ impl Ring {
         let key = self.keys.get(&sealed.key).ok_or(sealed.key)?;
         let bound = Bound { database, log, store };
         Ok(Cow::Owned(key.open_payload(&bound, payload).unwrap_or_default()))
+    }
+    /// The content in a chunk, given the bytes that are kept of it and that have its name.
+    ///
+    /// # Errors
+    /// [`ChunkError`]; never in a database that is not sealed.
+    pub fn open_chunk<'c>(&self, chunk: &'c [u8]) -> Result<Cow<'c, [u8]>, ChunkError> {
+        if !self.is_sealed() {
+            return Ok(Cow::Borrowed(chunk));
+        }
+        let id = content::key_of(chunk).ok_or(ChunkError::Damaged)?;
+        let key = self.keys.get(&id).ok_or(ChunkError::NoKey(id))?;
+        content::open(key, chunk).map(Cow::Owned).ok_or(ChunkError::Damaged)
     }
 }

@@ -22,7 +22,7 @@ fn ring(keys: &[Key]) -> Ring {
 
 fn sealed(key: &Key, plain: &[u8]) -> Vec<u8> {
     let bound = Bound { database: DatabaseId([7; 32]), log: &log(1), store: &table() };
-    key.seal_payload(&bound, &EntryId([2; 32]), plain)
+    key.seal_payload(&bound, &EntryId([2; 32]), plain, &[])
 }
 
 proptest! {
@@ -85,7 +85,7 @@ proptest! {
 #[test]
 fn the_same_looks_different_each_time() {
     let bound = Bound { database: DatabaseId([7; 32]), log: &log(1), store: &table() };
-    let after = |tip: u8| key(1).seal_payload(&bound, &EntryId([tip; 32]), b"text");
+    let after = |tip: u8| key(1).seal_payload(&bound, &EntryId([tip; 32]), b"text", &[]);
     assert_eq!(after(1), after(1));
     let (one, other) = (after(1), after(2));
     assert!(!one.windows(16).any(|window| other[40..].windows(16).any(|w| w == window)));

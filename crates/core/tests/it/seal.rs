@@ -390,7 +390,7 @@ fn what_is_of_a_later_kind_is_noted_also_where_its_key_comes_after_it() {
     let (epoch, store) = (1_000, StoreId { kind: StoreKind(6), name: "later".to_owned() });
     let log = LogId { device: bob.key.node_id(), epoch };
     let bound = Bound { database: ana.replica.database, log: &log, store: &store };
-    let sealed = key.seal_payload(&bound, &EntryId([0; 32]), b"whatever");
+    let sealed = key.seal_payload(&bound, &EntryId([0; 32]), b"whatever", &[]);
     let runs = [
         hand_made(&bob, epoch, store.clone(), sealed),
         hand_made(&bob, epoch + 1, StoreId::keys(), encode_keys(&ops)),

@@ -17,7 +17,7 @@ fn key(n: u8) -> Key {
 
 fn payload(name: &str, store: &StoreId, plain: &[u8]) -> Value {
     let bound = Bound { database: DATABASE, log: &LOG, store };
-    let sealed = key(1).seal_payload(&bound, &EntryId([0xee; 32]), plain);
+    let sealed = key(1).seal_payload(&bound, &EntryId([0xee; 32]), plain, &[]);
     json!({
         "name": name, "key": hex([1; 32]), "key_id": hex(key(1).id().0), "database": hex(DATABASE.0),
         "device": hex(LOG.device.0), "epoch": LOG.epoch, "kind": store.kind.0, "store": store.name, "tip": hex([0xee; 32]), "plain": hex(plain),
@@ -128,7 +128,7 @@ fn seal() {
                 store: &store,
             };
             let tip = EntryId(unhex_of(&case["tip"]));
-            let sealed = key_of("key").seal_payload(&bound, &tip, &unhex(&case["plain"]));
+            let sealed = key_of("key").seal_payload(&bound, &tip, &unhex(&case["plain"]), &[]);
             assert_eq!(sealed, unhex(&case["sealed"]), "{name}");
             let opened = key_of("key").open_payload(&bound, &unhex(&case["sealed"]));
             assert_eq!(opened, Some(unhex(&case["plain"])), "{name}");

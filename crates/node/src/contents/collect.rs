@@ -110,6 +110,11 @@ impl Replica {
         evicted: Option<Evicted>,
     ) -> Result<Collection, NodeError> {
         self.require_blobs()?;
+        if self.look(|view| view.is_closed())? {
+            return Err(NodeError::Setting(
+                "this device cannot open all of the sealed database, so it cannot tell which content is still named; take content away on devices that can read it".into(),
+            ));
+        }
         let random: [u8; 32] = self.device().random()?;
         let mut id = WorkId::default();
         id.copy_from_slice(&random[..16]);
@@ -238,9 +243,12 @@ impl Collection {
                     let marked =
                         self.spares(view, &kept, &store, &cell.path, value).and_then(|spares| {
                             match content_of(&value.value).filter(|_| spares) {
-                                Some(content) => mark(tx, &content, &seen, &mut |hash| {
-                                    marks.borrow_mut().add(hash)
-                                }),
+                                Some(content) => {
+                                    let content = view.kept(content)?;
+                                    mark(tx, &content, &seen, &mut |hash| {
+                                        marks.borrow_mut().add(hash)
+                                    })
+                                }
                                 None => Ok(()),
                             }
                         });
@@ -289,9 +297,11 @@ impl Collection {
         let (view, kept, seen) = (View::new(tx), Kept::read(tx)?, Seen::default());
         let mut at = AwaitKey::default();
         while let Some(row) = view.awaited(&at)? {
-            if let Some(content) = row.content()
-                && self.spares(view, &kept, &row.store, &row.path, &row.value)?
-            {
+            let spares = match &row.value {
+                Some((path, value)) => self.spares(view, &kept, &row.store, path, value)?,
+                None => true,
+            };
+            if let Some(content) = row.content.filter(|_| spares) {
                 mark(tx, &content, &seen, &mut |hash| _ = taken.remove(&hash.0))?;
             }
             at = row.key.next();

@@ -329,7 +329,7 @@ fn walk_value(
     trail: &RefCell<Trail>,
     found: &mut Found,
 ) -> Result<Option<Place>, StorageError> {
-    let Some(content) = row.content() else {
+    let Some(content) = row.content else {
         // Whatever it is, there is nothing to fetch for it.
         found.whole.push(row.key.clone());
         return Ok(None);

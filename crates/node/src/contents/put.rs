@@ -1,21 +1,28 @@
 //! Putting content in. It is cut and stored as it comes, within a bound of memory, and named by an entry at the end: in
 //! one transaction with the last of it, so that no entry names what is not here (I1, I6). Until then a collection leaves
 //! alone what was stored; a put that never ends leaves blobs that nothing names, which a collection takes away.
+//!
+//! In a sealed database it is encrypted as it comes, with the key of that moment. Should there be another one when it is
+//! named, since somebody was put out meanwhile, it is encrypted again: what is named after that is not for him.
 
-use super::{OWN, PIN, PUT, WorkId, collects, lives};
+use super::{OWN, PIN, PUT, WorkId, as_read, collects, lives};
 use crate::error::NodeError;
 use crate::replica::Replica;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::awaited;
 use anabranch_core::blob::{BlobRef, Builder, ChunkHash, ContentRef, Piece, Step, Walker};
 use anabranch_core::entry::{Entry, StoreId};
-use anabranch_core::error::Error;
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::Path;
 use anabranch_core::sabotage::{self, Bug};
+use anabranch_core::seal::Key;
 use anabranch_core::storage::{Durability, StorageError, Table, WriteTx};
+use anabranch_core::view::View;
+use std::cell::Cell;
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Pins taken away in one transaction.
 const PINS: usize = 4096;
@@ -26,6 +33,8 @@ pub struct Put {
     replica: Arc<Replica>,
     id: WorkId,
     builder: Builder,
+    /// What it is sealed with, in a sealed database.
+    key: Option<Key>,
     waiting: Waiting,
     /// Whether something is stored already.
     begun: bool,
@@ -64,19 +73,19 @@ impl Replica {
     /// Begins to put content in. Memory: twice [`crate::ReplicaOptions::put_bytes`] and a chunk.
     ///
     /// # Errors
-    /// [`NodeError::Random`], [`NodeError::Setting`] in a replica whose blobs are elsewhere, [`Error::SealedContent`].
+    /// [`NodeError::Random`], [`NodeError::Setting`] in a replica whose blobs are elsewhere; in a sealed database what
+    /// committing reports.
     pub fn put_content(self: &Arc<Self>) -> Result<Put, NodeError> {
         self.require_blobs()?;
-        if self.is_sealed()? {
-            return Err(Error::SealedContent.into());
-        }
+        let key = self.content_key()?;
         let random: [u8; 32] = self.device().random()?;
         let mut id = WorkId::default();
         id.copy_from_slice(&random[..16]);
         Ok(Put {
             replica: Arc::clone(self),
             id,
-            builder: Builder::new(),
+            builder: key.as_ref().map_or_else(Builder::new, Builder::sealed),
+            key,
             waiting: Waiting::default(),
             begun: false,
             size: 0,
@@ -140,16 +149,30 @@ impl Put {
             builder.finish(|piece| waiting.add(piece)).unwrap_or_else(|e: Infallible| match e {});
         let blob = BlobRef { content, media_type: media_type.to_owned() };
         let value = Some(blob.encode());
-        let (store, path) = (store.clone(), path.clone());
-        let write = Write { store, path, value, seen, below: false, above: false };
+        let write = Write {
+            store: store.clone(),
+            path: path.clone(),
+            value,
+            seen: seen.clone(),
+            below: false,
+            above: false,
+        };
         let draft = Draft { writes: vec![write], ..Draft::default() };
-        let entry = self.replica.commit_with_local(&draft, |tx, entry| {
-            self.store_last(tx, &content)?;
-            match entry {
-                Some(entry) => self.settle(tx, entry, &draft.writes[0]),
-                None => Ok(()),
+        let outdated = Cell::new(false);
+        let committed = self.replica.commit_with_local(&draft, |tx, entry| {
+            let Some(entry) = entry else { return self.store_last(tx, &content) };
+            let sealed = self.key.as_ref().map(Key::id);
+            if sealed.is_some() && View::new(as_read(tx)).sealing_key()? != sealed {
+                outdated.set(true);
+                return Err(StorageError::Io("the key was renewed; try again".into()));
             }
-        })?;
+            self.store_last(tx, &content)?;
+            self.settle(tx, entry, &draft.writes[0])
+        });
+        if outdated.get() {
+            return self.sealed_again(content)?.finish(store, path, seen, media_type);
+        }
+        let entry = committed?;
         for (hash, _) in &self.waiting.pieces {
             self.replica.blob_arrived(hash);
         }
@@ -161,6 +184,23 @@ impl Put {
             }
         }
         Ok((entry, blob))
+    }
+
+    /// The same content under the key of now.
+    fn sealed_again(mut self, content: ContentRef) -> Result<Self, NodeError> {
+        self.flush()?;
+        let mut again = self.replica.put_content()?;
+        let mut failed = None;
+        let reader = self.replica.reader(content, Duration::ZERO);
+        let read = reader.read(0..u64::MAX, &mut |part| {
+            again.write(part).map_err(|e| {
+                failed = Some(e);
+                io::ErrorKind::Other.into()
+            })
+        });
+        failed.map_or(Ok(()), Err)?;
+        read?;
+        Ok(again)
     }
 
     /// What has not been stored yet goes with the entry.
@@ -207,7 +247,7 @@ impl Put {
             tx.commit()
         };
         let nodes = std::cell::RefCell::new(Vec::new());
-        let walker = Walker::new(content, |place| {
+        let walker = Walker::new(&self.kept(content), |place| {
             nodes.borrow_mut().push(place.hash);
             storage.read()?.get(Table::Blob, &place.hash.0)
         });
@@ -222,6 +262,10 @@ impl Put {
             }
         }
         clear(&mut pins)
+    }
+
+    fn kept(&self, content: &ContentRef) -> ContentRef {
+        if self.key.is_some() { content.padded() } else { *content }
     }
 
     /// Bytes taken so far.

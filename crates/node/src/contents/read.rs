@@ -1,10 +1,12 @@
 //! Reading content, whole or in part: every node and chunk on the way is checked against its name, and only those that the
-//! range touches are looked at. What is not here is asked of connected peers and waited for.
+//! range touches are looked at. What is not here is asked of connected peers and waited for. Chunks of a sealed database are
+//! opened here; what is kept and exchanged is encrypted.
 
 use crate::error::NodeError;
 use crate::replica::Replica;
 use crate::wants::ClaimId;
-use anabranch_core::blob::{ChunkHash, ContentRef, Step, WalkError, Walker};
+use anabranch_core::blob::{ChunkHash, ChunkSpan, ContentRef, Step, WalkError, Walker};
+use anabranch_core::seal::{ChunkError, Ring};
 use anabranch_core::storage::StorageError;
 use std::collections::BTreeSet;
 use std::io;
@@ -103,9 +105,11 @@ impl BlobReader {
     /// What lies at the beginning of `range`, up to the first piece that is not here, and what follows is lacking.
     fn stretch(&self, range: Range<u64>) -> Result<Stretch, NodeError> {
         let blobs = self.replica.blobs();
+        let ring = self.replica.look(|view| view.ring())?;
+        let content = if ring.is_sealed() { self.content.padded() } else { self.content };
         let mut stretch = Stretch { bytes: Vec::new(), lacking: Vec::new() };
         let (mut asked, mut looked) = (BTreeSet::new(), 0);
-        for step in Walker::within(&self.content, range.clone(), |place| blobs.get(&place.hash)) {
+        for step in Walker::within(&content, range.clone(), |place| blobs.get(&place.hash)) {
             let lacking = match step {
                 Ok(Step::Missing(node)) => Some(node.hash),
                 Ok(Step::Chunk(span)) => {
@@ -118,12 +122,7 @@ impl BlobReader {
                     match bytes {
                         None => Some(span.hash),
                         Some(bytes) if stretch.lacking.is_empty() => {
-                            stretch.add(
-                                &span.hash,
-                                &bytes,
-                                span.offset..span.offset + span.len,
-                                &range,
-                            )?;
+                            stretch.add(&ring, &span, &bytes, &range)?;
                             None
                         }
                         Some(_) => None,
@@ -174,14 +173,18 @@ impl Stretch {
     /// Adds what of a chunk lies in `range`.
     fn add(
         &mut self,
-        hash: &ChunkHash,
+        ring: &Ring,
+        span: &ChunkSpan,
         bytes: &[u8],
-        place: Range<u64>,
         range: &Range<u64>,
     ) -> Result<(), NodeError> {
-        hash.verify(bytes).map_err(|e| damaged(&e))?;
-        let from = range.start.saturating_sub(place.start) as usize;
-        let to = (range.end.min(place.end) - place.start) as usize;
+        span.hash.verify(bytes).map_err(|e| damaged(&e))?;
+        let bytes = ring.open_chunk(bytes).map_err(|e| match e {
+            ChunkError::NoKey(_) => StorageError::NoKey.into(),
+            e => damaged(&e),
+        })?;
+        let from = range.start.saturating_sub(span.offset) as usize;
+        let to = (range.end.min(span.offset + span.len) - span.offset) as usize;
         let part = bytes
             .get(from..to)
             .ok_or_else(|| damaged(&"a chunk is shorter than its manifest says"))?;
