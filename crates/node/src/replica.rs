@@ -609,7 +609,9 @@ impl Replica {
     /// What content that is put in now is sealed with, if the database is. Blocking.
     pub(crate) fn content_key(&self) -> Result<Option<Key>, NodeError> {
         if !self.is_sealed()? {
-            return Ok(None);
+            // Its first entry says whether it is.
+            let known = self.sealed.get().is_some();
+            return if known { Ok(None) } else { Err(anabranch_core::error::Error::Empty.into()) };
         }
         self.committer.sealed(|ledger, author| ledger.content_key(author))
     }

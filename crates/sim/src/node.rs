@@ -52,6 +52,8 @@ pub struct Node {
     pub rotten: bool,
     /// Whether nobody ever let it in.
     pub stranger: bool,
+    /// Whether it may forward a sealed database and not read it.
+    pub relay: bool,
     /// How many entries it held when it last looked for blobs it lacks.
     pub looked: u64,
     /// Entries that came and were held already.

@@ -549,13 +549,15 @@ impl Plan {
             blobs::add(&mut plan, span);
         }
         plan.sealed = plan.can_be_sealed() && members::sealed(seed);
+        if plan.sealed && !rules {
+            members::relay(&mut plan);
+        }
         plan
     }
 
-    /// Content cannot be sealed yet.
+    /// Folders cannot be sealed yet.
     fn can_be_sealed(&self) -> bool {
-        let content = |step: &Step| matches!(step.act, Act::User { .. } | Act::Blob { .. });
-        !self.nodes.iter().any(|node| node.folder) && !self.steps.iter().any(content)
+        !self.nodes.iter().any(|node| node.folder)
     }
 
     /// Whether rights change in it.

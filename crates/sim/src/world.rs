@@ -25,7 +25,7 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::build::Budget;
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
-use anabranch_core::ops::{MemberOp, Subject, TicketTerms};
+use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::storage::{Storage, StorageError};
 use anabranch_core::view::View;
 use anabranch_node::{
@@ -206,6 +206,10 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
         unnoticed: false,
         rotten: false,
         stranger: setup.entrance == Entrance::Stranger,
+        relay: matches!(
+            setup.entrance,
+            Entrance::Granted(Role::Relay) | Entrance::Ticket(Role::Relay)
+        ),
         looked: 0,
         again: 0,
         doing: BTreeMap::new(),
@@ -783,7 +787,7 @@ impl<'p> World<'p> {
         copy.options = source.options;
         copy.folder = source.folder.as_ref().map(|folder| folder.copy(&copy.surroundings));
         copy.joining = source.joining;
-        copy.stranger = source.stranger;
+        (copy.stranger, copy.relay) = (source.stranger, source.relay);
         copy.rotten = source.rotten;
         copy.copied = true;
         source.copied = true;

@@ -73,8 +73,8 @@ impl Replica {
     /// Begins to put content in. Memory: twice [`crate::ReplicaOptions::put_bytes`] and a chunk.
     ///
     /// # Errors
-    /// [`NodeError::Random`], [`NodeError::Setting`] in a replica whose blobs are elsewhere; in a sealed database what
-    /// committing reports.
+    /// [`NodeError::Random`], [`NodeError::Setting`] in a replica whose blobs are elsewhere, [`NodeError::Core`] before the
+    /// database's first entry is here and, where it is sealed, as committing does.
     pub fn put_content(self: &Arc<Self>) -> Result<Put, NodeError> {
         self.require_blobs()?;
         let key = self.content_key()?;

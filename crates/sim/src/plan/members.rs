@@ -2,6 +2,7 @@
 
 use super::{Act, Entrance, Plan, RoleName, Step};
 use crate::clock::{SECOND, Time};
+use crate::workload::Op;
 use anabranch_core::ops::Role;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,31 @@ pub(super) fn chosen(seed: u64) -> bool {
 /// Whether the database is sealed, where it can be: in every second plan.
 pub(super) fn sealed(seed: u64) -> bool {
     Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7365_616c_6564).bool()
+}
+
+/// Lets some of those who may read a sealed database only relay it.
+pub(super) fn relay(plan: &mut Plan) {
+    let mut random = Rng::with_seed(plan.seed ^ 0x7265_6c61_795f_5f5f);
+    let mut relays = false;
+    for setup in &mut plan.nodes {
+        if let Entrance::Granted(role) | Entrance::Ticket(role) = &mut setup.entrance
+            && *role == Role::Read
+            && random.bool()
+        {
+            *role = Role::Relay;
+            relays = true;
+        }
+    }
+    if relays {
+        // What rows alone name, a relay does not fetch, so who is behind it would not get it.
+        plan.steps.retain_mut(|step| match &mut step.act {
+            Act::Write { group, .. } => {
+                group.retain(|op| !matches!(op, Op::Blob { .. }));
+                !group.is_empty()
+            }
+            _ => true,
+        });
+    }
 }
 
 fn source(seed: u64) -> Rng {

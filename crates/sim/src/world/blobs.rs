@@ -9,6 +9,7 @@ use crate::node::Node;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::{ChunkHash, ContentRef, Step, WalkError, Walker, content_of};
 use anabranch_core::path::Path;
+use anabranch_core::seal;
 use anabranch_core::storage::{Order, ReadTx, Storage, StorageError, Table};
 use anabranch_core::view::View;
 use anabranch_node::{Keep, NodeError, Replica};
@@ -54,12 +55,13 @@ impl World<'_> {
         let line = error.to_string();
         self.note("refused", node, &[], || line.clone());
         let allowed = match error {
-            NodeError::Core(Error::NotPermitted { .. } | Error::Storage(StorageError::Full)) => {
-                true
-            }
+            NodeError::Core(
+                Error::NotPermitted { .. } | Error::Empty | Error::Storage(StorageError::Full),
+            ) => true,
             NodeError::Setting(_) => true,
             // A put that a clock's jump made seem dead.
             NodeError::Core(Error::Storage(StorageError::Io(_))) => true,
+            NodeError::Core(Error::Storage(StorageError::NoKey)) => self.plan.sealed,
             _ => false,
         };
         if allowed || self.nodes[node].rotten || self.nodes[node].disk.is_dead() {
@@ -161,7 +163,8 @@ impl World<'_> {
         let values = View::new(&*tx).cell(&store(), &path).map_err(|e| failed(&e))?;
         let own = values.iter().find(|v| v.name.log.device == self.nodes[node].device.id());
         let put = own.and_then(|value| content_of(&value.value));
-        let lacking = lacking_of(&*tx, put).map_err(|e| failed(&e))?;
+        let lacking = kept(&*tx, put).and_then(|put| lacking_of(&*tx, put));
+        let lacking = lacking.map_err(|e| failed(&e))?;
         match lacking.first() {
             None => Ok(()),
             Some(hash) => {
@@ -224,13 +227,16 @@ impl World<'_> {
         for (number, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.stranger) {
             let tx = contents[number].read().map_err(|e| failed(&e))?;
             judge_names(number, &*tx).map_err(|e| failed(&e))??;
-            let lacking = lacking(&*tx).map_err(|e| failed(&e))?;
+            let live = live(&*tx).and_then(|named| lacking_of(&*tx, named));
+            let closed = closed(&*tx).and_then(|named| lacking_of(&*tx, named));
+            let (live, closed) = (live.map_err(|e| failed(&e))?, closed.map_err(|e| failed(&e))?);
+            judge_sealed(number, node.relay, &*tx).map_err(|e| failed(&e))??;
             let eager = is_eager(node).map_err(|e| failed(&e))?;
-            for hash in lacking {
+            for hash in live.union(&closed).copied() {
                 let holders: Vec<usize> =
                     (0..contents.len()).filter(|n| holds(*n, &hash)).collect();
                 let restored = self.nodes.iter().any(|node| node.copied);
-                if holders.is_empty() && !restored {
+                if holders.is_empty() && !restored && live.contains(&hash) {
                     let text = format!("{hash:?} of a live value is nowhere any more");
                     return Err(Check::Contents.failed(text));
                 }
@@ -266,14 +272,63 @@ fn judge_names(number: usize, tx: &dyn ReadTx) -> Result<Result<(), Violation>, 
     Ok(wrong.map_or(Ok(()), |text| Err(Check::Blobs.failed(text))))
 }
 
-/// What live values name, those in conflict as well, and is not here, as far as what is here tells.
-fn lacking(tx: &dyn ReadTx) -> Result<BTreeSet<ChunkHash>, StorageError> {
-    let mut contents: Vec<ContentRef> = Vec::new();
+/// What live values name, those in conflict as well.
+fn live(tx: &dyn ReadTx) -> Result<Vec<ContentRef>, StorageError> {
+    let mut contents = Vec::new();
     View::new(tx).scan_cells(&store(), &Path::default(), None, &mut |cell| {
         contents.extend(cell.values.iter().filter_map(|value| content_of(&value.value)));
         ControlFlow::Continue(())
     })?;
-    lacking_of(tx, contents)
+    kept(tx, contents)
+}
+
+/// What entries name that cannot be opened. Nobody takes rights away where there are blobs, so all of them count.
+fn closed(tx: &dyn ReadTx) -> Result<Vec<ContentRef>, StorageError> {
+    let (view, mut named) = (View::new(tx), Vec::new());
+    let ring = view.ring()?;
+    let entries = view.newest(usize::MAX).map_err(|e| StorageError::Corrupt(e.to_string()))?;
+    for (_, entry) in entries.iter().filter(|_| ring.is_sealed()) {
+        for (id, payload) in entry.payloads().filter(|(id, _)| **id == store()) {
+            let bytes = payload.bytes().unwrap_or_default();
+            if ring.open(&entry.header().log, id, bytes).is_err() {
+                named.extend(seal::contents(bytes));
+            }
+        }
+    }
+    Ok(named)
+}
+
+/// Content as the database keeps it.
+fn kept(
+    tx: &dyn ReadTx,
+    contents: impl IntoIterator<Item = ContentRef>,
+) -> Result<Vec<ContentRef>, StorageError> {
+    contents.into_iter().map(|content| View::new(tx).kept(content)).collect()
+}
+
+/// Whoever may read can open all that is here of what is live, and a relay has no keys.
+fn judge_sealed(
+    number: usize,
+    relay: bool,
+    tx: &dyn ReadTx,
+) -> Result<Result<(), Violation>, StorageError> {
+    let ring = View::new(tx).ring()?;
+    let failed = |text| Ok(Err(Check::Contents.failed(text)));
+    if relay && !View::new(tx).is_keyless()? {
+        return failed(format!("node {number} has a key of what it relays"));
+    }
+    for content in live(tx)? {
+        let walker = Walker::new(&content, |place| tx.get(Table::Blob, &place.hash.0));
+        for step in walker.filter_map(Result::ok) {
+            let Step::Chunk(span) = step else { continue };
+            let Some(bytes) = tx.get(Table::Blob, &span.hash.0)? else { continue };
+            let plain = ring.open_chunk(&bytes).ok();
+            if plain.is_none_or(|plain| plain.len() as u64 != span.len) {
+                return failed(format!("node {number} cannot open {:?}", span.hash));
+            }
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// What of these contents is not here, as far as what is here tells.
