@@ -34,8 +34,8 @@ mod value;
 mod walk;
 
 pub use build::{Builder, Piece};
-pub use chunker::{AVERAGE_CHUNK, Chunker, MAX_CHUNK, MIN_CHUNK};
 pub(crate) use chunker::Gear;
+pub use chunker::{AVERAGE_CHUNK, Chunker, MAX_CHUNK, MIN_CHUNK};
 pub use hash::{ChunkHash, WrongHash};
 pub use node::{MAX_FANOUT, MAX_NODE, MIN_FANOUT, NODE_VERSION, Node, NodeError, NodeItem};
 pub use reference::{ContentRef, InvalidContentRef, MAX_CONTENT, MAX_DEPTH};

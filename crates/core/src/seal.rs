@@ -12,8 +12,8 @@ mod content;
 pub(crate) mod keys;
 mod ring;
 
-pub use content::{CHUNK_OVERHEAD, ChunkError};
 pub(crate) use content::Sealer;
+pub use content::{CHUNK_OVERHEAD, ChunkError};
 pub use ring::Ring;
 
 use crate::blob::{ChunkHash, ContentRef};

@@ -204,6 +204,9 @@ impl Asked {
             Answer::Applied { entries: entries @ 1.., changes, authors, .. } => {
                 tracing::debug!(entries, "a batch was applied");
                 replica.loaded();
+                if changes.recounted {
+                    replica.gather_recounted();
+                }
                 // In the middle of a bulk load who may read is not known yet.
                 if changes.members && replica.unbuilt() == 0 {
                     replica.hand_out(authors.new.contains(&peer));

@@ -399,6 +399,11 @@ impl Replica {
         }
     }
 
+    /// Values came to count that are older than what was looked at.
+    pub(crate) fn gather_recounted(&self) {
+        self.gather.look_again();
+    }
+
     pub(crate) fn gather_wants(&self, hashes: impl IntoIterator<Item = ChunkHash>) {
         self.want_as(GATHER, hashes);
     }

@@ -1,5 +1,8 @@
 use super::*;
+use crate::blob::{Builder, ChunkSpan, MAX_CHUNK, NodeSpan, Piece, Step, Walker};
 use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
 fn key(n: u8) -> Key {
     Key::new(&DeviceKey::from_seed(&[n; 32]), b"here")
@@ -147,4 +150,169 @@ fn keys_are_not_printed() {
     let printed = format!("{:?}", key(1));
     let bytes = key(1).0.map(|byte| format!("{byte:02x}")).concat();
     assert!(!printed.contains(&bytes[..8]) && !printed.contains(&format!("{:?}", key(1).0)));
+}
+
+/// Content as it is built with a key, or without.
+struct Built {
+    content: ContentRef,
+    chunks: Vec<(ChunkSpan, Vec<u8>)>,
+    nodes: BTreeMap<ChunkHash, Vec<u8>>,
+}
+
+fn built(key: Option<&Key>, content: &[u8], part: usize) -> Built {
+    let mut builder = key.map_or_else(Builder::new, Builder::sealed);
+    let (mut chunks, mut nodes) = (Vec::new(), BTreeMap::new());
+    let mut sink = |piece: Piece<'_>| {
+        match piece {
+            Piece::Chunk { span, bytes } => chunks.push((span, bytes.to_vec())),
+            Piece::Node { hash, bytes } => _ = nodes.insert(hash, bytes.to_vec()),
+        }
+        Ok::<_, Infallible>(())
+    };
+    for part in content.chunks(part.max(1)) {
+        builder.push(part, &mut sink).unwrap();
+    }
+    let content = builder.finish(&mut sink).unwrap();
+    Built { content, chunks, nodes }
+}
+
+impl Built {
+    fn names(&self) -> BTreeSet<ChunkHash> {
+        self.chunks.iter().map(|(span, _)| span.hash).collect()
+    }
+
+    fn lens(&self) -> Vec<u64> {
+        self.chunks.iter().map(|(span, _)| span.len).collect()
+    }
+
+    /// What a reader makes of the tree.
+    fn opened(&self, ring: &Ring) -> Vec<u8> {
+        let lookup = |place: &NodeSpan| Ok::<_, Infallible>(self.nodes.get(&place.hash).cloned());
+        let mut plain = Vec::new();
+        for step in Walker::new(&self.content.padded(), lookup) {
+            let Step::Chunk(span) = step.unwrap() else { panic!("a node is missing") };
+            let (_, bytes) = self.chunks.iter().find(|(other, _)| other.hash == span.hash).unwrap();
+            let chunk = ring.open_chunk(bytes).unwrap();
+            assert_eq!((plain.len() as u64, chunk.len() as u64), (span.offset, span.len));
+            plain.extend_from_slice(&chunk);
+        }
+        assert_eq!(plain.len() as u64, self.content.padded().size());
+        plain.truncate(self.content.size() as usize);
+        plain
+    }
+}
+
+fn noise(seed: &str, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn sealed_content_is_read_again_and_does_not_depend_on_how_it_came(
+        seed in "[a-z]{3}", len in prop_oneof![0..2_000_usize, 0..1_200_000_usize], part in 1..700_000_usize
+    ) {
+        let plain = noise(&seed, len);
+        let [one, other] = [len.max(1), part].map(|part| built(Some(&key(1)), &plain, part));
+        prop_assert_eq!(one.content, other.content);
+        prop_assert_eq!(one.opened(&ring(&[key(1)])), plain);
+        prop_assert_eq!(one.content.size(), len as u64);
+        let kept = one.content.padded();
+        prop_assert_eq!(kept.padded(), kept);
+        prop_assert!(ContentRef::new(kept.size(), kept.depth(), kept.root()).is_ok());
+        let again = ContentRef::new(len as u64, kept.depth(), kept.root());
+        prop_assert_eq!(again.unwrap(), one.content, "its value is read again");
+        prop_assert!(one.chunks.iter().all(|(span, bytes)| bytes.len() as u64 == span.len + CHUNK_OVERHEAD as u64));
+    }
+
+    #[test]
+    fn a_changed_chunk_opens_as_nothing(len in 1..300_usize, at: usize, bit in 0_u8..8) {
+        let mut bytes = Sealer::new(&key(1)).seal(&noise("chunk", len));
+        let at = at % bytes.len();
+        bytes[at] ^= 1 << bit;
+        prop_assert!(ring(&[key(1)]).open_chunk(&bytes).is_err());
+    }
+
+    #[test]
+    fn arbitrary_chunks_are_refused(bytes: Vec<u8>) {
+        prop_assert!(ring(&[key(1)]).open_chunk(&bytes).is_err());
+        prop_assert_eq!(&*Ring::default().open_chunk(&bytes).unwrap(), &bytes[..]);
+        let named = [&key(1).id().0[..], &bytes].concat();
+        prop_assert!(ring(&[key(1)]).open_chunk(&named).is_err());
+    }
+}
+
+#[test]
+fn sealed_content_has_nothing_of_the_plain_one() {
+    let plain = noise("secret", 3 << 20);
+    let [open, one, other] =
+        [None, Some(key(1)), Some(key(2))].map(|k| built(k.as_ref(), &plain, 1 << 20));
+    for (a, b) in [(&open, &one), (&open, &other), (&one, &other)] {
+        assert!(a.names().is_disjoint(&b.names()));
+        // Nor are they of the same lengths, but for those that say nothing.
+        let (a, b) = (a.lens(), b.lens());
+        let same = a.iter().filter(|len| **len < MAX_CHUNK as u64 && b.contains(len)).count();
+        assert!(same <= 1, "{a:?} {b:?}");
+    }
+    assert_eq!(one.content.padded().size(), padded(3 << 20));
+    let occurs = |text: &[u8]| {
+        one.chunks.iter().any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text))
+    };
+    assert!(!occurs(&plain[..16]) && !occurs(&plain[2_000_000..2_000_016]));
+}
+
+#[test]
+fn a_later_version_shares_most_chunks() {
+    let before = noise("stable", 4 << 20);
+    let mut after = before.clone();
+    after.splice(2_000_000..2_000_000, *b"a few bytes more");
+    let [before, after] = [before, after].map(|plain| built(Some(&key(1)), &plain, 1 << 20));
+    let shared = before.names().intersection(&after.names()).count();
+    assert!(shared + 4 >= after.chunks.len(), "{shared} of {}", after.chunks.len());
+}
+
+/// What follows the content looks like the content, also where it is several chunks, and differs from content to content.
+#[test]
+fn padding_is_no_landmark() {
+    let len = (8 << 20) + 1;
+    let [one, other] =
+        ["one", "other"].map(|seed| built(Some(&key(1)), &noise(seed, len), 1 << 20));
+    assert!(one.content.padded().size() - len as u64 > 250_000);
+    assert_eq!(one.names().len(), one.chunks.len());
+    assert!(one.names().is_disjoint(&other.names()));
+}
+
+#[test]
+fn a_chunk_says_which_key_it_needs() {
+    let chunk = Sealer::new(&key(1)).seal(b"text");
+    assert_eq!(ring(&[key(2)]).open_chunk(&chunk), Err(ChunkError::NoKey(key(1).id())));
+    assert_eq!(&*ring(&[key(2), key(1)]).open_chunk(&chunk).unwrap(), b"text");
+}
+
+#[test]
+fn a_payload_lists_what_it_names() {
+    let bound = Bound { database: DatabaseId([7; 32]), log: &log(1), store: &table() };
+    let content = |size, n| ContentRef::new(size, 0, ChunkHash([n; 32])).unwrap().padded();
+    let named = [content(5, 1), content(20_000, 2)];
+    let with = |named: &[ContentRef]| key(1).seal_payload(&bound, &EntryId([2; 32]), b"x", named);
+    let (bytes, bare) = (with(&named), with(&[]));
+    assert_eq!(contents(&bytes), named);
+    assert_eq!(&*ring(&[key(1)]).open(&log(1), &table(), &bytes).unwrap(), b"x");
+    assert!(contents(&bare).is_empty());
+    // One spelling: no empty list, nothing that is not padded, nothing of no size.
+    let ring = ring(&[]);
+    let tampered = |list: &[u8]| [&[0x84], &bare[1..], list].concat();
+    let is_none =
+        |bytes: &[u8]| ring.open(&log(1), &table(), bytes).is_ok_and(|ops| ops.is_empty());
+    assert!(!is_none(&bare) && !is_none(&bytes));
+    assert!(is_none(&tampered(&[0x80])));
+    for (size, root) in [(vec![0x18, 65], [1; 32]), (vec![0], ContentRef::empty().root().0)] {
+        let item = [&[0x81, 0x83][..], &size, &[0, 0x58, 32], &root].concat();
+        assert!(is_none(&tampered(&item)), "{size:?}");
+        assert!(contents(&tampered(&item)).is_empty());
+    }
+    let short = [&[0x82], &bare[1..]].concat();
+    assert!(is_none(&short));
 }

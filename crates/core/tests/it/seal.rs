@@ -4,6 +4,8 @@ use crate::cases;
 use crate::replica::{Device, Replica, sound, write};
 use crate::world::grant;
 use anabranch_core::author::{Draft, Founding, Step, Tally};
+use anabranch_core::awaited::AwaitKey;
+use anabranch_core::blob::{BlobRef, ChunkHash, ContentRef};
 use anabranch_core::build;
 use anabranch_core::entry::{Entry, GrantRef, Header, Payload, StoreId, StoreKind, Timestamp};
 use anabranch_core::error::Error;
@@ -11,7 +13,7 @@ use anabranch_core::head::Head;
 use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::Ledger;
-use anabranch_core::ops::{Cut, MemberOp, Role, Subject};
+use anabranch_core::ops::{CellOp, Cut, MemberOp, Role, Subject, encode_cells};
 use anabranch_core::path::Path;
 use anabranch_core::run::{Run, VerifiedRun};
 use anabranch_core::seal::{Bound, Key, KeyOp, decode_keys, encode_keys};
@@ -405,6 +407,48 @@ fn what_is_of_a_later_kind_is_noted_also_where_its_key_comes_after_it() {
     assert!(state.unknown.contains(&store));
     put(&mut ana, "x", "text");
     assert_eq!(digest(&ana), None);
+}
+
+/// The contents that are awaited, and whether a value names each.
+fn awaited(device: &Device) -> Vec<(u64, bool)> {
+    device.replica.view(|view| {
+        let (mut found, mut at) = (Vec::new(), AwaitKey::default());
+        while let Some(row) = view.awaited(&at).unwrap() {
+            found.push((row.content.unwrap().size(), row.value.is_some()));
+            at = row.key.next();
+        }
+        found
+    })
+}
+
+#[test]
+fn what_is_named_under_a_key_that_is_still_lacking_stays_awaited() {
+    let mut ana = founder();
+    let bob = let_in(&mut ana, 2, Role::Write);
+    let store = StoreId::blobs("b");
+    let blob = |size| {
+        let content = ContentRef::new(size, 0, ChunkHash([size as u8; 32])).unwrap();
+        (content, BlobRef { content, media_type: String::new() }.encode())
+    };
+    let keys = [7, 8].map(|n| made(&bob, n, &[ana.key.node_id()]));
+    for (epoch, size, (key, _)) in [(1_000, 100, &keys[0]), (1_001, 200, &keys[1])] {
+        let log = LogId { device: bob.key.node_id(), epoch };
+        let (content, value) = blob(size);
+        let path = Path::text(["x"]).unwrap();
+        let ops = [CellOp { path, value: Some(value), replaces: Vec::new() }];
+        let bound = Bound { database: ana.replica.database, log: &log, store: &store };
+        let plain = encode_cells(&log, &ops);
+        let bytes = key.seal_payload(&bound, &EntryId([0; 32]), &plain, &[content.padded()]);
+        ana.replica.admit(&[hand_made(&bob, epoch, store.clone(), bytes)]).unwrap();
+    }
+    let padded = |size| blob(size).0.padded().size();
+    assert_eq!(awaited(&ana), [(padded(100), false), (padded(200), false)]);
+    for (n, (_, ops)) in keys.iter().enumerate() {
+        let run = hand_made(&bob, 2_000 + n as u64, StoreId::keys(), encode_keys(ops));
+        ana.replica.admit(&[run]).unwrap();
+        built(&ana);
+        assert_eq!(awaited(&ana), [(padded(100), true), (padded(200), n == 1)]);
+    }
 }
 
 #[test]

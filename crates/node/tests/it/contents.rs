@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+mod sealed;
+
 const HOUR: u64 = 3_600_000_000;
 
 /// A clock that is set by hand.

@@ -1,0 +1,158 @@
+//! Content of sealed databases: what is kept and sent of it, by whom, and under which key.
+
+use super::*;
+use anabranch_core::author::Founding;
+use anabranch_core::blob::{Step, Walker};
+use anabranch_core::ops::Cut;
+use anabranch_core::seal::KeyId;
+use std::collections::BTreeSet;
+
+fn device(seed: u8) -> Device {
+    Device::new(DeviceKey::from_seed(&[seed; 32]))
+}
+
+fn found_sealed() -> Arc<Replica> {
+    let (device, storage) = (device(1), Arc::new(MemoryStorage::new()));
+    let founding = Founding { sealed: true, recovery: None };
+    Replica::found_with(&*storage, &device, founding).unwrap();
+    open(storage, &device)
+}
+
+fn rule(replica: &Replica, members: Vec<MemberOp>) {
+    let done = replica.commit_group(&[vec![Draft { members, ..Draft::default() }]]).unwrap();
+    done.into_iter().for_each(|done| drop(done.unwrap()));
+}
+
+/// Lets a device in; it has nothing yet.
+fn let_in(replica: &Replica, seed: u8, role: Role) -> Arc<Replica> {
+    grant(replica, seed, role);
+    empty(&device(seed), replica)
+}
+
+fn grant(replica: &Replica, seed: u8, role: Role) {
+    let subject = Subject::Device(device(seed).id());
+    let terms = TicketTerms::default();
+    rule(replica, vec![MemberOp::Grant { subject, role, priority: 0, terms }]);
+}
+
+fn revoke(replica: &Replica, seed: u8, cut: Cut) {
+    let subject = Subject::Device(device(seed).id());
+    let grants = replica.look(|view| view.grants()).unwrap();
+    let held = grants.iter().filter(|grant| grant.subject == subject && grant.holds);
+    let ends = held.map(|grant| MemberOp::Revoke { grant: grant.id, cut: cut.clone() });
+    rule(replica, ends.collect());
+}
+
+/// The keys that the chunks of what is there are sealed with.
+fn keys_of(replica: &Replica, path: &str) -> BTreeSet<KeyId> {
+    let blobs = replica.blobs();
+    let content = content_at(replica, path).padded();
+    let mut keys = BTreeSet::new();
+    for step in Walker::new(&content, |place| blobs.get(&place.hash)) {
+        let Step::Chunk(span) = step.unwrap() else { panic!("a node is missing") };
+        let bytes = blobs.get(&span.hash).unwrap().unwrap();
+        keys.insert(KeyId(bytes[..32].try_into().unwrap()));
+    }
+    keys
+}
+
+fn occurs(replica: &Replica, text: &[u8]) -> bool {
+    let (mut found, tx) = (false, replica.storage().read().unwrap());
+    for table in [Table::Blob, Table::Entry, Table::Cell, Table::Local] {
+        tx.scan(table, &[], None, anabranch_core::storage::Order::Ascending, &mut |key, bytes| {
+            found |= [key, bytes].iter().any(|b| b.windows(text.len()).any(|w| w == text));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    found
+}
+
+#[test]
+fn content_named_after_somebody_was_put_out_is_not_for_him() {
+    let one = found_sealed();
+    grant(&one, 2, Role::Read);
+    put(&one, "before", &noise(1, 300_000));
+    let known = keys_of(&one, "before");
+    assert_eq!(known.len(), 1);
+
+    // Most of it is stored already when the reader is put out.
+    let content = noise(2, 2_000_000);
+    let mut late = one.put_content().unwrap();
+    late.write(&content).unwrap();
+    revoke(&one, 2, Cut::Past);
+    late.finish(&store(), &name("late"), Seen::AtCommit, "").unwrap();
+    assert!(keys_of(&one, "late").is_disjoint(&known));
+    assert!(read(&one, "late") == Some(content));
+
+    // What was encrypted in vain is waste.
+    let all = blobs(&one);
+    assert!(collect(&one, 100) > 8);
+    assert!(read(&one, "before") == Some(noise(1, 300_000)));
+    assert!(read(&one, "late") == Some(noise(2, 2_000_000)) && blobs(&one) < all);
+    assert_eq!(rows(&one), [0; 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_carries_content_that_it_cannot_open() {
+    let one = found_sealed();
+    let relay = let_in(&one, 2, Role::Relay);
+    let (old, new) = (noise(1, 400_000), noise(2, 700_000));
+    put(&one, "x", &old);
+    put(&one, "x", &new);
+    put(&one, "small", b"little content");
+    put(&one, "empty", b"");
+    // What an overwritten name had may be gone where one can tell.
+    assert!(blobs(&one) > 8);
+    synced(&relay, &one).await;
+    assert_eq!((blobs(&relay), rows(&relay)), (blobs(&one), [0; 4]));
+    for text in [&old[..20], &new[500_000..500_020], b"little content"] {
+        assert!(!occurs(&relay, text));
+    }
+    // It cannot tell what is named still.
+    let refused = |e: NodeError| e.to_string().contains("cannot open all of the sealed database");
+    assert!(refused(relay.collect(100).unwrap_err()));
+    relay.set_keep(None, Keep::Lazy).unwrap();
+    assert!(refused(relay.evict("b", None, 100).unwrap_err()));
+    relay.set_keep(None, Keep::Eager).unwrap();
+    assert!(relay.put_content().is_err());
+
+    let three = let_in(&one, 3, Role::Read);
+    synced(&relay, &one).await;
+    synced(&three, &relay).await;
+    assert!(read(&three, "x") == Some(new.clone()));
+    assert!(read(&three, "small").as_deref() == Some(b"little content"));
+    assert!(read(&three, "empty").as_deref() == Some(b""));
+    assert!(!occurs(&three, &new[..20]), "it is kept as it came");
+
+    // Once it may read, it reads, and knows what nobody names.
+    grant(&one, 2, Role::Read);
+    synced(&relay, &one).await;
+    assert!(read(&relay, "x") == Some(new));
+    assert_eq!(rows(&relay), [0; 4]);
+    assert!(collect(&relay, 100) > 2 && collect(&one, 100) > 2);
+    assert_eq!(blobs(&relay), blobs(&one));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_does_not_wait_for_content_of_what_does_not_count() {
+    let one = found_sealed();
+    let (relay, two) = (let_in(&one, 2, Role::Relay), let_in(&one, 3, Role::Write));
+    synced(&two, &one).await;
+    relay.set_keep(None, Keep::Lazy).unwrap();
+    put(&two, "x", &noise(1, 50_000));
+    put(&two, "y", &noise(2, 50_000));
+    synced(&relay, &two).await;
+    assert_eq!((rows(&relay)[0], blobs(&relay)), (2, 0));
+    // Cut to nothing, and so it was never there.
+    revoke(&one, 3, Cut::Tips(Vec::new()));
+    synced(&relay, &one).await;
+    assert_eq!(rows(&relay)[0], 0);
+}
+
+#[test]
+fn nothing_is_put_where_nobody_knows_yet_whether_it_is_sealed() {
+    let one = found_sealed();
+    let error = empty(&device(2), &one).put_content().unwrap_err();
+    assert!(error.to_string().contains("has not received its first entry"), "{error}");
+}
