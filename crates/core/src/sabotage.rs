@@ -18,6 +18,8 @@ pub enum Bug {
     KeysApart,
     /// What was sealed with a key that comes later stays as it is.
     ClosedStays,
+    /// What a payload names that cannot be opened is not fetched.
+    ClosedNotAwaited,
     /// A name whose target is not held is forgotten.
     NameForgotten,
     /// An entry counts as held without its parents.
@@ -134,7 +136,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 64] = [
         Self::TieByArrival,
         Self::AppliedTwice,
         Self::ReplacedKept,
@@ -187,6 +189,7 @@ impl Bug {
         Self::KeyNotRenewed,
         Self::KeysApart,
         Self::ClosedStays,
+        Self::ClosedNotAwaited,
         Self::CutIgnored,
         Self::CutOffByOne,
         Self::RegrantRevives,

@@ -106,4 +106,5 @@ bugs! {
     key_not_renewed: KeyNotRenewed,
     keys_apart: KeysApart,
     closed_stays: ClosedStays,
+    closed_not_awaited: ClosedNotAwaited,
 }

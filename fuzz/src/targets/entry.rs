@@ -10,7 +10,7 @@ use anabranch_core::limits;
 use anabranch_core::ops::{decode_cells, decode_members, encode_cells, encode_members};
 use anabranch_core::path::Path;
 use anabranch_core::run::Run;
-use anabranch_core::seal::{Bound, Key, decode_keys, encode_keys};
+use anabranch_core::seal::{Bound, Key, contents, decode_keys, encode_keys};
 
 /// One header.
 pub(crate) fn header(data: &[u8]) {
@@ -85,6 +85,11 @@ fn sealed(data: &[u8]) {
     assert_eq!(key.open_payload(&bound, &text).as_deref(), Some(data));
     assert_eq!(Key::from_bytes([5; 32]).open_payload(&bound, &text), None);
     assert_eq!(key.open_payload(&bound, data), None);
+    for content in contents(data) {
+        assert!(content.size() > 0 && content.padded() == content);
+        let again = key.seal_payload(&bound, &EntryId([4; 32]), b"", &[content]);
+        assert_eq!(contents(&again), [content], "a list of contents comes back");
+    }
 }
 
 fn counts(data: &[u8]) {

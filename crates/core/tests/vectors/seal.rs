@@ -1,12 +1,15 @@
-//! seal.json: payloads of sealed databases, keys wrapped for readers and under one another, and the store of keys.
+//! seal.json: payloads of sealed databases, content of blobs, keys wrapped for readers and under one another, and the store of
+//! keys.
 
 use crate::file::{golden, hex, list, number, text, unhex, unhex_of};
+use anabranch_core::blob::{Builder, ChunkHash, ContentRef, Piece};
 use anabranch_core::codec::Writer;
 use anabranch_core::entry::{StoreId, StoreKind};
 use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId};
 use anabranch_core::key::DeviceKey;
-use anabranch_core::seal::{Bound, Key, KeyId, KeyOp, decode_keys, encode_keys};
+use anabranch_core::seal::{Bound, Key, KeyId, KeyOp, contents, decode_keys, encode_keys};
 use serde_json::{Value, json};
+use std::convert::Infallible;
 
 const DATABASE: DatabaseId = DatabaseId([0xdb; 32]);
 const LOG: LogId = LogId { device: NodeId([0xaa; 32]), epoch: 7 };
@@ -15,14 +18,57 @@ fn key(n: u8) -> Key {
     Key::from_bytes([n; 32])
 }
 
-fn payload(name: &str, store: &StoreId, plain: &[u8]) -> Value {
+fn payload(name: &str, store: &StoreId, plain: &[u8], named: &[ContentRef]) -> Value {
     let bound = Bound { database: DATABASE, log: &LOG, store };
-    let sealed = key(1).seal_payload(&bound, &EntryId([0xee; 32]), plain, &[]);
+    let sealed = key(1).seal_payload(&bound, &EntryId([0xee; 32]), plain, named);
+    let named: Vec<Value> = named
+        .iter()
+        .map(|content| {
+            json!({
+                "size": content.size(), "depth": content.depth(), "root": hex(content.root().0),
+            })
+        })
+        .collect();
     json!({
         "name": name, "key": hex([1; 32]), "key_id": hex(key(1).id().0), "database": hex(DATABASE.0),
         "device": hex(LOG.device.0), "epoch": LOG.epoch, "kind": store.kind.0, "store": store.name, "tip": hex([0xee; 32]), "plain": hex(plain),
-        "sealed": hex(sealed),
+        "contents": named, "sealed": hex(sealed),
     })
+}
+
+/// Content of so many bytes: the extended output of BLAKE3 of the seed. Pieces are named by what is kept.
+fn content(name: &str, seed: &str, size: usize) -> Value {
+    let (whole, pieces) = built(&key(1), seed, size);
+    let chunks: Vec<Value> = pieces
+        .iter()
+        .map(|(len, bytes)| match len {
+            Some(len) => json!({ "length": len, "hash": hex(ChunkHash::of(bytes).0) }),
+            None => json!({ "node": hex(bytes) }),
+        })
+        .collect();
+    let first = pieces.first().filter(|_| size < 100).map(|(_, bytes)| hex(bytes));
+    json!({
+        "name": name, "key": hex([1; 32]), "seed": seed, "size": size, "depth": whole.depth(),
+        "root": hex(whole.root().0), "padded": whole.padded().size(), "pieces": chunks, "first": first,
+    })
+}
+
+/// The reference, and the pieces in the order in which they are made: chunks with the length of what is in them, and nodes.
+fn built(key: &Key, seed: &str, size: usize) -> (ContentRef, Vec<(Option<u64>, Vec<u8>)>) {
+    let mut plain = vec![0; size];
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut plain);
+    let mut pieces = Vec::new();
+    let mut sink = |piece: Piece<'_>| {
+        pieces.push(match piece {
+            Piece::Chunk { span, bytes } => (Some(span.len), bytes.to_vec()),
+            Piece::Node { bytes, .. } => (None, bytes.to_vec()),
+        });
+        Ok::<_, Infallible>(())
+    };
+    let mut builder = Builder::sealed(key);
+    let Ok(()) = builder.push(&plain, &mut sink);
+    let Ok(whole) = builder.finish(&mut sink);
+    (whole, pieces)
 }
 
 fn wrapped() -> Value {
@@ -106,9 +152,19 @@ fn stores() -> Vec<Value> {
 #[test]
 fn seal() {
     let mut made = vec![
-        payload("a payload", &StoreId::table("tasks"), b"what a table holds"),
-        payload("a payload of no bytes", &StoreId::counter("visits"), b""),
-        payload("a payload that is padded further", &StoreId::doc("settings"), &[b'x'; 100]),
+        payload("a payload", &StoreId::table("tasks"), b"what a table holds", &[]),
+        payload("a payload of no bytes", &StoreId::counter("visits"), b"", &[]),
+        payload("a payload that is padded further", &StoreId::doc("settings"), &[b'x'; 100], &[]),
+        payload(
+            "a payload that names content",
+            &StoreId::blobs("pictures"),
+            b"what a store of blobs holds",
+            &[ContentRef::new(70_000, 1, ChunkHash([5; 32])).unwrap().padded()],
+        ),
+        content("content of no bytes", "", 0),
+        content("content of one byte", "anabranch", 1),
+        content("content of one chunk", "anabranch", 70_000),
+        content("content with padding after its last whole chunk", "anabranch", (1 << 20) + 1),
         wrapped(),
         under(),
     ];
@@ -128,10 +184,26 @@ fn seal() {
                 store: &store,
             };
             let tip = EntryId(unhex_of(&case["tip"]));
-            let sealed = key_of("key").seal_payload(&bound, &tip, &unhex(&case["plain"]), &[]);
+            let named: Vec<ContentRef> = list(&case["contents"])
+                .iter()
+                .map(|content| {
+                    let root = ChunkHash(unhex_of(&content["root"]));
+                    ContentRef::new(number(&content["size"]), number(&content["depth"]) as u8, root)
+                        .unwrap()
+                })
+                .collect();
+            let plain = unhex(&case["plain"]);
+            let sealed = key_of("key").seal_payload(&bound, &tip, &plain, &named);
             assert_eq!(sealed, unhex(&case["sealed"]), "{name}");
+            assert_eq!(contents(&sealed), named, "{name}");
             let opened = key_of("key").open_payload(&bound, &unhex(&case["sealed"]));
             assert_eq!(opened, Some(unhex(&case["plain"])), "{name}");
+        } else if case.get("pieces").is_some() {
+            let (seed, size) = (text(&case["seed"]), number(&case["size"]));
+            let (whole, pieces) = built(&key_of("key"), seed, size as usize);
+            assert_eq!(whole.root().0, unhex_of(&case["root"]), "{name}");
+            assert_eq!(whole.padded().size(), number(&case["padded"]), "{name}");
+            assert_eq!(pieces.len(), list(&case["pieces"]).len(), "{name}");
         } else if case.get("wrapped").is_some() {
             let [author, reader] =
                 ["author_seed", "reader_seed"].map(|f| DeviceKey::from_seed(&unhex_of(&case[f])));
