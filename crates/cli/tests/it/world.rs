@@ -103,7 +103,7 @@ impl Home {
         within(child)
     }
 
-    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.dir().join(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
