@@ -295,12 +295,17 @@ pub(crate) struct ShareArgs {
     /// What whoever has the ticket may do
     #[arg(long, value_enum, default_value = "write")]
     pub(crate) role: RoleArg,
+    /// Encrypt what is in it to those who may read: for a folder that is shared for the first time
+    #[arg(long)]
+    pub(crate) sealed: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   anabranch ticket notes --address http://10.0.0.2:7700
-  anabranch ticket notes --role read --once --expires 1h > ticket.txt")]
+  anabranch ticket notes --role read --once --expires 1h > ticket.txt
+  anabranch ticket ~/photos --sealed --role relay > ticket.txt
+                                          for a helper that keeps it and cannot read it")]
 pub(crate) struct TicketArgs {
     /// What the ticket is for
     #[arg(value_name = "REPLICA")]
@@ -317,6 +322,9 @@ pub(crate) struct TicketArgs {
     /// For one device only
     #[arg(long)]
     pub(crate) once: bool,
+    /// Encrypt what is in it to those who may read: for a folder that is shared for the first time
+    #[arg(long)]
+    pub(crate) sealed: bool,
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
@@ -329,6 +337,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 #[command(after_help = "Examples:
   anabranch join @ticket.txt
   ssh laptop anabranch ticket notes | anabranch join - --name notes
+  anabranch join @ticket.txt --name photos         to relay a sealed folder
   anabranch join http://10.0.0.2:7700/db_… --name notes --ask \"I am Ana's laptop\"
 
 Who asks is let in once an admin there says so: 'anabranch requests approve'. Until then 'sync' and
@@ -340,7 +349,7 @@ pub(crate) struct JoinArgs {
     /// For a folder: where to put it
     #[arg(value_name = "PATH", conflicts_with = "name")]
     pub(crate) path: Option<PathBuf>,
-    /// For a database: what to call it here [default: what the ticket suggests]
+    /// For a database, or a sealed folder that this device is to relay: what to call it here [default: what the ticket suggests]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// For a database: content of blobs comes to this device when it is read (see 'db blob keep')

@@ -225,10 +225,6 @@ impl Ledger<'_> {
         if draft.members.iter().any(to_all) && self.ring()?.is_sealed() {
             return Err(Error::SealedToAll);
         }
-        let file = |write: &Write| write.store.kind == StoreKind::FOLDER && write.value.is_some();
-        if draft.writes.iter().any(file) && self.ring()?.is_sealed() {
-            return Err(Error::SealedFolder);
-        }
         Ok(())
     }
 
@@ -750,7 +746,7 @@ pub struct Founding {
 
 /// The content that operations of a store name, as a sealed database keeps it, each once.
 fn contents_of(store: &StoreId, ops: &[CellOp]) -> Vec<ContentRef> {
-    if store.kind != StoreKind::BLOBS {
+    if !matches!(store.kind, StoreKind::BLOBS | StoreKind::FOLDER) {
         return Vec::new();
     }
     let named = ops.iter().filter_map(|op| content_of(op.value.as_deref()?));

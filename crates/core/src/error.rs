@@ -75,11 +75,6 @@ pub enum Error {
         "a sealed database is opened to devices one by one; to everyone it can be given to relay only"
     )]
     SealedToAll,
-    /// Content is not sealed yet.
-    #[error(
-        "a sealed database keeps no files yet; use one that is not sealed, or store them as blobs"
-    )]
-    SealedFolder,
     /// The storage holds no database yet.
     #[error("the database has not received its first entry yet; sync with a peer that has it")]
     Empty,

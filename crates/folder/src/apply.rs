@@ -13,7 +13,7 @@ mod steps;
 mod temp;
 
 pub use content::{ContentSource, Missing, missing};
-pub use local::{ChunkIndex, ChunkPlace, LocalChunks};
+pub use local::{ChunkIndex, ChunkPlace, LocalChunks, SealedChunk};
 pub use steps::Applier;
 pub use temp::clear_temp;
 

@@ -6,8 +6,11 @@ use crate::fs::FileSystem;
 use crate::path::RelPath;
 use crate::tables::Index;
 use anabranch_core::blob::{ChunkHash, ChunkSpan};
+use anabranch_core::seal::Ring;
 use anabranch_core::storage::{Durability, Storage, StorageError, Table};
+use anabranch_core::view::View;
 use anabranch_sync::work::Blobs;
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
@@ -52,7 +55,8 @@ impl Blobs for FolderBlobs {
         }
         for (place, len) in self.index.find(hash)? {
             // A file that changed since does not have it any more; the name tells.
-            if let Ok(bytes) = self.read_file(&place.path, place.offset, len)
+            let read = |offset, len| self.read_file(&place.path, offset, len);
+            if let Ok(bytes) = place.kept(len, read)
                 && hash.verify(&bytes).is_ok()
             {
                 return Ok(Some(bytes));
@@ -75,11 +79,17 @@ impl Blobs for FolderBlobs {
 pub(crate) struct Content<'a> {
     storage: &'a dyn Storage,
     local: LocalChunks<'a>,
+    ring: Ring,
 }
 
 impl<'a> Content<'a> {
-    pub(crate) fn new(storage: &'a dyn Storage, fs: &'a dyn FileSystem, index: &'a Index) -> Self {
-        Self { storage, local: LocalChunks::new(fs, index) }
+    pub(crate) fn new(
+        storage: &'a dyn Storage,
+        fs: &'a dyn FileSystem,
+        index: &'a Index,
+    ) -> Result<Self, StorageError> {
+        let ring = View::new(&*storage.read()?).ring()?;
+        Ok(Self { storage, local: LocalChunks::new(fs, index), ring })
     }
 
     fn blob(&self, hash: &ChunkHash) -> io::Result<Option<Vec<u8>>> {
@@ -98,6 +108,10 @@ impl ContentSource for Content<'_> {
             Some(bytes) => Ok(Some(bytes)),
             None => self.local.chunk(span),
         }
+    }
+
+    fn open<'c>(&self, chunk: &'c [u8]) -> io::Result<Cow<'c, [u8]>> {
+        self.ring.open_chunk(chunk).map_err(io::Error::other)
     }
 
     fn moved(&mut self, from: &RelPath, to: &RelPath) {

@@ -8,6 +8,7 @@ use crate::path::RelPath;
 use crate::scan::Progress;
 use crate::tables::{self, BaseRows, There, cell_path, store};
 use crate::update::{Fetch, Site, Updated};
+use anabranch_core::author::Founding;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::cells::LiveValue;
@@ -89,7 +90,20 @@ impl Folder {
     /// # Errors
     /// [`FolderError`] when it cannot be, or is a replica already.
     pub fn adopt(node: &Node, root: &Path) -> Result<Arc<Self>, FolderError> {
-        Self::set_up(node, root, &[], None, |storage| Ok(tables::found(storage, node.device())?))
+        Self::adopt_with(node, root, Founding::default())
+    }
+
+    /// As [`Self::adopt`], sealed or with a key for recovery.
+    ///
+    /// # Errors
+    /// As [`Self::adopt`].
+    pub fn adopt_with(
+        node: &Node,
+        root: &Path,
+        founding: Founding,
+    ) -> Result<Arc<Self>, FolderError> {
+        let found = |storage: &dyn Storage| Ok(tables::found(storage, node.device(), founding)?);
+        Self::set_up(node, root, &[], None, found)
     }
 
     /// Makes the folder at `root` an empty replica of `database`, to be filled by a peer. It is created if it is not
@@ -214,7 +228,7 @@ impl Folder {
             let storage = SqliteStorage::create(&file, options())?;
             match database {
                 Some(database) => Replica::prepare(&storage, database)?,
-                None => _ = tables::found(&storage, node.device())?,
+                None => _ = tables::found(&storage, node.device(), Founding::default())?,
             }
         }
         let folder = Self::at(node, if root.exists() { root } else { &empty }, dir)?;

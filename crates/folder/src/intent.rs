@@ -17,7 +17,9 @@ use crate::scan::{Problem, Progress, hash_file};
 use crate::state::{MODE_BITS, State};
 use crate::tables::{base_row, set_base};
 use anabranch_core::codec::{DecodeError, Reader, Writer};
+use anabranch_core::seal::Key;
 use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
+use anabranch_core::view::View;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::ControlFlow;
@@ -147,11 +149,13 @@ pub(crate) fn recover(
     if left.is_empty() {
         return Ok(open);
     }
+    let ring = View::new(&*before).ring()?;
     let (mut found, mut moved, mut dirs) = (Vec::new(), Vec::new(), BTreeSet::new());
     // An older copy of the database may have come back, that has not heard of the content yet.
     let nodes = Nodes::new(storage);
     for (path, intent) in left {
-        let ours = match ours(fs, clock, &path, &intent, &nodes) {
+        let key = intent.goal.state.kept().and_then(|kept| ring.key(&kept.key));
+        let ours = match ours(fs, clock, &path, &intent, key, &nodes) {
             Ok(ours) => ours,
             Err(error) => {
                 // It is looked at when it can be.
@@ -240,6 +244,7 @@ fn ours(
     clock: &dyn Clock,
     path: &RelPath,
     intent: &Intent,
+    key: Option<&Key>,
     mut nodes: &Nodes<'_>,
 ) -> io::Result<Option<Base>> {
     let now = clock.now_ns();
@@ -255,15 +260,15 @@ fn ours(
         (State::Symlink { target }, Kind::Symlink) if fs.read_link(path)? == *target => {
             (goal.state.clone(), Seen::new(&stat, now))
         }
-        (State::File { content, .. }, Kind::File) if content.size() == stat.size => {
-            let read = hash_file(fs, clock, path, &mut nodes, &mut Progress::default());
+        (State::File { content, kept, .. }, Kind::File) if content.size() == stat.size => {
+            let read = hash_file(fs, clock, path, key, &mut nodes, &mut Progress::default());
             let (found, seen) = read.map_err(io::Error::other)?;
-            if found != *content {
+            if found.content != *content {
                 return Ok(None);
             }
             // With its mode and time as they are: what is still to be set is planned anew.
             let (mode, mtime_ns) = (seen.mode & MODE_BITS, seen.mtime_ns);
-            (State::File { content: found, mode, mtime_ns }, seen)
+            (State::File { content: *content, kept: *kept, mode, mtime_ns }, seen)
         }
         _ => return Ok(None),
     };
@@ -292,7 +297,7 @@ mod tests {
 
     fn file(bytes: &[u8]) -> State {
         let content = ContentRef::new(bytes.len() as u64, 0, ChunkHash::of(bytes)).unwrap();
-        State::File { content, mode: 0o644, mtime_ns: 5 }
+        State::File { content, kept: None, mode: 0o644, mtime_ns: 5 }
     }
 
     #[test]
@@ -415,7 +420,7 @@ mod tests {
                 set_base(&mut *tx, &name, Some(&base)).unwrap();
                 tx.commit().unwrap();
             }
-            let state = State::File { content, mode: 0o644, mtime_ns: 5 };
+            let state = State::File { content, kept: None, mode: 0o644, mtime_ns: 5 };
             let goal = Goal { path: name.clone(), state, source };
             note(&*storage, &[Action::WriteFile { goal, over: None, keep: None }]).unwrap();
             fs.write(&name, &bytes).unwrap();

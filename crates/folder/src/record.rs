@@ -17,9 +17,11 @@ use anabranch_core::entry::Entry;
 use anabranch_core::ops::{Role, ValueName, decode_cells};
 use anabranch_core::path::Path;
 use anabranch_core::sabotage::{self, Bug};
+use anabranch_core::seal::{Key, KeyId};
 use anabranch_core::storage::{ReadTx, StorageError, WriteTx};
 use anabranch_core::view::View;
 use anabranch_node::Replica;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -27,6 +29,9 @@ use std::io;
 const ENTRY_BYTES: usize = 96 * 1024;
 /// Operations in one entry.
 const ENTRY_OPS: usize = 512;
+/// How often what the user did is read again for another key.
+const KEYS: usize = 5;
+
 /// What recording did.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
@@ -68,9 +73,30 @@ pub(crate) fn record(
     clock: &dyn Clock,
     tell: &dyn Fn(&Progress),
 ) -> Result<Recorded, FolderError> {
+    for _ in 0..KEYS {
+        if let Some(recorded) = record_with_key(replica, fs, clock, tell)? {
+            return Ok(recorded);
+        }
+    }
+    let what = "the key of the sealed database is renewed all the time; try again";
+    Err(FolderError::Input(what.into()))
+}
+
+/// `None` if a sealed database was given another
+/// key meanwhile: what was read since the last entry is still to be committed, and under that one.
+fn record_with_key(
+    replica: &Replica,
+    fs: &dyn FileSystem,
+    clock: &dyn Clock,
+    tell: &dyn Fn(&Progress),
+) -> Result<Option<Recorded>, FolderError> {
     let storage = &**replica.storage();
     let Left { done, problems: unseen, hold } = intent::recover(storage, fs, clock)?;
     let noted: Vec<RelPath> = done.keys().cloned().collect();
+    let role = replica.look(|view| view.role_of(&replica.device().id()))?;
+    let may_write = role >= Some(Role::Write);
+    // Whoever may not write has nothing to encrypt.
+    let key = if may_write { replica.content_key()? } else { None };
     let tx = storage.read()?;
     let view = View::new(&*tx);
     let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
@@ -78,13 +104,20 @@ pub(crate) fn record(
     let targets = Targets::new(Shape::gather(there())?, there());
     let nodes = Nodes::new(storage);
     let mut watcher = Watcher { nodes: &nodes, problems: Vec::new(), tell };
-    let may_write = view.role_of(&replica.device().id())? >= Some(Role::Write);
-    let mut batch = Batch { may_write, ..Batch::new(replica, fs, &nodes) };
-    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold);
+    let mut batch = Batch {
+        may_write,
+        sealed_with: key.as_ref().map(Key::id),
+        ..Batch::new(replica, fs, &nodes)
+    };
+    let mut scan =
+        Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold).sealing(key);
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
     let mut records = plan_records(rows, targets, &copies).knowing(done);
     for step in &mut records {
         batch.add(step?)?;
+        if batch.outdated {
+            return Ok(None);
+        }
     }
     let undecided = records.undecided();
     let (hidden, progress) = (scan.hidden().clone(), scan.progress());
@@ -92,12 +125,15 @@ pub(crate) fn record(
         batch.add(step)?;
     }
     batch.commit()?;
+    if batch.outdated {
+        return Ok(None);
+    }
     intent::settled(storage, &noted)?;
     let Batch { paths, refused, .. } = batch;
     let mut problems = watcher.problems;
     let told: BTreeSet<RelPath> = problems.iter().map(|problem| problem.path.clone()).collect();
     problems.extend(unseen.into_iter().filter(|problem| !told.contains(&problem.path)));
-    Ok(Recorded { paths, refused, problems, hidden, progress })
+    Ok(Some(Recorded { paths, refused, problems, hidden, progress }))
 }
 
 struct Batch<'a> {
@@ -107,6 +143,10 @@ struct Batch<'a> {
     steps: Vec<LocalStep>,
     bytes: usize,
     may_write: bool,
+    /// What the content of new files is sealed with, in a sealed database.
+    sealed_with: Option<KeyId>,
+    /// Whether that is not the key of now.
+    outdated: bool,
     paths: Vec<RelPath>,
     refused: Vec<RelPath>,
 }
@@ -127,6 +167,8 @@ impl<'a> Batch<'a> {
             steps: Vec::new(),
             bytes: 0,
             may_write: true,
+            sealed_with: None,
+            outdated: false,
             paths: Vec::new(),
             refused: Vec::new(),
         }
@@ -175,17 +217,29 @@ impl<'a> Batch<'a> {
     fn commit(&mut self) -> Result<(), FolderError> {
         let steps = std::mem::take(&mut self.steps);
         self.bytes = 0;
-        if steps.is_empty() {
+        if steps.is_empty() || self.outdated {
             return Ok(());
         }
         self.sync(&steps)?;
         let draft = Draft { writes: writes(&steps)?, ..Draft::default() };
         let nodes = self.nodes;
-        self.replica.commit_with_local(&draft, |tx, entry| {
+        let outdated = Cell::new(false);
+        let committed = self.replica.commit_with_local(&draft, |tx, entry| {
+            if let Some(key) = self.sealed_with.filter(|_| entry.is_some())
+                && View::new(&*tx).sealing_key()? != Some(key)
+            {
+                outdated.set(true);
+                return Err(StorageError::Io("the key was renewed; try again".into()));
+            }
             nodes.store(tx)?;
             let ids = entry.map(|entry| op_indices(&*tx, entry)).transpose()?.unwrap_or_default();
             steps.iter().try_for_each(|step| follow(tx, step, entry, &ids))
-        })?;
+        });
+        if outdated.get() {
+            self.outdated = true;
+            return Ok(());
+        }
+        committed?;
         let records = steps.into_iter().filter_map(|step| match step {
             LocalStep::Record(record) => Some(record.path),
             _ => None,

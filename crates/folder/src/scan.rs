@@ -7,7 +7,7 @@
 mod content;
 mod walk;
 
-pub use content::{ReadError, hash_file};
+pub use content::{Hashed, ReadError, hash_file};
 
 use crate::base::{Base, Seen};
 use crate::fs::{Clock, FileSystem, Kind, Stat};
@@ -16,6 +16,7 @@ use crate::path::RelPath;
 use crate::sorted::{InputError, Sorted};
 use crate::state::{MODE_BITS, State};
 use anabranch_core::blob::{ChunkHash, ChunkSpan};
+use anabranch_core::seal::Key;
 use std::io;
 use walk::{Found, Walk};
 
@@ -142,6 +143,7 @@ pub struct Scan<'a, B> {
     fs: &'a dyn FileSystem,
     clock: &'a dyn Clock,
     watch: &'a mut dyn ScanWatch,
+    key: Option<Key>,
     base: Sorted<B, Base>,
     walk: Walk<'a>,
     ahead: Option<Found>,
@@ -164,6 +166,7 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
             fs,
             clock,
             watch,
+            key: None,
             base: Sorted::new(base),
             walk: Walk::new(fs),
             ahead: None,
@@ -177,6 +180,13 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
     #[must_use]
     pub fn hiding(mut self, hold: Hold) -> Self {
         self.hidden = hold;
+        self
+    }
+
+    /// Has what is new encrypted with `key` as it is read.
+    #[must_use]
+    pub fn sealing(mut self, key: Option<Key>) -> Self {
+        self.key = key;
         self
     }
 
@@ -289,7 +299,17 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
     }
 
     fn read(&mut self, path: &RelPath, base: Option<&Base>) -> Result<(State, Seen), ReadError> {
-        let (content, seen) = hash_file(self.fs, self.clock, path, self.watch, &mut self.progress)?;
+        let key = self.key.as_ref();
+        let (hashed, seen) =
+            hash_file(self.fs, self.clock, path, key, self.watch, &mut self.progress)?;
+        let Hashed { content, mut kept } = hashed;
+        // What is the same goes on being kept as it is, under whatever key.
+        if let Some(State::File { content: then, kept: before @ Some(_), .. }) =
+            base.map(|base| &base.state)
+            && *then == content
+        {
+            kept = *before;
+        }
         let mtime_ns = match base.map(|base| (&base.state, base.seen.mtime_ns)) {
             Some((State::File { content: then, mtime_ns, .. }, looked))
                 if looked == seen.mtime_ns && *then == content =>
@@ -298,7 +318,7 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
             }
             _ => seen.mtime_ns,
         };
-        Ok((State::File { content, mode: mode_of(Kind::File, &seen, base), mtime_ns }, seen))
+        Ok((State::File { content, kept, mode: mode_of(Kind::File, &seen, base), mtime_ns }, seen))
     }
 }
 

@@ -7,16 +7,19 @@
 //! | kind | array |
 //! | --- | --- |
 //! | file | `[0, size, depth, root (32 bytes), mode, mtime]` |
+//! | file of a sealed database | `[0, size, depth, root, mode, mtime, plain depth, plain root, key id (32 bytes)]` |
 //! | directory | `[1, mode]` |
 //! | symbolic link | `[2, target (1 to 4095 bytes)]` |
 //!
-//! `size`, `depth` and `root` are the parts of a [`ContentRef`]; `mode` is at most `0o777`; `mtime` is nanoseconds since
+//! `size`, `depth` and `root` are the parts of a [`ContentRef`]: in a sealed database of what is kept, and behind the time those of
+//! the file as it is, so that the same file is known under another key. `mode` is at most `0o777`; `mtime` is nanoseconds since
 //! 1970, signed, folded into an unsigned integer as `(n << 1) ^ (n >> 63)`. Another kind, or more items than these, is
 //! from a later version: such a value is kept and passed on, and its path is left alone here.
 
 use crate::path::MAX_PATH;
 use anabranch_core::blob::{ChunkHash, ContentRef, InvalidContentRef};
 use anabranch_core::codec::{DecodeError, Reader, Writer};
+use anabranch_core::seal::KeyId;
 
 /// The bits of a mode that are synced: set-user-id, set-group-id and sticky never leave the machine.
 pub const MODE_BITS: u32 = 0o777;
@@ -24,14 +27,19 @@ pub const MODE_BITS: u32 = 0o777;
 pub const IMPLIED_DIR_MODE: u32 = 0o755;
 
 const ITEMS: usize = 64;
+/// Items of a file, and of one in a sealed database.
+const FILE: usize = 6;
+const SEALED: usize = 9;
 
 /// What a path is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Eq)]
 pub enum State {
     /// A regular file.
     File {
         /// What is in it.
         content: ContentRef,
+        /// How a sealed database keeps that. Whatever it is, the file is the same.
+        kept: Option<Kept>,
         /// Permission bits, within [`MODE_BITS`].
         mode: u32,
         /// When it was last changed, in nanoseconds since 1970.
@@ -47,6 +55,29 @@ pub enum State {
         /// Where it points: any bytes but NUL, never looked at.
         target: Vec<u8>,
     },
+}
+
+/// Content as a sealed database keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Its size without padding, and the tree over what is encrypted.
+    pub content: ContentRef,
+    /// What with.
+    pub key: KeyId,
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::File { content, mode, mtime_ns, kept: _ },
+                Self::File { content: content2, mode: mode2, mtime_ns: mtime_ns2, kept: _ },
+            ) => (content, mode, mtime_ns) == (content2, mode2, mtime_ns2),
+            (Self::Dir { mode }, Self::Dir { mode: other }) => mode == other,
+            (Self::Symlink { target }, Self::Symlink { target: other }) => target == other,
+            _ => false,
+        }
+    }
 }
 
 /// Why bytes are no [`State`].
@@ -99,6 +130,24 @@ impl State {
         }
     }
 
+    /// How a sealed database keeps the content, if it is a file of one.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Kept> {
+        match self {
+            Self::File { kept, .. } => kept.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The tree of the pieces that are kept and exchanged, if it is a file.
+    #[must_use]
+    pub fn pieces(&self) -> Option<ContentRef> {
+        match self {
+            Self::File { kept: Some(kept), .. } => Some(kept.content.padded()),
+            _ => self.content().copied(),
+        }
+    }
+
     /// The encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -120,10 +169,16 @@ impl State {
 
     pub(crate) fn write(&self, w: &mut Writer) {
         match self {
-            Self::File { content, mode, mtime_ns } => {
-                w.array(6).u64(0).u64(content.size()).u64(content.depth().into());
-                w.bytes(content.root().as_bytes()).u64(u64::from(mode & MODE_BITS));
+            Self::File { content, kept, mode, mtime_ns } => {
+                let named = kept.map_or(*content, |kept| kept.content);
+                w.array(if kept.is_some() { SEALED } else { FILE }).u64(0);
+                w.u64(named.size()).u64(named.depth().into());
+                w.bytes(named.root().as_bytes()).u64(u64::from(mode & MODE_BITS));
                 w.u64(fold(*mtime_ns));
+                if let Some(kept) = kept {
+                    w.u64(content.depth().into()).bytes(content.root().as_bytes());
+                    w.bytes(&kept.key.0);
+                }
             }
             Self::Dir { mode } => {
                 w.array(2).u64(1).u64(u64::from(mode & MODE_BITS));
@@ -138,7 +193,8 @@ impl State {
         let items = r.array("file state", ITEMS)?;
         let kind = r.u64("kind")?;
         let known = match kind {
-            0 => 6,
+            0 if items > FILE => SEALED,
+            0 => FILE,
             1 | 2 => 2,
             _ => return Err(StateError::Newer { kind, items }),
         };
@@ -149,18 +205,22 @@ impl State {
             return Err(DecodeError::Malformed { what: "file state", at: r.position() }.into());
         }
         match kind {
-            0 => Self::read_file(r),
+            0 => Self::read_file(r, items == SEALED),
             1 => Ok(Self::Dir { mode: read_mode(r)? }),
             _ => Self::read_symlink(r),
         }
     }
 
-    fn read_file(r: &mut Reader<'_>) -> Result<Self, StateError> {
+    fn read_file(r: &mut Reader<'_>, sealed: bool) -> Result<Self, StateError> {
         let size = r.u64("size")?;
-        let depth = r.number("depth", u8::MAX.into())? as u8;
-        let root = ChunkHash(r.array_of("root")?);
-        let content = ContentRef::new(size, depth, root)?;
-        Ok(Self::File { content, mode: read_mode(r)?, mtime_ns: unfold(r.u64("mtime")?) })
+        let named = read_content(r, size)?;
+        let (mode, mtime_ns) = (read_mode(r)?, unfold(r.u64("mtime")?));
+        if !sealed {
+            return Ok(Self::File { content: named, kept: None, mode, mtime_ns });
+        }
+        let content = read_content(r, size)?;
+        let kept = Some(Kept { content: named, key: KeyId(r.array_of("key id")?) });
+        Ok(Self::File { content, kept, mode, mtime_ns })
     }
 
     fn read_symlink(r: &mut Reader<'_>) -> Result<Self, StateError> {
@@ -170,6 +230,11 @@ impl State {
         }
         Ok(Self::Symlink { target: target.to_vec() })
     }
+}
+
+fn read_content(r: &mut Reader<'_>, size: u64) -> Result<ContentRef, StateError> {
+    let depth = r.number("depth", u8::MAX.into())? as u8;
+    Ok(ContentRef::new(size, depth, ChunkHash(r.array_of("root")?))?)
 }
 
 fn read_mode(r: &mut Reader<'_>) -> Result<u32, DecodeError> {
@@ -199,8 +264,15 @@ pub(crate) mod tests {
 
     pub(crate) fn state() -> impl Strategy<Value = State> {
         prop_oneof![
-            (content(), 0..=MODE_BITS, any::<i64>())
-                .prop_map(|(content, mode, mtime_ns)| State::File { content, mode, mtime_ns }),
+            (content(), any::<Option<([u8; 32], [u8; 32])>>(), 0..=MODE_BITS, any::<i64>())
+                .prop_map(|(content, kept, mode, mtime_ns)| {
+                    let kept = kept.map(|(root, key)| Kept {
+                        content: ContentRef::new(content.size(), content.depth(), ChunkHash(root))
+                            .unwrap(),
+                        key: KeyId(key),
+                    });
+                    State::File { content, kept, mode, mtime_ns }
+                }),
             (0..=MODE_BITS).prop_map(|mode| State::Dir { mode }),
             proptest::collection::vec(1..=255u8, 1..50)
                 .prop_map(|target| State::Symlink { target }),
@@ -209,7 +281,8 @@ pub(crate) mod tests {
 
     #[test]
     fn golden_bytes() {
-        let empty = State::File { content: ContentRef::empty(), mode: 0o644, mtime_ns: -1 };
+        let empty =
+            State::File { content: ContentRef::empty(), kept: None, mode: 0o644, mtime_ns: -1 };
         let mut expected = vec![0x86, 0, 0, 0, 0x58, 32];
         expected.extend(ContentRef::empty().root().0);
         expected.extend([0x19, 0x01, 0xa4, 1]);
@@ -247,7 +320,8 @@ pub(crate) mod tests {
 
     #[test]
     fn mode_and_time_are_not_content() {
-        let file = |mode, mtime_ns| State::File { content: ContentRef::empty(), mode, mtime_ns };
+        let content = ContentRef::empty();
+        let file = |mode, mtime_ns| State::File { content, kept: None, mode, mtime_ns };
         assert!(file(0o644, 1).same_content(&file(0o755, 2)));
         assert!(!file(0o644, 1).same_content(&State::Dir { mode: 0o644 }));
     }
@@ -255,7 +329,9 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn states_round_trip(state in state()) {
-            prop_assert_eq!(State::decode(&state.encode()).unwrap(), state);
+            let read = State::decode(&state.encode()).unwrap();
+            prop_assert_eq!(read.kept(), state.kept());
+            prop_assert_eq!(read, state);
         }
 
         #[test]

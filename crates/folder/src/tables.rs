@@ -1,17 +1,19 @@
 //! What a folder's replica keeps in the local table of its database file: the base, and which file has which chunk. And
 //! how the cells of the folder's store are named and read. Nothing of the local table is ever sent.
 
-use crate::apply::{ChunkIndex, ChunkPlace};
+use crate::apply::{ChunkIndex, ChunkPlace, SealedChunk};
 use crate::base::{Base, Value, ValueId};
 use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::state::State;
-use anabranch_core::blob::{ChunkHash, ChunkSpan, ContentRef, Step, Walker};
+use anabranch_core::author::Founding;
+use anabranch_core::blob::{ChunkHash, ChunkSpan, ContentRef, MAX_CHUNK, Step, Walker};
 use anabranch_core::cells::{Cell, LiveValue};
 use anabranch_core::entry::{StoreId, StoreKind};
 use anabranch_core::id::{DatabaseId, LogId, NodeId};
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::{Path, PathError, Segment};
+use anabranch_core::seal::Ring;
 use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_node::{Device, NodeError, Replica};
@@ -208,8 +210,12 @@ impl Iterator for BaseRows<'_> {
 ///
 /// # Errors
 /// What the replica reports.
-pub fn found(storage: &dyn Storage, device: &Device) -> Result<DatabaseId, NodeError> {
-    let database = Replica::found(storage, device)?;
+pub fn found(
+    storage: &dyn Storage,
+    device: &Device,
+    founding: Founding,
+) -> Result<DatabaseId, NodeError> {
+    let database = Replica::found_with(storage, device, founding)?;
     let mut tx = storage.write(Durability::Full)?;
     tx.put(Table::Local, FOUNDED, &[])?;
     tx.commit()?;
@@ -241,7 +247,7 @@ pub(crate) fn put_chunk(
     tx.put(Table::Local, &key, &span.len.to_be_bytes())
 }
 
-/// The chunks of some content, as far as its manifest is here.
+/// The pieces of some content, as far as its manifest is here.
 pub(crate) fn spans(tx: &dyn ReadTx, content: &ContentRef) -> Result<Vec<ChunkSpan>, StorageError> {
     let walk = Walker::new(content, |place| tx.get(Table::Blob, &place.hash.0));
     let mut spans = Vec::new();
@@ -265,7 +271,7 @@ pub(crate) fn set_base(
     base: Option<&Base>,
 ) -> Result<(), StorageError> {
     let old = base_row(&*tx, path)?;
-    let content = |base: &Base| base.state.content().copied();
+    let content = |base: &Base| base.state.pieces();
     let (was, is) = (old.as_ref().and_then(content), base.and_then(content));
     if was != is {
         if let Some(was) = was {
@@ -294,18 +300,54 @@ impl Index {
     pub(crate) fn find(&self, hash: &ChunkHash) -> Result<Vec<(ChunkPlace, u64)>, StorageError> {
         let prefix = [CHUNK, &hash.0[..]].concat();
         let mut found = Vec::new();
-        self.0.read()?.scan(Table::Local, &prefix, None, Order::Ascending, &mut |key, value| {
+        let tx = self.0.read()?;
+        tx.scan(Table::Local, &prefix, None, Order::Ascending, &mut |key, value| {
             let Some(rest) = key.strip_prefix(&prefix[..]) else { return ControlFlow::Break(()) };
             if let Some((offset, path)) = rest.split_first_chunk::<8>()
                 && let (Ok(path), Ok(len)) = (RelPath::new(path), <[u8; 8]>::try_from(value))
             {
                 let offset = u64::from_be_bytes(*offset);
-                found.push((ChunkPlace { path, offset }, u64::from_be_bytes(len)));
+                found.push((ChunkPlace { path, offset, sealed: None }, u64::from_be_bytes(len)));
             }
             if found.len() < PLACES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
+        if !found.is_empty() {
+            let ring = View::new(&*tx).ring()?;
+            for (place, len) in found.iter_mut().filter(|_| ring.is_sealed()) {
+                place.sealed = sealed_chunk(&*tx, &ring, place, *len)?;
+            }
+        }
         Ok(found)
     }
+}
+
+/// How the bytes at a place become the piece that is named: with the key that the file there is kept with, and padding behind its
+/// end.
+fn sealed_chunk(
+    tx: &dyn ReadTx,
+    ring: &Ring,
+    place: &ChunkPlace,
+    len: u64,
+) -> Result<Option<SealedChunk>, StorageError> {
+    let base = base_row(tx, &place.path)?;
+    let Some(kept) = base.as_ref().and_then(|base| base.state.kept()) else { return Ok(None) };
+    let Some(key) = ring.key(&kept.key).cloned() else { return Ok(None) };
+    let (size, longest) = (kept.content.size(), MAX_CHUNK as u64);
+    let mut certain = None;
+    if place.offset.saturating_add(len) > size {
+        let tail = size.saturating_sub(2 * longest)..size;
+        let walk = Walker::within(&kept.content.padded(), tail, |place| {
+            tx.get(Table::Blob, &place.hash.0)
+        });
+        for step in walk.map_while(Result::ok) {
+            if let Step::Chunk(span) = step
+                && span.offset.saturating_add(longest) <= size
+            {
+                certain = Some((span.offset, span.len));
+            }
+        }
+    }
+    Ok(Some(SealedChunk { key, size, certain }))
 }
 
 impl ChunkIndex for Index {

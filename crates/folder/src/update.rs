@@ -7,13 +7,15 @@ use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem};
 use crate::hold::Hold;
 use crate::intent;
+use crate::nodes::Nodes;
 use crate::path::RelPath;
 use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions};
 use crate::record::record;
-use crate::scan::{Problem, Progress};
+use crate::scan::{Problem, Progress, hash_file};
 use crate::tables::{BaseRows, Index, There, set_base};
 use anabranch_core::blob::ChunkHash;
-use anabranch_core::storage::{Durability, StorageError};
+use anabranch_core::ops::Role;
+use anabranch_core::storage::{Durability, StorageError, Table};
 use anabranch_core::view::View;
 use anabranch_node::Replica;
 use std::collections::BTreeSet;
@@ -133,6 +135,17 @@ impl Site<'_> {
     }
 
     fn round(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
+        let own = self.replica.device().id();
+        let (keyless, role) = self
+            .replica
+            .look(|view| Ok::<_, StorageError>((view.is_keyless()?, view.role_of(&own)?)))?;
+        match role {
+            // Nothing would seem to be in the tree.
+            Some(Role::Relay) if keyless => return Err(StorageError::NoKey.into()),
+            // The key is on its way.
+            _ if keyless => return Ok(Updated::default()),
+            _ => {}
+        }
         let recorded = record(self.replica, self.fs, self.clock, self.tell)?;
         let mut updated = Updated {
             recorded: recorded.paths,
@@ -164,7 +177,7 @@ impl Site<'_> {
     fn gather(&self, actions: &[Action], fetch: &mut dyn Fetch) -> Result<(), FolderError> {
         loop {
             let index = Index(Arc::clone(self.replica.storage()));
-            let mut content = Content::new(&**self.replica.storage(), self.fs, &index);
+            let mut content = Content::new(&**self.replica.storage(), self.fs, &index)?;
             let lacking = missing(actions, &mut content, WANTS)
                 .map_err(|e| StorageError::Io(e.to_string()))?;
             let hashes: BTreeSet<ChunkHash> = lacking
@@ -183,16 +196,40 @@ impl Site<'_> {
         let storage = self.replica.storage();
         intent::note(&**storage, actions)?;
         let index = Index(Arc::clone(storage));
-        let mut content = Content::new(&**storage, self.fs, &index);
+        let mut content = Content::new(&**storage, self.fs, &index)?;
         let applied = apply(self.fs, self.clock, actions, &mut content, &mut |_, _| ())
             .map_err(|e| FolderError::Input(format!("no temporary files can be made: {e}")))?;
+        let nodes = self.nodes_lacking(&applied)?;
         let mut tx = storage.write(Durability::Full)?;
+        nodes.store(&mut *tx)?;
         for (path, base) in &applied.base {
             set_base(&mut *tx, path, base.as_ref())?;
         }
         intent::clear(&mut *tx, actions)?;
         tx.commit()?;
         Ok(applied)
+    }
+}
+
+impl Site<'_> {
+    /// The manifest nodes of files that are where they should be without having been written, and that a sealed database keeps
+    /// under another key than this device did: without them nobody could have their pieces from here.
+    fn nodes_lacking(&self, applied: &Applied) -> Result<Nodes<'_>, FolderError> {
+        let storage = &**self.replica.storage();
+        let nodes = Nodes::new(storage);
+        let tx = storage.read()?;
+        let ring = View::new(&*tx).ring()?;
+        for (path, base) in applied.base.iter().filter(|_| ring.is_sealed()) {
+            let Some(kept) = base.as_ref().and_then(|base| base.state.kept()) else { continue };
+            let Some(key) = ring.key(&kept.key) else { continue };
+            if kept.content.depth() > 0 && !tx.has(Table::Blob, &kept.content.root().0)? {
+                // What changes meanwhile is another file, and its pieces are told when it is recorded.
+                let mut progress = Progress::default();
+                _ = hash_file(self.fs, self.clock, path, Some(key), &mut &nodes, &mut progress);
+            }
+        }
+        drop(tx);
+        Ok(nodes)
     }
 }
 

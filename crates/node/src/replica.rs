@@ -612,7 +612,11 @@ impl Replica {
     }
 
     /// What content that is put in now is sealed with, if the database is. Blocking.
-    pub(crate) fn content_key(&self) -> Result<Option<Key>, NodeError> {
+    ///
+    /// # Errors
+    /// What committing reports: it may be a new key. Also before the database's first entry is here, which says whether it is
+    /// sealed.
+    pub fn content_key(&self) -> Result<Option<Key>, NodeError> {
         if !self.is_sealed()? {
             // Its first entry says whether it is.
             let known = self.sealed.get().is_some();

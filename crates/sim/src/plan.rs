@@ -548,16 +548,11 @@ impl Plan {
         if !rules {
             blobs::add(&mut plan, span);
         }
-        plan.sealed = plan.can_be_sealed() && members::sealed(seed);
+        plan.sealed = members::sealed(seed);
         if plan.sealed && !rules {
             members::relay(&mut plan);
         }
         plan
-    }
-
-    /// Folders cannot be sealed yet.
-    fn can_be_sealed(&self) -> bool {
-        !self.nodes.iter().any(|node| node.folder)
     }
 
     /// Whether rights change in it.

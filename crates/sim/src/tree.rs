@@ -208,7 +208,7 @@ fn values(node: &Node) -> Result<BTreeMap<RelPath, Vec<State>>, StorageError> {
 fn is(found: &(Stat, Vec<u8>), state: &State) -> bool {
     let (stat, bytes) = found;
     match state {
-        State::File { content, mode, mtime_ns } => {
+        State::File { content, mode, mtime_ns, .. } => {
             let whole = content.depth() > 0 || content.root() == ChunkHash::of(bytes);
             (stat.kind, stat.mode, stat.mtime_ns) == (Kind::File, *mode, *mtime_ns)
                 && bytes.len() as u64 == content.size()

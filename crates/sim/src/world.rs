@@ -829,12 +829,10 @@ fn found(
 ) -> Result<(DatabaseId, BTreeMap<usize, DeviceKey>), NodeError> {
     let storage = nodes[0].disk.open();
     // Only there is the founder's folder looked at before it hears of anybody.
+    let founding = Founding { sealed: plan.sealed, recovery: None };
     let database = match nodes[0].folder {
-        Some(_) => anabranch_folder::found(&*storage, &nodes[0].device)?,
-        None => {
-            let founding = Founding { sealed: plan.sealed, recovery: None };
-            Replica::found_with(&*storage, &nodes[0].device, founding)?
-        }
+        Some(_) => anabranch_folder::found(&*storage, &nodes[0].device, founding)?,
+        None => Replica::found_with(&*storage, &nodes[0].device, founding)?,
     };
     drop(storage);
     nodes[0].start()?;

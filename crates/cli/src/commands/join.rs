@@ -34,9 +34,8 @@ pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failur
             return Err(Failure::usage("the ticket is for a folder, whose files are all fetched")
                 .hint("leave --lazy out"));
         }
-        if args.name.is_some() {
-            return Err(Failure::usage("the ticket is for a folder, whose name is its path")
-                .hint("say where to put it: 'anabranch join TICKET DIR'"));
+        if let Some(name) = &args.name {
+            return relay(context, &node, &ticket, name).await;
         }
         let path = super::folders::place_for(&ticket, args.path.as_ref())?;
         return super::folders::with_ticket(
@@ -56,6 +55,19 @@ pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failur
         .hint("use --name to choose what it is called here"));
     }
     database(context, &node, &ticket, args.name.as_deref(), args.lazy).await
+}
+
+/// Joins a sealed folder without a place for its files: what is kept of it is encrypted, for others to fetch.
+async fn relay(context: &Context, node: &Node, ticket: &Ticket, name: &str) -> Result<(), Failure> {
+    database(context, node, ticket, Some(name), false).await?;
+    let record = node.inner().record_of(ticket.database)?;
+    let replica = record.map(|record| node.inner().open_record(&record)).transpose()?;
+    if replica.is_some_and(|replica| !replica.is_sealed().unwrap_or(true)) {
+        context.output.note(&format!(
+            "{name} is a folder that is not sealed: its history is kept here, its files are not; 'anabranch join TICKET DIR' puts them in a place"
+        ));
+    }
+    Ok(())
 }
 
 /// Joins a database, to be called `name` here if it is given; if `lazy`, without the content of blobs.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Shares a replica.
 pub(crate) async fn run(context: &Context, args: &ShareArgs) -> Result<(), Failure> {
     let node = context.node()?;
-    let record = shareable(&node, &args.replica)?;
+    let record = shareable(&node, &args.replica, args.sealed)?;
     let listen = args.listen.as_deref().unwrap_or(&node.inner().settings().share_listen);
     let stop = signals::stopping()?;
     let listener = node.inner().listen(listen_address(listen)?).await?;

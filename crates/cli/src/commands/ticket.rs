@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::place::{Place, no_database, resolve};
 use crate::replicas::Opened;
 use crate::units;
+use anabranch::engine::core::author::Founding;
 use anabranch::engine::node::{Offer, Record};
 use anabranch::engine::transport::Address;
 use anabranch::{Node, Role, Ticket, Timestamp};
@@ -16,7 +17,7 @@ use std::time::Duration;
 /// Prints a ticket.
 pub(crate) async fn run(context: &Context, args: &TicketArgs) -> Result<(), Failure> {
     let node = context.node()?;
-    let record = shareable(&node, &args.replica)?;
+    let record = shareable(&node, &args.replica, args.sealed)?;
     let mut addresses = Vec::new();
     let given = if args.address.is_empty() {
         std::slice::from_ref(&node.inner().settings().ticket_address)
@@ -32,16 +33,28 @@ pub(crate) async fn run(context: &Context, args: &TicketArgs) -> Result<(), Fail
     context.output.answer(&made.ticket.to_string(), &made.object())
 }
 
-/// The replica that `text` names, to be let in to.
-pub(crate) fn shareable(node: &Node, text: &str) -> Result<Record, Failure> {
+/// The replica that `text` names, to be let in to. A folder that is none yet becomes one, `sealed` or not.
+pub(crate) fn shareable(node: &Node, text: &str, sealed: bool) -> Result<Record, Failure> {
+    let not_sealed = |what: &str| {
+        Failure::usage(format!("{what} is a replica already, and not sealed"))
+            .hint("what is shared is sealed from its beginning or never; make a new one")
+    };
     match resolve(node, text)? {
-        Place::Database(record) => Ok(record),
+        Place::Database(record) => {
+            if sealed && !Opened::new(node, &record)?.replica().is_sealed()? {
+                return Err(not_sealed(&record.name));
+            }
+            Ok(record)
+        }
         Place::Folder(path) => {
             if !path.is_dir() {
                 return Err(Failure::usage(format!("{} is not a folder", path.display())));
             }
             if !Folder::is_adopted(&path) {
-                Folder::adopt(node.inner(), &path)?;
+                let founding = Founding { sealed, recovery: None };
+                Folder::adopt_with(node.inner(), &path, founding)?;
+            } else if sealed && !Folder::open(node.inner(), &path)?.replica().is_sealed()? {
+                return Err(not_sealed(&path.display().to_string()));
             }
             crate::replicas::folder_record(node, &path)
         }

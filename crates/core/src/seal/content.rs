@@ -10,6 +10,8 @@
 
 use super::{Key, KeyId, NONCE, TAG};
 use crate::blob::Gear;
+#[cfg(doc)]
+use crate::blob::MAX_CHUNK;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
@@ -79,16 +81,38 @@ impl Sealer {
         hasher.finalize_xof()
     }
 
+    fn nonce(&self, plain: &[u8]) -> [u8; NONCE] {
+        let mut nonce = [0; NONCE];
+        nonce.copy_from_slice(&blake3::keyed_hash(&self.nonces, plain).as_bytes()[..NONCE]);
+        nonce
+    }
+
     /// A chunk as it is kept.
     pub(crate) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
-        let hash = blake3::keyed_hash(&self.nonces, plain);
-        let mut nonce = [0; NONCE];
-        nonce.copy_from_slice(&hash.as_bytes()[..NONCE]);
+        let nonce = self.nonce(plain);
         self.last = Some(nonce);
         let payload = Payload { msg: plain, aad: &self.id.0 };
         // It fails for 256 GiB and more only, and then opens as nothing.
         let text = self.cipher.encrypt(&XNonce::from(nonce), payload).unwrap_or_default();
         [&self.id.0[..], &nonce, &text].concat()
+    }
+}
+
+impl Key {
+    /// A chunk of content as it is kept, given its bytes and, if it goes on behind the content, the padding.
+    #[must_use]
+    pub fn seal_chunk(&self, plain: &[u8]) -> Vec<u8> {
+        Sealer::new(self).seal(plain)
+    }
+
+    /// Fills `padding` with what follows content of `size` bytes, from `skip` bytes behind its end on. `certain` is the last chunk
+    /// that begins [`MAX_CHUNK`] bytes or more before the end, if one does.
+    pub fn pad(&self, size: u64, certain: Option<&[u8]>, skip: u64, padding: &mut [u8]) {
+        let mut sealer = Sealer::new(self);
+        sealer.last = certain.map(|plain| sealer.nonce(plain));
+        let mut reader = sealer.padding(size);
+        reader.set_position(skip);
+        reader.fill(padding);
     }
 }
 

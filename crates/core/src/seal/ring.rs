@@ -56,7 +56,9 @@ impl Ring {
         self.is_sealed() && kind.is_sealable()
     }
 
-    pub(crate) fn key(&self, id: &KeyId) -> Option<&Key> {
+    /// The key of that name, if it is held.
+    #[must_use]
+    pub fn key(&self, id: &KeyId) -> Option<&Key> {
         self.keys.get(id)
     }
 

@@ -5,7 +5,11 @@ use super::Failed;
 use crate::fs::NewFile;
 use crate::path::RelPath;
 use crate::plan::Action;
-use anabranch_core::blob::{ChunkHash, ChunkSpan, ContentRef, NodeSpan, Step, WalkError, Walker};
+use crate::state::State;
+use anabranch_core::blob::{
+    Builder, ChunkHash, ChunkSpan, NodeSpan, Piece, Step, WalkError, Walker, WrongHash,
+};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
@@ -23,6 +27,14 @@ pub trait ContentSource {
     /// # Errors
     /// What went wrong reading it.
     fn chunk(&mut self, span: &ChunkSpan) -> io::Result<Option<Vec<u8>>>;
+
+    /// What is in a chunk, given the bytes that have its name.
+    ///
+    /// # Errors
+    /// What is the matter with it.
+    fn open<'c>(&self, chunk: &'c [u8]) -> io::Result<Cow<'c, [u8]>> {
+        Ok(Cow::Borrowed(chunk))
+    }
 
     /// Whether a chunk is here.
     ///
@@ -65,8 +77,8 @@ pub fn missing(
     let source = RefCell::new(source);
     for action in actions {
         let Action::WriteFile { goal, .. } = action else { continue };
-        let Some(content) = goal.state.content() else { continue };
-        for step in Walker::new(content, |place| source.borrow_mut().node(&place.hash)) {
+        let Some(content) = goal.state.pieces() else { continue };
+        for step in Walker::new(&content, |place| source.borrow_mut().node(&place.hash)) {
             match step {
                 Ok(Step::Missing(node)) if known.insert(node.hash) => missing.nodes.push(node),
                 Ok(Step::Chunk(span)) if known.insert(span.hash) => {
@@ -90,14 +102,18 @@ pub fn missing(
     Ok(missing)
 }
 
-/// Writes `content` to `file`, chunk by chunk. Returns the bytes written.
+/// Writes the content of `state` to `file`, chunk by chunk. Returns the bytes written.
 pub(super) fn fill(
     file: &mut dyn NewFile,
-    content: &ContentRef,
+    state: &State,
     source: &mut dyn ContentSource,
 ) -> Result<u64, Failed> {
+    let (Some(content), Some(pieces)) = (state.content(), state.pieces()) else { return Ok(0) };
+    // What is encrypted is named by that, and its writer may lie about what it is.
+    let mut check = state.kept().map(|_| Builder::new());
+    let (mut left, pass) = (content.size(), |_: Piece<'_>| Ok::<_, Failed>(()));
     let source = RefCell::new(source);
-    for step in Walker::new(content, |place| source.borrow_mut().node(&place.hash)) {
+    for step in Walker::new(&pieces, |place| source.borrow_mut().node(&place.hash)) {
         let span = match step {
             Ok(Step::Chunk(span)) => span,
             Ok(Step::Missing(_)) => return Err(Failed::Missing),
@@ -107,10 +123,22 @@ pub(super) fn fill(
         };
         let bytes = source.borrow_mut().chunk(&span)?.ok_or(Failed::Missing)?;
         span.hash.verify(&bytes)?;
+        let source = source.borrow();
+        let bytes = source.open(&bytes)?;
         if bytes.len() as u64 != span.len {
             return Err(anabranch_core::blob::NodeError::Sum(span.len).into());
         }
-        file.write_all(&bytes)?;
+        // The rest is padding.
+        let bytes = &bytes[..left.min(span.len) as usize];
+        left -= bytes.len() as u64;
+        check.as_mut().map_or(Ok(()), |check| check.push(bytes, pass))?;
+        file.write_all(bytes)?;
+    }
+    if let Some(check) = check {
+        let (found, expected) = (check.finish(pass)?.root(), content.root());
+        if found != expected {
+            return Err(WrongHash { expected, found }.into());
+        }
     }
     Ok(content.size())
 }

@@ -58,8 +58,8 @@ impl Look<'_> {
             State::Symlink { target } if !seen.settled => Ok(self.fs.read_link(path)? == *target),
             State::File { content, .. } if !seen.settled => {
                 let mut progress = Progress::default();
-                let read = hash_file(self.fs, self.clock, path, &mut (), &mut progress);
-                Ok(read.is_ok_and(|(now, _)| now == *content))
+                let read = hash_file(self.fs, self.clock, path, None, &mut (), &mut progress);
+                Ok(read.is_ok_and(|(now, _)| now.content == *content))
             }
             _ => Ok(true),
         }

@@ -165,10 +165,10 @@ impl<'a> Applier<'a> {
         keep: Option<&Keep>,
         source: Source<'_>,
     ) -> Done {
-        let State::File { content, mode, mtime_ns } = &goal.state else { return Ok(()) };
+        let State::File { mode, mtime_ns, .. } = &goal.state else { return Ok(()) };
         let (temp, mut file) = self.names.new_file()?;
         let mut write = || {
-            let bytes = fill(&mut *file, content, source)?;
+            let bytes = fill(&mut *file, &goal.state, source)?;
             file.set_meta(*mode, *mtime_ns)?;
             if !sabotage::is(Bug::FileUnsynced) {
                 file.sync()?;

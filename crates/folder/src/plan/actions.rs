@@ -292,8 +292,10 @@ fn touch(was: Base, slot: Slot) -> Option<Action> {
         let was = Was { path: path.clone(), state: was.state, seen: was.seen };
         return Some(Action::SetMeta { goal: Goal { path, state, source }, was });
     }
-    let right = was.source == source;
-    (!right).then_some(Action::Adopt { path, base: Base { source, ..was } })
+    // Of what is kept under several keys everybody has the pieces that others will ask for.
+    let right = was.source == source && (implied || was.state.kept() == state.kept());
+    let state = if implied { was.state } else { state };
+    (!right).then_some(Action::Adopt { path, base: Base { state, source, seen: was.seen } })
 }
 
 fn saying(was: &Base, slot: Option<&Slot>) -> Saying {

@@ -125,7 +125,7 @@ pub(super) mod tests {
 
     pub(in crate::plan) fn file(n: u8) -> Value {
         let content = ContentRef::new(n.into(), 0, ChunkHash([n; 32])).unwrap();
-        value(n, State::File { content, mode: 0o644, mtime_ns: n.into() })
+        value(n, State::File { content, kept: None, mode: 0o644, mtime_ns: n.into() })
     }
 
     pub(in crate::plan) fn dir(n: u8) -> Value {

@@ -4,7 +4,9 @@ use super::{Progress, ScanWatch};
 use crate::base::Seen;
 use crate::fs::{Clock, FileSystem, Kind, OpenFile, Stat};
 use crate::path::RelPath;
+use crate::state::Kept;
 use anabranch_core::blob::{Builder, ContentRef, Piece};
+use anabranch_core::seal::Key;
 use std::io;
 
 /// How often a file is read that changes meanwhile.
@@ -28,7 +30,17 @@ pub enum ReadError {
     Watch(#[source] io::Error),
 }
 
-/// Reads the file at `path` until it stays the same from beginning to end, at most three times.
+/// What one reading found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hashed {
+    /// The content.
+    pub content: ContentRef,
+    /// How a sealed database keeps it, if a key was at hand and there is anything.
+    pub kept: Option<Kept>,
+}
+
+/// Reads the file at `path` until it stays the same from beginning to end, at most three times. With `key` it is also cut and
+/// encrypted, and `watch` is told the pieces of that.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -36,9 +48,10 @@ pub fn hash_file(
     fs: &dyn FileSystem,
     clock: &dyn Clock,
     path: &RelPath,
+    key: Option<&Key>,
     watch: &mut dyn ScanWatch,
     progress: &mut Progress,
-) -> Result<(ContentRef, Seen), ReadError> {
+) -> Result<(Hashed, Seen), ReadError> {
     for _ in 0..TRIES {
         // The clock first: whatever is written from now on carries this time or a later one.
         let now = clock.now_ns();
@@ -47,11 +60,11 @@ pub fn hash_file(
         if before.kind != Kind::File {
             return Err(ReadError::Busy);
         }
-        let content = read(&mut *file, &before, path, watch, progress)?;
-        if let Some(content) = content
+        let hashed = read(&mut *file, &before, path, key, watch, progress)?;
+        if let Some(hashed) = hashed
             && file.stat()? == before
         {
-            return Ok((content, Seen::new(&before, now)));
+            return Ok((hashed, Seen::new(&before, now)));
         }
     }
     Err(ReadError::Busy)
@@ -62,10 +75,12 @@ fn read(
     file: &mut dyn OpenFile,
     stat: &Stat,
     path: &RelPath,
+    key: Option<&Key>,
     watch: &mut dyn ScanWatch,
     progress: &mut Progress,
-) -> Result<Option<ContentRef>, ReadError> {
+) -> Result<Option<Hashed>, ReadError> {
     let mut builder = Builder::new();
+    let mut sealed = key.map(|key| (key, Builder::sealed(key)));
     let mut buffer = vec![0; BUFFER.min(usize::try_from(stat.size).unwrap_or(BUFFER) + 1)];
     let (mut offset, mut reported) = (0, 0);
     loop {
@@ -81,7 +96,13 @@ fn read(
         if offset > stat.size {
             return Ok(None);
         }
-        builder.push(&buffer[..n], |piece| tell(piece, path, watch))?;
+        match &mut sealed {
+            None => builder.push(&buffer[..n], |piece| tell(piece, path, watch))?,
+            Some((_, sealed)) => {
+                builder.push(&buffer[..n], |_| Ok::<_, ReadError>(()))?;
+                sealed.push(&buffer[..n], |piece| tell(piece, path, watch))?;
+            }
+        }
         if offset - reported >= REPORT_EVERY {
             reported = offset;
             watch.progress(progress);
@@ -90,7 +111,13 @@ fn read(
     if offset != stat.size {
         return Ok(None);
     }
-    Ok(Some(builder.finish(|piece| tell(piece, path, watch))?))
+    let Some((key, sealed)) = sealed else {
+        let content = builder.finish(|piece| tell(piece, path, watch))?;
+        return Ok(Some(Hashed { content, kept: None }));
+    };
+    let content = builder.finish(|_| Ok::<_, ReadError>(()))?;
+    let kept = Kept { content: sealed.finish(|piece| tell(piece, path, watch))?, key: key.id() };
+    Ok(Some(Hashed { content, kept: (content.size() > 0).then_some(kept) }))
 }
 
 fn tell(piece: Piece<'_>, path: &RelPath, watch: &mut dyn ScanWatch) -> Result<(), ReadError> {

@@ -74,7 +74,7 @@ impl Folder {
     fn still(&self, at: &str) -> Was {
         let stat = self.fs.lstat(&path(at)).unwrap();
         let content = Blobs::default().add(&self.fs.read(&path(at)).unwrap());
-        let state = State::File { content, mode: stat.mode, mtime_ns: stat.mtime_ns };
+        let state = State::File { content, kept: None, mode: stat.mode, mtime_ns: stat.mtime_ns };
         Was { path: path(at), state, seen: Seen::new(&stat, self.clock.now_ns()) }
     }
 
@@ -88,7 +88,7 @@ fn source() -> Source {
 }
 
 fn goal(at: &str, content: ContentRef) -> Goal {
-    let state = State::File { content, mode: 0o640, mtime_ns: 5 };
+    let state = State::File { content, kept: None, mode: 0o640, mtime_ns: 5 };
     Goal { path: path(at), state, source: source() }
 }
 
@@ -193,7 +193,10 @@ fn what_changed_since_the_scan_is_left_alone() {
         folder.fs.write(&path(at), b"mine").unwrap();
     }
     let [a, b, c, d] = was;
-    let meta = Goal { state: State::File { content, mode: 0, mtime_ns: 0 }, ..goal("d", content) };
+    let meta = Goal {
+        state: State::File { content, kept: None, mode: 0, mtime_ns: 0 },
+        ..goal("d", content)
+    };
     let applied = folder.apply(&[
         write("a", content, Some(a)),
         Action::RemoveFile { was: b },
@@ -365,14 +368,17 @@ fn chunks_of_other_files_are_used_even_after_these_were_renamed() {
     let mut builder = Builder::new();
     let mut note = |piece: Piece<'_>| {
         if let Piece::Chunk { span, .. } = piece {
-            places.insert(span.hash, ChunkPlace { path: path("old"), offset: span.offset });
+            places.insert(
+                span.hash,
+                ChunkPlace { path: path("old"), offset: span.offset, sealed: None },
+            );
         }
         Ok::<_, Infallible>(())
     };
     builder.push(&bytes, &mut note).unwrap();
     builder.finish(&mut note).unwrap();
     // A place that does not have what it should does no harm.
-    places.insert(ChunkHash([0; 32]), ChunkPlace { path: path("gone"), offset: 9 });
+    places.insert(ChunkHash([0; 32]), ChunkPlace { path: path("gone"), offset: 9, sealed: None });
     let content = folder.blobs.add(&bytes);
     let index = Index(places);
     let local = LocalChunks::new(&folder.fs, &index);

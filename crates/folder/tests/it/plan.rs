@@ -24,7 +24,7 @@ type Sure<T> = Result<T, Infallible>;
 
 fn file(text: &str) -> State {
     let content = ContentRef::new(text.len() as u64, 0, ChunkHash::of(text.as_bytes())).unwrap();
-    State::File { content, mode: 0o644, mtime_ns: 7 }
+    State::File { content, kept: None, mode: 0o644, mtime_ns: 7 }
 }
 
 fn dir() -> State {
@@ -108,7 +108,7 @@ fn parents_are_made_first_and_removed_last() {
 #[test]
 fn what_is_right_is_only_noted_and_what_is_nearly_right_touched() {
     let State::File { content, .. } = file("x") else { panic!("a file") };
-    let executable = State::File { content, mode: 0o755, mtime_ns: 7 };
+    let executable = State::File { content, kept: None, mode: 0o755, mtime_ns: 7 };
     let base = [("a", file("x")), ("b", file("x")), ("d", dir()), ("l", link("t"))];
     let there =
         [("a", file("x")), ("b", executable), ("d", State::Dir { mode: 0o700 }), ("l", link("t"))];

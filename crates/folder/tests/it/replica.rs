@@ -207,7 +207,7 @@ impl Replica {
                 if ChunkHash::of(&self.fs.read(at)?) != content.root() {
                     return Ok(None);
                 }
-                State::File { content: *content, mode, mtime_ns: stat.mtime_ns }
+                State::File { content: *content, kept: None, mode, mtime_ns: stat.mtime_ns }
             }
             _ => return Ok(None),
         };

@@ -244,7 +244,7 @@ fn a_file_system_that_keeps_no_modes_or_nanoseconds_changes_nothing() {
     let row = base.get_mut(&path("f")).unwrap();
     let State::File { content, .. } = row.state else { panic!("a file") };
     // What was asked for, as opposed to what the disk shows.
-    row.state = State::File { content, mode: 0o755, mtime_ns: 123_456_789 };
+    row.state = State::File { content, kept: None, mode: 0o755, mtime_ns: 123_456_789 };
     row.seen.settled = false;
     let asked = row.state.clone();
     let state_now = |folder: &mut Folder| match folder.scan(&base).unwrap().remove(0).here {

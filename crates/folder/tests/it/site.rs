@@ -38,7 +38,7 @@ impl Folder {
         let fs = MemFs::new(clock.clone());
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let device = Device::new(DeviceKey::from_seed(&[1; 32]));
-        found(&*storage, &device).unwrap();
+        found(&*storage, &device, anabranch_core::author::Founding::default()).unwrap();
         let blobs = Arc::new(FolderBlobs::new(Arc::clone(&storage), Arc::new(fs.clone())));
         let options = ReplicaOptions::default();
         let replica = Replica::open(storage, Some(blobs), device, options).unwrap();
@@ -57,7 +57,7 @@ impl Folder {
             let hash = ChunkHash::of(text.as_bytes());
             self.replica.blobs().put(&[(hash, text.as_bytes().to_vec())]).unwrap();
             let content = ContentRef::new(text.len() as u64, 0, hash).unwrap();
-            State::File { content, mode: 0o644, mtime_ns: 7 }.encode()
+            State::File { content, kept: None, mode: 0o644, mtime_ns: 7 }.encode()
         });
         let (store, path) = (store(), cell(name));
         let write = Write { store, path, value, seen, below: false, above: false };

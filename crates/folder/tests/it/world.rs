@@ -315,7 +315,7 @@ impl World {
             for slot in slots {
                 let (stat, bytes) = &tree[&slot.path];
                 match &slot.state {
-                    State::File { content, mode, mtime_ns } => {
+                    State::File { content, mode, mtime_ns, .. } => {
                         assert_eq!(
                             (stat.kind, stat.mode, stat.mtime_ns),
                             (Kind::File, *mode, *mtime_ns)

@@ -70,7 +70,7 @@ pub(super) fn chosen(seed: u64) -> bool {
     source(seed).u32(..4) == 0
 }
 
-/// Whether the database is sealed, where it can be: in every second plan.
+/// Whether the database is sealed: in every second plan.
 pub(super) fn sealed(seed: u64) -> bool {
     Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7365_616c_6564).bool()
 }
@@ -82,6 +82,7 @@ pub(super) fn relay(plan: &mut Plan) {
     for setup in &mut plan.nodes {
         if let Entrance::Granted(role) | Entrance::Ticket(role) = &mut setup.entrance
             && *role == Role::Read
+            && !setup.folder
             && random.bool()
         {
             *role = Role::Relay;
