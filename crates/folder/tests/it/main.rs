@@ -10,6 +10,7 @@ mod plan;
 mod real;
 mod replica;
 mod scan;
+mod sealed;
 mod site;
 mod together;
 mod world;
