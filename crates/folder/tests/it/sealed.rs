@@ -9,7 +9,7 @@ use anabranch_core::blob::{
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::path::Path;
-use anabranch_core::seal::{Key, KeyId, Ring};
+use anabranch_core::seal::{CHUNK_OVERHEAD, Key, KeyId, Ring};
 use anabranch_core::storage::{Storage, Table};
 use anabranch_folder::fs::{FileSystem, ManualClock, MemFs, Op};
 use anabranch_folder::state::{Kept, State};
@@ -246,11 +246,40 @@ fn a_file_that_others_have_under_another_key_is_served_under_that_one() {
     put_out(&folder.replica);
     let content = noise(5, 900_000);
     let (kept, _) = sealed(&key, &content);
-    folder.fs.write(&path("a"), &content).unwrap();
-    folder.write_elsewhere("a", &file(plain(&content), kept), &[]);
-    let updated = folder.update();
-    assert_eq!((updated.recorded, updated.bytes_written), (Vec::new(), 0), "it is the same");
-    assert_eq!(folder.key("a"), old);
+    let State::File { content: plain, kept, mut mode, mut mtime_ns } = file(plain(&content), kept)
+    else {
+        panic!("a file")
+    };
+    // Once with another time than the file has, once with the same.
+    for (n, name) in (0..).zip(["a", "b"]) {
+        folder.fs.write(&path(name), &content).unwrap();
+        if n == 1 {
+            let stat = folder.fs.lstat(&path(name)).unwrap();
+            (mode, mtime_ns) = (stat.mode, stat.mtime_ns);
+        }
+        let state = State::File { content: plain, kept, mode, mtime_ns };
+        folder.write_elsewhere(name, &state, &[]);
+        let updated = folder.update();
+        assert_eq!((updated.recorded, updated.bytes_written), (Vec::new(), 0), "it is the same");
+        assert_eq!(folder.key(name), old);
+        assert!(folder.served(name).0 == content);
+        folder.fs.remove_file(&path(name)).unwrap();
+        folder.update();
+    }
+}
+
+/// A chunk that begins just as far from the end as the longest chunk is long.
+#[test]
+fn the_chunk_that_padding_depends_on_is_the_last_certain_one() {
+    let folder = Folder::new();
+    folder.fs.write(&path("first"), b"text").unwrap();
+    folder.update();
+    let key = folder.ring().key(&folder.key("first")).unwrap().clone();
+    let content = noise(3, 3 * MAX_CHUNK);
+    let first = sealed(&key, &content).1[0].1.len() - CHUNK_OVERHEAD;
+    let content = &content[..first + MAX_CHUNK];
+    folder.fs.write(&path("a"), content).unwrap();
+    folder.update();
     assert!(folder.served("a").0 == content);
 }
 
