@@ -59,6 +59,10 @@ pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failur
 
 /// Joins a sealed folder without a place for its files: what is kept of it is encrypted, for others to fetch.
 async fn relay(context: &Context, node: &Node, ticket: &Ticket, name: &str) -> Result<(), Failure> {
+    if let Some(record) = node.inner().record_of(ticket.database)?.filter(|record| record.folder) {
+        let path = record.path.display();
+        return Err(Failure::usage(format!("the folder is here already, at {path}")));
+    }
     database(context, node, ticket, Some(name), false).await?;
     let record = node.inner().record_of(ticket.database)?;
     let replica = record.map(|record| node.inner().open_record(&record)).transpose()?;

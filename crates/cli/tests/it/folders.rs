@@ -1,32 +1,11 @@
 //! Folders as a user meets them: two on one machine, by ticket, and through a script in the place of ssh.
 
 use crate::ssh::connect;
-use crate::world::{Home, Running};
+use crate::world::{Home, Running, tree};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![root.to_path_buf()];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(root).unwrap().display().to_string();
-            if name == ".anabranch" {
-                continue;
-            }
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                found.insert(name, fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
-}
 
 fn fill(root: &Path) {
     fs::create_dir_all(root.join("sub/deep")).unwrap();
@@ -145,7 +124,7 @@ fn joining_again_goes_on_and_a_path_is_asked_for() {
     b.run(&["join", &ticket]).fails(2, "needs a place");
     b.ok(&["join", &ticket, "there"]);
     assert_eq!(tree(&a.dir().join("here")), tree(&b.dir().join("there")));
-    b.run(&["join", &ticket, "--name", "x"]).fails(2, "whose name is its path");
+    b.run(&["join", &ticket, "--name", "x"]).fails(2, "is here already, at");
 }
 
 #[test]

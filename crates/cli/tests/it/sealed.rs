@@ -1,7 +1,7 @@
 //! Sealed databases between real processes: two devices that never meet, a relay between them that can read nothing, and a
 //! device that is put out.
 
-use crate::world::{Home, eventually};
+use crate::world::{Home, eventually, tree};
 use anabranch_core::blob::{Builder, Piece};
 use std::path::Path;
 
@@ -134,7 +134,9 @@ fn traces(content: &[u8]) -> Vec<Vec<u8>> {
     builder.push(content, &mut keep).unwrap();
     builder.finish(&mut keep).unwrap();
     let hex = names.iter().map(|name| blake3::Hash::from_bytes(*name).to_hex().as_bytes().to_vec());
-    let pieces = content.chunks(content.len().div_ceil(16)).map(|piece| piece[..16].to_vec());
+    let pieces = content.chunks(content.len().div_ceil(16).max(16));
+    let pieces =
+        pieces.filter(|piece| piece.len() >= 8).map(|piece| piece[..piece.len().min(16)].to_vec());
     hex.chain(pieces).chain(names.iter().map(|name| name.to_vec())).collect()
 }
 
@@ -201,6 +203,84 @@ fn blobs_pass_a_relay_that_sees_neither_content_nor_names_of_it() {
     put_in_place_of(&relay, &c);
     c.run(&["db", "blob", "get", "notes", "files", "later"]).fails(1, "");
     assert_eq!(containing(c.dir(), &[b"nothing for c"]), [""; 0]);
+}
+
+#[test]
+fn a_sealed_folder_passes_a_relay_that_sees_neither_files_nor_their_names() {
+    let (a, relay, b, c) = (Home::new(), Home::new(), Home::new(), Home::new());
+    let here = a.dir().join("here");
+    let (story, secret) = (story("a long story", 3_000_000), b"a little secret".to_vec());
+    std::fs::create_dir_all(here.join("hidden-directory")).unwrap();
+    std::fs::write(here.join("story-of-it.txt"), &story).unwrap();
+    std::fs::write(here.join("hidden-directory/little.txt"), &secret).unwrap();
+    std::fs::write(here.join("hidden-directory/nothing"), b"").unwrap();
+    let mut sharing = a.start(&["share", "here", "--sealed", "--role", "relay", "--listen", "0"]);
+    let ticket = relay.write("ticket", sharing.line());
+    let joined = relay.ok(&["join", &format!("@{ticket}"), "--name", "backup"]);
+    assert!(joined.contains("joined backup to relay"), "{joined}");
+    sharing.kill();
+    let (mut serving, url) = relay.serve("0");
+    let ticket = |url: &str| a.ok(&["ticket", "here", "--address", url]);
+    let (by_relay, first) = (ticket(&url), tree(&here));
+    a.ok(&["sync", "here", &url]);
+
+    // The founder is offline; a stranger to the relay gets all of it.
+    let join = |home: &Home, ticket: &str| {
+        let ticket = home.write("ticket", ticket);
+        home.ok(&["join", &format!("@{ticket}"), "there"]);
+    };
+    join(&b, &by_relay);
+    let there = b.dir().join("there");
+    assert!(tree(&there) == first);
+    let mut changed = story.clone();
+    changed.splice(1_500_000..1_500_000, *b"an insertion");
+    std::fs::write(there.join("story-of-it.txt"), &changed).unwrap();
+    std::fs::rename(there.join("hidden-directory"), there.join("renamed-directory")).unwrap();
+    let told = b.json(&["sync", "there"]);
+    assert!(told["bytes_sent"].as_u64() < Some(1_000_000), "{told}");
+    let told = a.json(&["sync", "here", &url]);
+    assert!(told["bytes_received"].as_u64() < Some(1_000_000), "{told}");
+    assert!(tree(&here) == tree(&there));
+    assert_eq!(a.ok(&["folder", "digest", "here"]), b.ok(&["folder", "digest", "there"]));
+
+    let mut traces: Vec<Vec<u8>> =
+        [&story, &changed, &secret].into_iter().flat_map(|content| traces(content)).collect();
+    traces.extend(
+        [&b"story-of-it"[..], b"hidden-directory", b"renamed-directory", b"little.txt"]
+            .map(<[u8]>::to_vec),
+    );
+    let traces: Vec<&[u8]> = traces.iter().map(|trace| &trace[..]).collect();
+    assert_eq!(containing(relay.dir(), &traces), [""; 0]);
+    assert!(relay.ok(&["db", "verify", "backup"]).contains("backup is sound"));
+
+    // Without the relay its pieces come out of a member's plain files.
+    serving.kill();
+    drop(relay);
+    let (_serving, url) = b.serve("0");
+    a.ok(&["sync", "here", &url]);
+    let by_b = ticket(&url);
+    a.ok(&["sync", "here", &url]);
+    join(&c, &by_b);
+    assert!(tree(&c.dir().join("there")) == tree(&there));
+}
+
+#[test]
+fn a_folder_is_sealed_from_its_beginning_or_never() {
+    let a = Home::new();
+    std::fs::create_dir(a.dir().join("here")).unwrap();
+    std::fs::write(a.dir().join("here/file"), "text").unwrap();
+    let ticket = a.ok(&["ticket", "here"]);
+    a.run(&["ticket", "here", "--sealed"]).fails(2, "not sealed");
+    a.run(&["share", "here", "--sealed", "--listen", "0"]).fails(2, "not sealed");
+    a.ok(&["db", "new", "notes"]);
+    a.run(&["ticket", "notes", "--sealed"]).fails(2, "not sealed");
+    drop(ticket);
+    // Whoever relays a folder that is not sealed is told what it has of it.
+    let mut sharing = a.start(&["share", "here", "--role", "relay", "--listen", "0"]);
+    let b = Home::new();
+    let ticket = b.write("ticket", sharing.line());
+    let done = b.run(&["join", &format!("@{ticket}"), "--name", "copy"]);
+    assert!(done.code == 0 && done.err.contains("not sealed"), "{done:?}");
 }
 
 #[test]
