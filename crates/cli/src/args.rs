@@ -337,7 +337,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 #[command(after_help = "Examples:
   anabranch join @ticket.txt
   ssh laptop anabranch ticket notes | anabranch join - --name notes
-  anabranch join @ticket.txt --name photos         to relay a sealed folder
+  anabranch join @ticket.txt --name photos         a folder, for others to fetch it from here
   anabranch join http://10.0.0.2:7700/db_… --name notes --ask \"I am Ana's laptop\"
 
 Who asks is let in once an admin there says so: 'anabranch requests approve'. Until then 'sync' and
@@ -349,7 +349,8 @@ pub(crate) struct JoinArgs {
     /// For a folder: where to put it
     #[arg(value_name = "PATH", conflicts_with = "name")]
     pub(crate) path: Option<PathBuf>,
-    /// For a database, or a sealed folder that this device is to relay: what to call it here [default: what the ticket suggests]
+    /// For a database: what to call it here [default: what the ticket suggests]. For a folder: keep it under this name for
+    /// others to fetch, without a place for its files
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// For a database: content of blobs comes to this device when it is read (see 'db blob keep')

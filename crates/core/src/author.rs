@@ -5,7 +5,7 @@
 use crate::blob::{ContentRef, content_of};
 use crate::codec::DecodeError;
 use crate::counters::{Count, CountOp, encode_counts};
-use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, StoreKind, Timestamp};
+use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use crate::error::{Error, corrupt};
 use crate::head::{self, Head};
 use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
@@ -746,7 +746,7 @@ pub struct Founding {
 
 /// The content that operations of a store name, as a sealed database keeps it, each once.
 fn contents_of(store: &StoreId, ops: &[CellOp]) -> Vec<ContentRef> {
-    if !matches!(store.kind, StoreKind::BLOBS | StoreKind::FOLDER) {
+    if !store.kind.names_content() {
         return Vec::new();
     }
     let named = ops.iter().filter_map(|op| content_of(op.value.as_deref()?));

@@ -1,4 +1,4 @@
-//! Live values of blob stores whose content is not known to be here. The list is kept where cells are, so that what is to
+//! Live values of blob stores and folders whose content is not known to be here. The list is kept where cells are, so that what is to
 //! be fetched costs what arrived and never a look at all values. It says nothing about the state and is told to nobody.
 //!
 //! A value is on it from the moment it is live until somebody has looked at its whole content ([`settle`]) or it is
@@ -9,12 +9,12 @@
 
 use crate::blob::{ChunkHash, ContentRef, content_of};
 use crate::cells::LiveValue;
-use crate::entry::{StoreId, StoreKind};
+use crate::entry::StoreId;
 use crate::error::corrupt;
 use crate::ledger::Ledger;
 use crate::ops::ValueName;
 use crate::path::Path;
-use crate::rows::{CellRow, META_SEALED, Place, StoreNo, cell_key, split_cell_key};
+use crate::rows::{CellRow, META_ELSEWHERE, META_SEALED, Place, StoreNo, cell_key, split_cell_key};
 use crate::sabotage::{self, Bug};
 use crate::seal::{KeyId, Ring};
 use crate::storage::{Order, StorageError, Table, WriteTx};
@@ -82,6 +82,9 @@ pub struct Awaited {
     pub value: Option<(Path, LiveValue)>,
 }
 
+/// Added to a content's place in the list of a payload, so that it is no operation's.
+const LISTED: u32 = 1 << 31;
+
 /// What rows begin with that name content instead of a value's cell: no store has that number.
 const CLOSED: StoreNo = 0;
 
@@ -115,7 +118,10 @@ pub(crate) fn note_closed(
     contents: &[ContentRef],
     counts: bool,
 ) -> Result<(), StorageError> {
-    for (index, content) in (0..).zip(contents) {
+    if contents.is_empty() || ledger.is_elsewhere()? {
+        return Ok(());
+    }
+    for (index, content) in (LISTED..).zip(contents) {
         let key = AwaitKey::of(store, arrival, index).0;
         if counts && !sabotage::is(Bug::ClosedNotAwaited) {
             ledger.tx.put(Table::Local, &key, &closed_row(sealed_with, content))?;
@@ -156,6 +162,24 @@ pub(crate) fn forget_opened(tx: &mut dyn WriteTx, ring: &Ring) -> Result<(), Sto
     }
 }
 
+/// Has this replica fetch nothing that values name: they are in the files of a folder.
+///
+/// # Errors
+/// [`StorageError`].
+pub fn keep_elsewhere(tx: &mut dyn WriteTx) -> Result<(), StorageError> {
+    tx.put(Table::Meta, META_ELSEWHERE, &[])
+}
+
+impl Ledger<'_> {
+    fn is_elsewhere(&mut self) -> Result<bool, StorageError> {
+        if let Some(known) = self.elsewhere {
+            return Ok(known);
+        }
+        let elsewhere = self.tx.has(Table::Meta, META_ELSEWHERE)?;
+        Ok(*self.elsewhere.insert(elsewhere))
+    }
+}
+
 /// A value became live.
 pub(crate) fn note(
     ledger: &mut Ledger<'_>,
@@ -164,6 +188,9 @@ pub(crate) fn note(
     index: u32,
     cell: &[u8],
 ) -> Result<(), StorageError> {
+    if ledger.is_elsewhere()? {
+        return Ok(());
+    }
     ledger.tx.put(Table::Local, &AwaitKey::of(store, arrival, index).0, cell)
 }
 
@@ -173,6 +200,9 @@ pub(crate) fn forget(
     store: StoreNo,
     (branch, seq, index): Place,
 ) -> Result<(), StorageError> {
+    if ledger.is_elsewhere()? {
+        return Ok(());
+    }
     let arrival = ledger.view().arrival(branch, seq)?;
     ledger.tx.delete(Table::Local, &AwaitKey::of(store, arrival, index).0).map(drop)
 }
@@ -231,6 +261,14 @@ impl View<'_> {
             ControlFlow::Break(())
         })?;
         found.map(|(key, cell)| self.awaited_at(key, &cell)).transpose()
+    }
+
+    /// Whether content that values name is kept elsewhere ([`keep_elsewhere`]).
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn keeps_elsewhere(&self) -> Result<bool, StorageError> {
+        self.tx.has(Table::Meta, META_ELSEWHERE)
     }
 
     /// Whether anything is on the list.
@@ -295,7 +333,7 @@ impl View<'_> {
         name: &ValueName,
     ) -> Result<Option<(AwaitKey, Vec<u8>)>, StorageError> {
         let number = crate::cells::store_number(self.tx, store)?;
-        let Some(number) = number.filter(|_| store.kind == StoreKind::BLOBS) else {
+        let Some(number) = number.filter(|_| store.kind.names_content()) else {
             return Ok(None);
         };
         for branch in self.branches_of(&name.log)? {

@@ -178,7 +178,7 @@ fn add(
     let number = store;
     let store = ledger.adding(number)?;
     store.live += 1;
-    if store.id.kind == StoreKind::BLOBS {
+    if store.id.kind.names_content() {
         awaited::note(ledger, number, origin.arrival, index, &key)?;
     }
     Ok(true)
@@ -362,7 +362,7 @@ fn remove(
     let kind = store.id.kind;
     store.sum.remove(&element(kind, path, &row.entry, place.2, &row.value));
     store.live = store.live.saturating_sub(1);
-    if kind == StoreKind::BLOBS {
+    if kind.names_content() {
         awaited::forget(ledger, number, place)?;
     }
     Ok(())

@@ -65,6 +65,12 @@ impl StoreKind {
             || self.user_number().is_some()
     }
 
+    /// Whether its values name content.
+    #[must_use]
+    pub fn names_content(self) -> bool {
+        matches!(self, Self::BLOBS | Self::FOLDER)
+    }
+
     /// Whether its operations add to sums.
     #[must_use]
     pub fn has_sums(self) -> bool {

@@ -57,6 +57,8 @@ pub struct Ledger<'t> {
     judged: BTreeMap<GrantNo, Standing>,
     /// What payloads are opened with; looked up by the first that is.
     pub(crate) ring: Option<Arc<Ring>>,
+    /// Whether content is kept elsewhere; looked up by the first value that names some.
+    pub(crate) elsewhere: Option<bool>,
     /// Whose keys are opened as they arrive.
     pub(crate) reader: Option<DeviceKey>,
     /// Arrival number from which on entries ceased to count or began to, if what peers compare was not worked out since.
@@ -194,6 +196,7 @@ impl<'t> Ledger<'t> {
             bulk: false,
             indexes: None,
             ring: None,
+            elsewhere: None,
             reader: None,
             adds_only: true,
             judged: BTreeMap::new(),
@@ -230,6 +233,7 @@ impl<'t> Ledger<'t> {
             known: memory.known,
             indexes: memory.indexes,
             ring: memory.ring,
+            elsewhere: None,
             reader: None,
             changed: Changes::default(),
             built: memory.built,

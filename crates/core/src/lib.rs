@@ -35,6 +35,7 @@ pub mod outgoing;
 mod past;
 pub mod path;
 mod recount;
+pub mod rewritten;
 pub mod riblt;
 mod rows;
 pub mod run;

@@ -458,7 +458,7 @@ impl View<'_> {
         self.grant_numbers(prefix)?.into_iter().map(|number| self.grant(number)).collect()
     }
 
-    fn grant_numbers(&self, prefix: &[u8]) -> Result<Vec<GrantNo>, StorageError> {
+    pub(crate) fn grant_numbers(&self, prefix: &[u8]) -> Result<Vec<GrantNo>, StorageError> {
         standing::listed(self.tx, Table::GrantBySubject, prefix)
     }
 
@@ -567,27 +567,6 @@ impl View<'_> {
             used,
             holds: row.holds(),
         })
-    }
-
-    /// How many entries that `device` wrote do not count. Cost: some look-ups for each grant that it was given.
-    ///
-    /// # Errors
-    /// [`StorageError`].
-    pub fn uncounted_by(&self, device: &NodeId) -> Result<u64, StorageError> {
-        let mut count = 0;
-        for number in self.grant_numbers(&subject_key(&Subject::Device(*device)))? {
-            let row = self.grant(number)?;
-            if row.holds() {
-                continue;
-            }
-            let standing = standing::stored(self.tx, number, &row)?;
-            for (branch, from) in stints::of_grant(self.tx, number)? {
-                let end = stints::end(self.tx, (branch, from), self.branch(branch)?.tip.seq)?;
-                let last = standing.last(self.tx, branch)?;
-                count += end.saturating_sub(last.max(from - 1));
-            }
-        }
-        Ok(count)
     }
 
     /// Whether the entry that arrived under this number counts. Cost: some look-ups, if anything was ever revoked.

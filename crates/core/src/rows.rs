@@ -140,6 +140,8 @@ pub(crate) const META_FRONTIER: &[u8] = b"frontier";
 pub(crate) const META_OWN: &[u8] = b"own";
 /// Arrival number up to which cells are what the entries say; no row: all of them are.
 pub(crate) const META_BUILT: &[u8] = b"built";
+/// There if content that values name is kept elsewhere: in the files of a folder.
+pub(crate) const META_ELSEWHERE: &[u8] = b"elsewhere";
 /// There if the database is sealed.
 pub(crate) const META_SEALED: &[u8] = b"sealed";
 

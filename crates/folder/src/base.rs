@@ -148,6 +148,16 @@ impl Source {
 }
 
 impl Base {
+    /// The same, without how a sealed database keeps it.
+    #[must_use]
+    pub(crate) fn without_kept(&self) -> Self {
+        let mut base = self.clone();
+        if let State::File { kept, .. } = &mut base.state {
+            *kept = None;
+        }
+        base
+    }
+
     /// The encoding.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -13,11 +13,10 @@ use crate::nodes::Nodes;
 use crate::path::{MAX_PATH, RelPath};
 use crate::plan::{Action, Goal, Was};
 use crate::record::sync_dir;
-use crate::scan::{Problem, Progress, hash_file};
+use crate::scan::{Keeping, Problem, Progress, hash_file};
 use crate::state::{MODE_BITS, State};
 use crate::tables::{base_row, set_base};
 use anabranch_core::codec::{DecodeError, Reader, Writer};
-use anabranch_core::seal::Key;
 use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,7 +154,8 @@ pub(crate) fn recover(
     let nodes = Nodes::new(storage);
     for (path, intent) in left {
         let key = intent.goal.state.kept().and_then(|kept| ring.key(&kept.key));
-        let ours = match ours(fs, clock, &path, &intent, key, &nodes) {
+        let keeping = if ring.is_sealed() { Keeping::Sealed(key) } else { Keeping::Open };
+        let ours = match ours(fs, clock, &path, &intent, keeping, &nodes) {
             Ok(ours) => ours,
             Err(error) => {
                 // It is looked at when it can be.
@@ -244,7 +244,7 @@ fn ours(
     clock: &dyn Clock,
     path: &RelPath,
     intent: &Intent,
-    key: Option<&Key>,
+    keeping: Keeping<'_>,
     mut nodes: &Nodes<'_>,
 ) -> io::Result<Option<Base>> {
     let now = clock.now_ns();
@@ -261,14 +261,16 @@ fn ours(
             (goal.state.clone(), Seen::new(&stat, now))
         }
         (State::File { content, kept, .. }, Kind::File) if content.size() == stat.size => {
-            let read = hash_file(fs, clock, path, key, &mut nodes, &mut Progress::default());
+            let read = hash_file(fs, clock, path, keeping, &mut nodes, &mut Progress::default());
             let (found, seen) = read.map_err(io::Error::other)?;
             if found.content != *content {
                 return Ok(None);
             }
             // With its mode and time as they are: what is still to be set is planned anew.
             let (mode, mtime_ns) = (seen.mode & MODE_BITS, seen.mtime_ns);
-            (State::File { content: *content, kept: *kept, mode, mtime_ns }, seen)
+            // What somebody only says is kept of it, others could not have from here.
+            let kept = kept.filter(|kept| found.kept == Some(*kept));
+            (State::File { content: *content, kept, mode, mtime_ns }, seen)
         }
         _ => return Ok(None),
     };

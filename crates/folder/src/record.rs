@@ -17,7 +17,7 @@ use anabranch_core::entry::Entry;
 use anabranch_core::ops::{Role, ValueName, decode_cells};
 use anabranch_core::path::Path;
 use anabranch_core::sabotage::{self, Bug};
-use anabranch_core::seal::{Key, KeyId};
+use anabranch_core::seal::Key;
 use anabranch_core::storage::{ReadTx, StorageError, WriteTx};
 use anabranch_core::view::View;
 use anabranch_node::Replica;
@@ -73,10 +73,13 @@ pub(crate) fn record(
     clock: &dyn Clock,
     tell: &dyn Fn(&Progress),
 ) -> Result<Recorded, FolderError> {
+    // Most updates name nothing new, and whoever only hears of others' changes makes no key.
+    let mut key = None;
     for _ in 0..KEYS {
-        if let Some(recorded) = record_with_key(replica, fs, clock, tell)? {
+        if let Some(recorded) = record_with_key(replica, fs, clock, tell, key)? {
             return Ok(recorded);
         }
+        key = replica.content_key()?;
     }
     let what = "the key of the sealed database is renewed all the time; try again";
     Err(FolderError::Input(what.into()))
@@ -89,14 +92,19 @@ fn record_with_key(
     fs: &dyn FileSystem,
     clock: &dyn Clock,
     tell: &dyn Fn(&Progress),
+    key: Option<Key>,
 ) -> Result<Option<Recorded>, FolderError> {
     let storage = &**replica.storage();
     let Left { done, problems: unseen, hold } = intent::recover(storage, fs, clock)?;
     let noted: Vec<RelPath> = done.keys().cloned().collect();
     let role = replica.look(|view| view.role_of(&replica.device().id()))?;
     let may_write = role >= Some(Role::Write);
-    // Whoever may not write has nothing to encrypt.
-    let key = if may_write { replica.content_key()? } else { None };
+    let sealed = replica.look(|view| view.is_sealed())?;
+    let mut find_key = || match key.clone() {
+        // Whoever may not write has nothing to encrypt.
+        None if may_write => replica.likely_content_key().map_err(io::Error::other),
+        key => Ok(key),
+    };
     let tx = storage.read()?;
     let view = View::new(&*tx);
     let copies = SeenCopies::gather(BaseRows::new(&*tx))?;
@@ -104,13 +112,11 @@ fn record_with_key(
     let targets = Targets::new(Shape::gather(there())?, there());
     let nodes = Nodes::new(storage);
     let mut watcher = Watcher { nodes: &nodes, problems: Vec::new(), tell };
-    let mut batch = Batch {
-        may_write,
-        sealed_with: key.as_ref().map(Key::id),
-        ..Batch::new(replica, fs, &nodes)
-    };
-    let mut scan =
-        Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold).sealing(key);
+    let mut batch = Batch { may_write, sealed, ..Batch::new(replica, fs, &nodes) };
+    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold);
+    if sealed {
+        scan = scan.sealing(&mut find_key);
+    }
     let rows = scan.by_ref().map(|row| row.map_err(FolderError::from));
     let mut records = plan_records(rows, targets, &copies).knowing(done);
     for step in &mut records {
@@ -143,9 +149,9 @@ struct Batch<'a> {
     steps: Vec<LocalStep>,
     bytes: usize,
     may_write: bool,
-    /// What the content of new files is sealed with, in a sealed database.
-    sealed_with: Option<KeyId>,
-    /// Whether that is not the key of now.
+    /// Whether the database is.
+    sealed: bool,
+    /// Whether something was to be named that is not encrypted with the key of now.
     outdated: bool,
     paths: Vec<RelPath>,
     refused: Vec<RelPath>,
@@ -167,7 +173,7 @@ impl<'a> Batch<'a> {
             steps: Vec::new(),
             bytes: 0,
             may_write: true,
-            sealed_with: None,
+            sealed: false,
             outdated: false,
             paths: Vec::new(),
             refused: Vec::new(),
@@ -225,9 +231,7 @@ impl<'a> Batch<'a> {
         let nodes = self.nodes;
         let outdated = Cell::new(false);
         let committed = self.replica.commit_with_local(&draft, |tx, entry| {
-            if let Some(key) = self.sealed_with.filter(|_| entry.is_some())
-                && View::new(&*tx).sealing_key()? != Some(key)
-            {
+            if self.sealed && entry.is_some() && !are_kept(&*tx, &steps)? {
                 outdated.set(true);
                 return Err(StorageError::Io("the key was renewed; try again".into()));
             }
@@ -248,6 +252,27 @@ impl<'a> Batch<'a> {
         self.paths.dedup();
         Ok(())
     }
+}
+
+/// Whether all content that is named anew is encrypted with the key that its entry is.
+fn are_kept(tx: &dyn ReadTx, steps: &[LocalStep]) -> Result<bool, StorageError> {
+    let key = View::new(tx).sealing_key()?;
+    for step in steps {
+        let LocalStep::Record(Record { path, change: Change::Put { state, .. }, .. }) = step else {
+            continue;
+        };
+        let is_of_now = state.kept().is_some_and(|kept| Some(kept.key) == key);
+        if !state.has_pieces() || is_of_now {
+            continue;
+        }
+        // What was there already is named as it was.
+        let base = base_row(tx, path)?;
+        let before = base.as_ref().and_then(|base| base.state.kept());
+        if before.is_none() || before != state.kept() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Brings the names in a directory to the disk.
@@ -303,7 +328,13 @@ fn follow(
     indices: &BTreeMap<Path, u32>,
 ) -> Result<(), StorageError> {
     match step {
-        LocalStep::Adopt { path, base } => set_base(tx, path, Some(base)),
+        LocalStep::Adopt { path, base } => {
+            // How others keep it is for the plan to find out.
+            let before = base_row(&*tx, path)?;
+            let same = before.is_some_and(|before| before.state.kept() == base.state.kept());
+            let base = if same { base.clone() } else { base.without_kept() };
+            set_base(tx, path, Some(&base))
+        }
         LocalStep::Forget { path } => set_base(tx, path, None),
         LocalStep::Record(Record { path, change, .. }) => match change {
             Change::DropValues { copy } => set_base(tx, copy, None),

@@ -7,7 +7,7 @@
 mod content;
 mod walk;
 
-pub use content::{Hashed, ReadError, hash_file};
+pub use content::{Hashed, Keeping, ReadError, hash_file};
 
 use crate::base::{Base, Seen};
 use crate::fs::{Clock, FileSystem, Kind, Stat};
@@ -143,13 +143,29 @@ pub struct Scan<'a, B> {
     fs: &'a dyn FileSystem,
     clock: &'a dyn Clock,
     watch: &'a mut dyn ScanWatch,
-    key: Option<Key>,
+    key: Option<Sealing<'a>>,
     base: Sorted<B, Base>,
     walk: Walk<'a>,
     ahead: Option<Found>,
     hidden: Hold,
     progress: Progress,
     over: bool,
+}
+
+/// How what is new is encrypted.
+struct Sealing<'a> {
+    ask: &'a mut dyn FnMut() -> io::Result<Option<Key>>,
+    /// The answer.
+    key: Option<Option<Key>>,
+}
+
+impl Sealing<'_> {
+    fn key(&mut self) -> io::Result<Option<&Key>> {
+        if self.key.is_none() {
+            self.key = Some((self.ask)()?);
+        }
+        Ok(self.key.as_ref().and_then(Option::as_ref))
+    }
 }
 
 type Row<E> = Result<(RelPath, Base), E>;
@@ -183,10 +199,10 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
         self
     }
 
-    /// Has what is new encrypted with `key` as it is read.
+    /// Has what is new encrypted as it is read, with the key that `key` finds out when the first file is.
     #[must_use]
-    pub fn sealing(mut self, key: Option<Key>) -> Self {
-        self.key = key;
+    pub fn sealing(mut self, key: &'a mut dyn FnMut() -> io::Result<Option<Key>>) -> Self {
+        self.key = Some(Sealing { ask: key, key: None });
         self
     }
 
@@ -299,9 +315,12 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
     }
 
     fn read(&mut self, path: &RelPath, base: Option<&Base>) -> Result<(State, Seen), ReadError> {
-        let key = self.key.as_ref();
+        let keeping = match &mut self.key {
+            None => Keeping::Open,
+            Some(sealing) => Keeping::Sealed(sealing.key().map_err(ReadError::Watch)?),
+        };
         let (hashed, seen) =
-            hash_file(self.fs, self.clock, path, key, self.watch, &mut self.progress)?;
+            hash_file(self.fs, self.clock, path, keeping, self.watch, &mut self.progress)?;
         let Hashed { content, mut kept } = hashed;
         // What is the same goes on being kept as it is, under whatever key.
         if let Some(State::File { content: then, kept: before @ Some(_), .. }) =

@@ -139,6 +139,12 @@ impl State {
         }
     }
 
+    /// Whether there is anything of it to be kept elsewhere.
+    #[must_use]
+    pub fn has_pieces(&self) -> bool {
+        self.content().is_some_and(|content| content.size() > 0)
+    }
+
     /// The tree of the pieces that are kept and exchanged, if it is a file.
     #[must_use]
     pub fn pieces(&self) -> Option<ContentRef> {

@@ -13,7 +13,6 @@ use anabranch_core::entry::{StoreId, StoreKind};
 use anabranch_core::id::{DatabaseId, LogId, NodeId};
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::{Path, PathError, Segment};
-use anabranch_core::seal::Ring;
 use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_node::{Device, NodeError, Replica};
@@ -75,8 +74,11 @@ pub fn author(device: &NodeId) -> String {
     text.trim_start_matches(NodeId::PREFIX).chars().take(AUTHOR_CHARS).collect()
 }
 
-fn value(live: LiveValue) -> Option<Value> {
+fn value(live: LiveValue, sealed: bool) -> Option<Value> {
     let state = State::decode(&live.value).ok()?;
+    if state.has_pieces() && state.kept().is_some() != sealed {
+        return None;
+    }
     Some(Value {
         id: value_id(&live.name),
         state,
@@ -87,12 +89,13 @@ fn value(live: LiveValue) -> Option<Value> {
 
 /// The path and values of a cell; `None` for a name that no folder may have. A path with a value that cannot be read (a
 /// later version wrote it, or a liar) goes to `unread`: what is there is not known, so it must be left alone.
-pub(crate) fn values(cell: Cell, unread: &mut Hold) -> Option<(RelPath, Vec<Value>)> {
+pub(crate) fn values(cell: Cell, sealed: bool, unread: &mut Hold) -> Option<(RelPath, Vec<Value>)> {
     let segments = cell.path.segments();
     let [Segment::Bytes(bytes)] = &segments[..] else { return None };
     let path = RelPath::shared(bytes.clone()).ok()?;
     let live = cell.values.len();
-    let values: Vec<Value> = cell.values.into_iter().filter_map(value).collect();
+    let values: Vec<Value> =
+        cell.values.into_iter().filter_map(|live| value(live, sealed)).collect();
     if values.len() < live {
         unread.add(path.clone());
     }
@@ -121,10 +124,10 @@ impl<'t> There<'t> {
     fn fill(&mut self) -> Result<(), StorageError> {
         let mut read = 0;
         let (page, last, unread) = (&mut self.page, &mut self.after, &mut self.unread);
-        let after = last.clone();
+        let (after, sealed) = (last.clone(), self.view.is_sealed()?);
         self.view.scan_cells(&store(), &Path::default(), after.as_ref(), &mut |cell| {
             *last = Some(cell.path.clone());
-            page.extend(values(cell, unread));
+            page.extend(values(cell, sealed, unread));
             read += 1;
             if read < PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
@@ -271,7 +274,10 @@ pub(crate) fn set_base(
     base: Option<&Base>,
 ) -> Result<(), StorageError> {
     let old = base_row(&*tx, path)?;
-    let content = |base: &Base| base.state.pieces();
+    let sealed = View::new(&*tx).is_sealed()?;
+    // What a sealed database does not keep, nobody asks for.
+    let content =
+        |base: &Base| base.state.pieces().filter(|_| !sealed || base.state.kept().is_some());
     let (was, is) = (old.as_ref().and_then(content), base.and_then(content));
     if was != is {
         if let Some(was) = was {
@@ -311,27 +317,31 @@ impl Index {
             }
             if found.len() < PLACES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        if !found.is_empty() {
-            let ring = View::new(&*tx).ring()?;
-            for (place, len) in found.iter_mut().filter(|_| ring.is_sealed()) {
-                place.sealed = sealed_chunk(&*tx, &ring, place, *len)?;
+        let view = View::new(&*tx);
+        if found.is_empty() || !view.is_sealed()? {
+            return Ok(found);
+        }
+        let mut sealed = Vec::new();
+        for (place, len) in found {
+            if let Some(chunk) = sealed_chunk(view, &place, len)? {
+                sealed.push((ChunkPlace { sealed: Some(chunk), ..place }, len));
             }
         }
-        Ok(found)
+        Ok(sealed)
     }
 }
 
 /// How the bytes at a place become the piece that is named: with the key that the file there is kept with, and padding behind its
 /// end.
 fn sealed_chunk(
-    tx: &dyn ReadTx,
-    ring: &Ring,
+    view: View<'_>,
     place: &ChunkPlace,
     len: u64,
 ) -> Result<Option<SealedChunk>, StorageError> {
+    let tx = view.tables();
     let base = base_row(tx, &place.path)?;
     let Some(kept) = base.as_ref().and_then(|base| base.state.kept()) else { return Ok(None) };
-    let Some(key) = ring.key(&kept.key).cloned() else { return Ok(None) };
+    let Some(key) = view.key(&kept.key)? else { return Ok(None) };
     let (size, longest) = (kept.content.size(), MAX_CHUNK as u64);
     let mut certain = None;
     if place.offset.saturating_add(len) > size {

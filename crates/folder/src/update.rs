@@ -2,6 +2,7 @@
 //! crash anywhere is made good by the next one.
 
 use crate::apply::{Applied, Failure, apply, clear_temp, missing};
+use crate::base::Base;
 use crate::content::Content;
 use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem};
@@ -11,11 +12,12 @@ use crate::nodes::Nodes;
 use crate::path::RelPath;
 use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions};
 use crate::record::record;
-use crate::scan::{Problem, Progress, hash_file};
-use crate::tables::{BaseRows, Index, There, set_base};
+use crate::scan::{Keeping, Problem, Progress, hash_file};
+use crate::state::Kept;
+use crate::tables::{BaseRows, Index, There, base_row, set_base};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::ops::Role;
-use anabranch_core::storage::{Durability, StorageError, Table};
+use anabranch_core::storage::{Durability, StorageError};
 use anabranch_core::view::View;
 use anabranch_node::Replica;
 use std::collections::BTreeSet;
@@ -197,12 +199,12 @@ impl Site<'_> {
         intent::note(&**storage, actions)?;
         let index = Index(Arc::clone(storage));
         let mut content = Content::new(&**storage, self.fs, &index)?;
-        let applied = apply(self.fs, self.clock, actions, &mut content, &mut |_, _| ())
+        let mut applied = apply(self.fs, self.clock, actions, &mut content, &mut |_, _| ())
             .map_err(|e| FolderError::Input(format!("no temporary files can be made: {e}")))?;
-        let nodes = self.nodes_lacking(&applied)?;
+        let (rows, nodes) = self.rows(actions, std::mem::take(&mut applied.base))?;
         let mut tx = storage.write(Durability::Full)?;
         nodes.store(&mut *tx)?;
-        for (path, base) in &applied.base {
+        for (path, base) in &rows {
             set_base(&mut *tx, path, base.as_ref())?;
         }
         intent::clear(&mut *tx, actions)?;
@@ -212,24 +214,62 @@ impl Site<'_> {
 }
 
 impl Site<'_> {
-    /// The manifest nodes of files that are where they should be without having been written, and that a sealed database keeps
-    /// under another key than this device did: without them nobody could have their pieces from here.
-    fn nodes_lacking(&self, applied: &Applied) -> Result<Nodes<'_>, FolderError> {
+    /// The rows of the base that follow from what was done. Of files that are where they should be without having been written, what
+    /// a sealed database says is kept of them is worked out, unless this device knew: others will ask for just these pieces, and
+    /// whoever wrote that may lie. The manifest nodes come with them.
+    fn rows<'s>(
+        &'s self,
+        actions: &[Action],
+        applied: Vec<(RelPath, Option<Base>)>,
+    ) -> Result<(Vec<(RelPath, Option<Base>)>, Nodes<'s>), FolderError> {
         let storage = &**self.replica.storage();
-        let nodes = Nodes::new(storage);
-        let tx = storage.read()?;
-        let ring = View::new(&*tx).ring()?;
-        for (path, base) in applied.base.iter().filter(|_| ring.is_sealed()) {
-            let Some(kept) = base.as_ref().and_then(|base| base.state.kept()) else { continue };
-            let Some(key) = ring.key(&kept.key) else { continue };
-            if kept.content.depth() > 0 && !tx.has(Table::Blob, &kept.content.root().0)? {
-                // What changes meanwhile is another file, and its pieces are told when it is recorded.
-                let mut progress = Progress::default();
-                _ = hash_file(self.fs, self.clock, path, Some(key), &mut &nodes, &mut progress);
+        let (nodes, tx) = (Nodes::new(storage), storage.read()?);
+        let view = View::new(&*tx);
+        if !view.is_sealed()? {
+            return Ok((applied, nodes));
+        }
+        let written = actions.iter().filter_map(|action| match action {
+            Action::WriteFile { goal, .. } => Some(&goal.path),
+            _ => None,
+        });
+        let written: BTreeSet<&RelPath> = written.collect();
+        let mut known = Vec::new();
+        for (path, _) in &applied {
+            known.extend(base_row(&*tx, path)?.and_then(|base| base.state.kept().copied()));
+        }
+        let mut rows = Vec::with_capacity(applied.len());
+        for (path, base) in applied {
+            let base = match base {
+                Some(base) if !written.contains(&path) => {
+                    Some(self.worked_out(view, &path, base, &known, &nodes)?)
+                }
+                base => base,
+            };
+            rows.push((path, base));
+        }
+        Ok((rows, nodes))
+    }
+
+    fn worked_out(
+        &self,
+        view: View<'_>,
+        path: &RelPath,
+        base: Base,
+        known: &[Kept],
+        nodes: &Nodes<'_>,
+    ) -> Result<Base, FolderError> {
+        let Some(kept) = base.state.kept().filter(|kept| !known.contains(kept)) else {
+            return Ok(base);
+        };
+        if let Some(key) = view.key(&kept.key)? {
+            let (keeping, mut progress) = (Keeping::Sealed(Some(&key)), Progress::default());
+            let read = hash_file(self.fs, self.clock, path, keeping, &mut &*nodes, &mut progress);
+            if read.is_ok_and(|(hashed, _)| hashed.kept == Some(*kept)) {
+                return Ok(base);
             }
         }
-        drop(tx);
-        Ok(nodes)
+        // Tried again by the next update.
+        Ok(base.without_kept())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::signal::Signal;
 use crate::wants::{ClaimId, GATHER, READERS, SessionId, WORKER, Wants};
 use crate::writer::{Commit, Writer};
 use anabranch_core::author::{Author, Draft, Founding, create};
+use anabranch_core::awaited::keep_elsewhere;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build;
 use anabranch_core::entry::Entry;
@@ -212,6 +213,11 @@ impl Replica {
             (database, view.unsigned()?, view.building()?.unwrap_or(0))
         };
         let stores_blobs = blobs.is_none();
+        if !stores_blobs && !View::new(&*storage.read()?).keeps_elsewhere()? {
+            let mut tx = storage.write(Durability::Full)?;
+            keep_elsewhere(&mut *tx)?;
+            tx.commit()?;
+        }
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
         let ReplicaOptions { durability, bulk, .. } = options;
         let (stretch, memory) = (bulk.stretch, LastKnown::default());
@@ -608,7 +614,40 @@ impl Replica {
     pub(crate) fn unlock(&self, reader: &DeviceKey) -> Result<(), NodeError> {
         self.committer.sealed(|ledger, _| Ok(ledger.unlock(reader)?))?;
         self.loaded();
+        self.gather_recounted();
         Ok(())
+    }
+
+    /// Runs `act` as the author of entries, in one durable transaction that also signs them. Blocking.
+    pub(crate) fn as_author<T>(
+        &self,
+        act: impl Fn(&mut Ledger<'_>, &Author<'_>) -> Result<T, anabranch_core::error::Error>,
+    ) -> Result<T, NodeError> {
+        self.committer.sealed(act)
+    }
+
+    /// What content that is named now would be sealed with: `None` where nothing is sealed, and where a new key would be made first.
+    /// Nothing is written. Blocking; cost: after a change of the membership a step a grant.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    pub fn likely_content_key(&self) -> Result<Option<Key>, NodeError> {
+        if !self.is_sealed()? {
+            return Ok(None);
+        }
+        let known = self.look(|view| {
+            let (last, ring) = (view.sealing_key()?, view.ring()?);
+            Ok::<_, StorageError>(last.and_then(|id| ring.key(&id).cloned()))
+        })?;
+        if known.is_some() {
+            return Ok(known);
+        }
+        let author = self.device().author(&**self.storage())?;
+        let mut tx = self.storage().write(Durability::Normal)?;
+        let found = Ledger::open(&mut *tx)?.likely_content_key(&author);
+        // What it would hand out is not handed out by whoever writes nothing.
+        drop(tx);
+        Ok(found?)
     }
 
     /// What content that is put in now is sealed with, if the database is. Blocking.
@@ -622,7 +661,9 @@ impl Replica {
             let known = self.sealed.get().is_some();
             return if known { Ok(None) } else { Err(anabranch_core::error::Error::Empty.into()) };
         }
-        self.committer.sealed(|ledger, author| ledger.content_key(author))
+        let key = self.committer.sealed(|ledger, author| ledger.content_key(author))?;
+        self.changed();
+        Ok(key)
     }
 
     /// The membership changed: whoever may read a sealed database gets its key. Every admin sees to that, and a writer only if it

@@ -61,6 +61,11 @@ pub(crate) enum MembersCommand {
         #[arg(long)]
         all: bool,
     },
+    /// Write again what this device wrote without a right to it, after it was let in once more
+    #[command(
+        after_help = "Example:\n  anabranch members notes rewrite    'anabranch status' says if there is anything"
+    )]
+    Rewrite,
     /// Make a key that lets whoever has it become an admin, for the case that all admins' devices are lost
     #[command(
         after_help = "Example:\n  anabranch members notes recovery notes.key    and keep that file elsewhere"

@@ -35,7 +35,7 @@ pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failur
                 .hint("leave --lazy out"));
         }
         if let Some(name) = &args.name {
-            return relay(context, &node, &ticket, name).await;
+            return without_a_place(context, &node, &ticket, name).await;
         }
         let path = super::folders::place_for(&ticket, args.path.as_ref())?;
         return super::folders::with_ticket(
@@ -57,21 +57,18 @@ pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failur
     database(context, &node, &ticket, args.name.as_deref(), args.lazy).await
 }
 
-/// Joins a sealed folder without a place for its files: what is kept of it is encrypted, for others to fetch.
-async fn relay(context: &Context, node: &Node, ticket: &Ticket, name: &str) -> Result<(), Failure> {
+/// Joins a folder without a place for its files: what is kept of it is for others to fetch.
+async fn without_a_place(
+    context: &Context,
+    node: &Node,
+    ticket: &Ticket,
+    name: &str,
+) -> Result<(), Failure> {
     if let Some(record) = node.inner().record_of(ticket.database)?.filter(|record| record.folder) {
         let path = record.path.display();
         return Err(Failure::usage(format!("the folder is here already, at {path}")));
     }
-    database(context, node, ticket, Some(name), false).await?;
-    let record = node.inner().record_of(ticket.database)?;
-    let replica = record.map(|record| node.inner().open_record(&record)).transpose()?;
-    if replica.is_some_and(|replica| !replica.is_sealed().unwrap_or(true)) {
-        context.output.note(&format!(
-            "{name} is a folder that is not sealed: its history is kept here, its files are not; 'anabranch join TICKET DIR' puts them in a place"
-        ));
-    }
-    Ok(())
+    database(context, node, ticket, Some(name), false).await
 }
 
 /// Joins a database, to be called `name` here if it is given; if `lazy`, without the content of blobs.

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Lists, grants, revokes, explains.
 pub(crate) fn run(context: &Context, args: MembersArgs) -> Result<(), Failure> {
@@ -28,6 +29,7 @@ pub(crate) fn run(context: &Context, args: MembersArgs) -> Result<(), Failure> {
         MembersCommand::Ls { all } => seen.list(all),
         MembersCommand::Grant { who, role, priority } => seen.grant(who, role.into(), priority),
         MembersCommand::Revoke { who, all } => seen.revoke(seen.whose(&who)?, all),
+        MembersCommand::Rewrite => seen.rewrite(),
         MembersCommand::Recovery { file } => {
             let key = seen.replica.make_recovery(&file)?;
             let shown = file.display();
@@ -50,6 +52,34 @@ pub(crate) fn run(context: &Context, args: MembersArgs) -> Result<(), Failure> {
         MembersCommand::Why { device } => seen.why(&device),
     }
 }
+
+impl View<'_> {
+    fn rewrite(&self) -> Result<(), Failure> {
+        let name = &self.record.name;
+        let output = self.context.output;
+        let mut told = Instant::now();
+        let done = self.replica.rewrite(&mut |done| {
+            if told.elapsed() >= EACH {
+                told = Instant::now();
+                output
+                    .note(&format!("{} so far", units::counted(done.entries, "entry", "entries")));
+            }
+        })?;
+        let mut text =
+            format!("wrote {} of {name} again", units::counted(done.entries, "entry", "entries"));
+        if done.left > 0 {
+            let entries = units::counted(done.left, "entry", "entries");
+            text.push_str(&format!(
+                "; of {entries} not all could be: changes of the membership, files of a folder and content that is gone are left as they are"
+            ));
+        }
+        let document = json!({ "name": name, "entries": done.entries, "left": done.left });
+        output.summary(&text, &document)
+    }
+}
+
+/// How often it is said how far a command has come.
+const EACH: Duration = Duration::from_secs(1);
 
 struct View<'c> {
     context: &'c Context,

@@ -168,7 +168,7 @@ fn details(standing: &Standing, live: Option<&Value>) -> Vec<String> {
     if let Ok(State { uncounted: n @ 1.., .. }) = standing.state {
         let entries = units::counted(n, "entry", "entries");
         lines.push(format!(
-            "{entries} of this device do not count, since its right was revoked: see 'anabranch db log {}'",
+            "{entries} of this device do not count, since its right was revoked: see 'anabranch db log {0}'; once it is let in again, 'anabranch members {0} rewrite' writes them anew",
             record.name
         ));
     }

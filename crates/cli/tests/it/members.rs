@@ -240,3 +240,60 @@ fn nobody_takes_back_what_was_taken_by_a_ticket_or_a_policy() {
     assert_eq!(again.json(&ask)["waiting"], true);
     assert_eq!(a.json(&["requests", "ls"])["requests"].as_array().unwrap().len(), 1);
 }
+
+/// What a device wrote after it was put out, without having heard, it writes again once it is let in once more: what others wrote
+/// meanwhile is not lost by that.
+#[test]
+fn what_was_written_past_a_cut_is_written_again() {
+    let (a, b, _serving, url) = joined();
+    let put = |home: &Home, key: &str, value: &str| {
+        home.ok(&["db", "put", "notes", "t", key, value]);
+    };
+    let got = |home: &Home, key: &str| {
+        let done = home.run(&["db", "get", "notes", "t", key]);
+        (done.code == 0).then(|| done.out.trim().to_owned())
+    };
+    let count =
+        |home: &Home| home.ok(&["db", "counter", "get", "notes", "visits", "x"]).trim().to_owned();
+    for key in ["mine", "theirs", "gone"] {
+        put(&b, key, r#"{"n":0}"#);
+    }
+    b.ok(&["db", "counter", "add", "notes", "visits", "x", "5"]);
+    b.ok(&["sync", "notes", &url]);
+    a.ok(&["members", "notes", "revoke", &id(&b)]);
+
+    // Twice the same key: the second replaces the first, also when both are written again.
+    put(&b, "mine", r#"{"n":1}"#);
+    put(&b, "mine", r#"{"n":2}"#);
+    put(&b, "theirs", r#"{"n":1}"#);
+    put(&b, "new", r#"{"n":1}"#);
+    b.ok(&["db", "rm", "notes", "t", "gone"]);
+    b.ok(&["db", "counter", "add", "notes", "visits", "x", "2"]);
+    let picture = b.write("picture", vec![7; 300_000]);
+    b.ok(&["db", "blob", "put", "notes", "b", "picture", &picture]);
+    b.run(&["members", "notes", "rewrite"]);
+    put(&a, "theirs", r#"{"n":7}"#);
+
+    // Let in again, it has its own again, and says so.
+    a.ok(&["members", "notes", "grant", &id(&b), "write"]);
+    b.ok(&["sync", "notes", &url]);
+    assert_eq!((got(&b, "mine").as_deref(), got(&b, "new")), (Some(r#"{"n":0}"#), None));
+    assert_eq!(b.json(&["status"])["replicas"][0]["uncounted"], 7);
+    assert!(b.run(&["status"]).out.contains("members notes rewrite"));
+    let done = b.json(&["members", "notes", "rewrite"]);
+    assert_eq!((&done["entries"], &done["left"]), (&7.into(), &0.into()), "{done}");
+    assert_eq!(b.json(&["status"])["replicas"][0]["uncounted"], 0);
+    let again = b.json(&["members", "notes", "rewrite"]);
+    assert_eq!(again["entries"], 0, "once");
+    b.ok(&["sync", "notes", &url]);
+    for home in [&a, &b] {
+        assert_eq!(got(home, "mine").as_deref(), Some(r#"{"n":2}"#));
+        assert_eq!(got(home, "new").as_deref(), Some(r#"{"n":1}"#));
+        assert_eq!((got(home, "gone"), count(home).as_str()), (None, "7"));
+        let conflicts = home.ok(&["db", "conflicts", "notes"]);
+        assert!(conflicts.contains("theirs") && !conflicts.contains("mine"), "{conflicts}");
+        home.ok(&["db", "blob", "get", "notes", "b", "picture", "out"]);
+        assert_eq!(std::fs::read(home.dir().join("out")).unwrap(), vec![7; 300_000]);
+    }
+    assert_eq!(a.digest("notes"), b.digest("notes"));
+}

@@ -275,12 +275,24 @@ fn a_folder_is_sealed_from_its_beginning_or_never() {
     a.ok(&["db", "new", "notes"]);
     a.run(&["ticket", "notes", "--sealed"]).fails(2, "not sealed");
     drop(ticket);
-    // Whoever relays a folder that is not sealed is told what it has of it.
-    let mut sharing = a.start(&["share", "here", "--role", "relay", "--listen", "0"]);
-    let b = Home::new();
+}
+
+#[test]
+fn a_folder_that_is_not_sealed_is_kept_without_a_place_as_well() {
+    let (a, b, c) = (Home::new(), Home::new(), Home::new());
+    let here = a.dir().join("here");
+    std::fs::create_dir(&here).unwrap();
+    std::fs::write(here.join("large"), story("in the open", 1_000_000)).unwrap();
+    std::fs::write(here.join("small"), "text").unwrap();
+    let mut sharing = a.start(&["share", "here", "--listen", "0"]);
     let ticket = b.write("ticket", sharing.line());
-    let done = b.run(&["join", &format!("@{ticket}"), "--name", "copy"]);
-    assert!(done.code == 0 && done.err.contains("not sealed"), "{done:?}");
+    b.ok(&["join", &format!("@{ticket}"), "--name", "copy"]);
+    sharing.kill();
+    let (_serving, url) = b.serve("0");
+    let ticket = c.write("ticket", a.ok(&["ticket", "here", "--address", &url]));
+    a.ok(&["sync", "here", &url]);
+    c.ok(&["join", &format!("@{ticket}"), "there"]);
+    assert!(tree(&c.dir().join("there")) == tree(&here));
 }
 
 #[test]

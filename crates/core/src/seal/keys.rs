@@ -49,6 +49,26 @@ impl View<'_> {
         Ring::load(self.tx)
     }
 
+    /// Whether payloads are sealed.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn is_sealed(&self) -> Result<bool, StorageError> {
+        self.tx.has(Table::Meta, META_SEALED)
+    }
+
+    /// The key of that name, if it is held.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn key(&self, id: &KeyId) -> Result<Option<Key>, StorageError> {
+        let row = self.tx.get(Table::Local, &[ring::HELD, &id.0].concat())?;
+        let damaged = || corrupt("a key of the sealed database");
+        let Some(row) = row else { return Ok(None) };
+        let key = Key::from_bytes(row.try_into().map_err(|_| damaged())?);
+        if key.id() == *id { Ok(Some(key)) } else { Err(damaged()) }
+    }
+
     /// Whether nothing can be read, for want of a key.
     ///
     /// # Errors
@@ -67,7 +87,7 @@ impl View<'_> {
         Ok(!starting_with(self.tx, Table::Local, CLOSED, 1)?.is_empty())
     }
 
-    /// Names the key that the device's last entry was sealed with.
+    /// Names the key that the device's last entry was sealed with, if no key came since.
     ///
     /// # Errors
     /// [`StorageError`].
@@ -152,6 +172,17 @@ impl Ledger<'_> {
     /// As [`Self::commit`].
     pub fn content_key(&mut self, author: &Author<'_>) -> Result<Option<Key>, Error> {
         self.tend(author, true)
+    }
+
+    /// The key that what was written next would be sealed with, if that is one that is there. The transaction is to be dropped.
+    ///
+    /// # Errors
+    /// What the storage reports.
+    pub fn likely_content_key(&mut self, author: &Author<'_>) -> Result<Option<Key>, Error> {
+        match self.tend(author, false) {
+            Err(Error::Storage(StorageError::NoKey) | Error::NotPermitted { .. }) => Ok(None),
+            key => key,
+        }
     }
 
     /// Uses keys that came to be known, and those that they lead to. `arrival`: of the entry that tells those who watch.

@@ -53,8 +53,11 @@ fn content(name: &str, seed: &str, size: usize) -> Value {
     })
 }
 
+/// A piece as it is kept, and of a chunk the length of what is in it.
+type Made = (Option<u64>, Vec<u8>);
+
 /// The reference, and the pieces in the order in which they are made: chunks with the length of what is in them, and nodes.
-fn built(key: &Key, seed: &str, size: usize) -> (ContentRef, Vec<(Option<u64>, Vec<u8>)>) {
+fn built(key: &Key, seed: &str, size: usize) -> (ContentRef, Vec<Made>) {
     let mut plain = vec![0; size];
     blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut plain);
     let mut pieces = Vec::new();

@@ -5,7 +5,7 @@ use crate::base::Seen;
 use crate::fs::{Clock, FileSystem, Kind, Stat};
 use crate::path::RelPath;
 use crate::plan::Was;
-use crate::scan::{Progress, hash_file};
+use crate::scan::{Keeping, Progress, hash_file};
 use crate::state::State;
 use std::io;
 
@@ -58,7 +58,8 @@ impl Look<'_> {
             State::Symlink { target } if !seen.settled => Ok(self.fs.read_link(path)? == *target),
             State::File { content, .. } if !seen.settled => {
                 let mut progress = Progress::default();
-                let read = hash_file(self.fs, self.clock, path, None, &mut (), &mut progress);
+                let read =
+                    hash_file(self.fs, self.clock, path, Keeping::Open, &mut (), &mut progress);
                 Ok(read.is_ok_and(|(now, _)| now.content == *content))
             }
             _ => Ok(true),

@@ -237,7 +237,7 @@ where
         }
         match (Row { path, slot, copies: self.copies, done }).compare(base, here) {
             Judged::Now(steps) => self.steps.extend(steps),
-            Judged::Later(waiting) => self.undecided.waiting.push(waiting),
+            Judged::Later(waiting) => self.undecided.waiting.push(*waiting),
         }
         Ok(true)
     }
@@ -339,7 +339,7 @@ struct Row<'a> {
 
 enum Judged {
     Now(Vec<LocalStep>),
-    Later(Waiting),
+    Later(Box<Waiting>),
 }
 
 impl Row<'_> {
@@ -434,7 +434,7 @@ impl Row<'_> {
             Source::Copy { of, values } => (of, values),
             Source::Path { .. } => (self.path, Vec::new()),
         };
-        Judged::Later(Waiting { of, state: base.state, copy, moved, lost })
+        Judged::Later(Box::new(Waiting { of, state: base.state, copy, moved, lost }))
     }
 
     /// Where `state` comes from, if an interrupted apply was to put it here.

@@ -30,6 +30,15 @@ pub enum ReadError {
     Watch(#[source] io::Error),
 }
 
+/// How the database keeps what is read.
+#[derive(Debug, Clone, Copy)]
+pub enum Keeping<'k> {
+    /// As it is.
+    Open,
+    /// Encrypted, with this key if one is at hand. What it is without that is told to nobody.
+    Sealed(Option<&'k Key>),
+}
+
 /// What one reading found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hashed {
@@ -39,8 +48,8 @@ pub struct Hashed {
     pub kept: Option<Kept>,
 }
 
-/// Reads the file at `path` until it stays the same from beginning to end, at most three times. With `key` it is also cut and
-/// encrypted, and `watch` is told the pieces of that.
+/// Reads the file at `path` until it stays the same from beginning to end, at most three times. `watch` is told the
+/// pieces as they are kept.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -48,7 +57,7 @@ pub fn hash_file(
     fs: &dyn FileSystem,
     clock: &dyn Clock,
     path: &RelPath,
-    key: Option<&Key>,
+    keeping: Keeping<'_>,
     watch: &mut dyn ScanWatch,
     progress: &mut Progress,
 ) -> Result<(Hashed, Seen), ReadError> {
@@ -60,7 +69,7 @@ pub fn hash_file(
         if before.kind != Kind::File {
             return Err(ReadError::Busy);
         }
-        let hashed = read(&mut *file, &before, path, key, watch, progress)?;
+        let hashed = read(&mut *file, &before, path, keeping, watch, progress)?;
         if let Some(hashed) = hashed
             && file.stat()? == before
         {
@@ -75,12 +84,21 @@ fn read(
     file: &mut dyn OpenFile,
     stat: &Stat,
     path: &RelPath,
-    key: Option<&Key>,
+    keeping: Keeping<'_>,
     watch: &mut dyn ScanWatch,
     progress: &mut Progress,
 ) -> Result<Option<Hashed>, ReadError> {
     let mut builder = Builder::new();
+    let key = match keeping {
+        Keeping::Open => None,
+        Keeping::Sealed(key) => key,
+    };
     let mut sealed = key.map(|key| (key, Builder::sealed(key)));
+    let is_open = matches!(keeping, Keeping::Open);
+    let plain = |piece: Piece<'_>, watch: &mut dyn ScanWatch| match is_open {
+        true => tell(piece, path, watch),
+        false => Ok(()),
+    };
     let mut buffer = vec![0; BUFFER.min(usize::try_from(stat.size).unwrap_or(BUFFER) + 1)];
     let (mut offset, mut reported) = (0, 0);
     loop {
@@ -96,12 +114,9 @@ fn read(
         if offset > stat.size {
             return Ok(None);
         }
-        match &mut sealed {
-            None => builder.push(&buffer[..n], |piece| tell(piece, path, watch))?,
-            Some((_, sealed)) => {
-                builder.push(&buffer[..n], |_| Ok::<_, ReadError>(()))?;
-                sealed.push(&buffer[..n], |piece| tell(piece, path, watch))?;
-            }
+        builder.push(&buffer[..n], |piece| plain(piece, watch))?;
+        if let Some((_, sealed)) = &mut sealed {
+            sealed.push(&buffer[..n], |piece| tell(piece, path, watch))?;
         }
         if offset - reported >= REPORT_EVERY {
             reported = offset;
@@ -111,11 +126,8 @@ fn read(
     if offset != stat.size {
         return Ok(None);
     }
-    let Some((key, sealed)) = sealed else {
-        let content = builder.finish(|piece| tell(piece, path, watch))?;
-        return Ok(Some(Hashed { content, kept: None }));
-    };
-    let content = builder.finish(|_| Ok::<_, ReadError>(()))?;
+    let content = builder.finish(|piece| plain(piece, watch))?;
+    let Some((key, sealed)) = sealed else { return Ok(Some(Hashed { content, kept: None })) };
     let kept = Kept { content: sealed.finish(|piece| tell(piece, path, watch))?, key: key.id() };
     Ok(Some(Hashed { content, kept: (content.size() > 0).then_some(kept) }))
 }

@@ -3,6 +3,7 @@
 
 use crate::replica::path;
 use anabranch_core::author::{Draft, Founding, Seen, Write};
+use anabranch_core::blob::ChunkSpan;
 use anabranch_core::blob::{
     Builder, ChunkHash, ContentRef, MAX_CHUNK, MIN_CHUNK, Piece, Step, Walker,
 };
@@ -12,6 +13,8 @@ use anabranch_core::path::Path;
 use anabranch_core::seal::{CHUNK_OVERHEAD, Key, KeyId, Ring};
 use anabranch_core::storage::{Storage, Table};
 use anabranch_folder::fs::{FileSystem, ManualClock, MemFs, Op};
+use anabranch_folder::path::RelPath;
+use anabranch_folder::scan::{Keeping, Problem, Progress, ScanWatch, hash_file};
 use anabranch_folder::state::{Kept, State};
 use anabranch_folder::{Fetch, FolderBlobs, Site, Updated, found, store};
 use anabranch_node::{Device, Replica, ReplicaOptions};
@@ -295,6 +298,76 @@ fn what_is_here_under_another_name_is_not_fetched() {
         assert!(folder.fs.read(&path(&copy)).unwrap() == noise(n, len), "{copy}");
         assert!(folder.served(&copy).0 == noise(n, len), "{copy}");
     }
+}
+
+/// Of a file that is here already nothing is written, so nobody would notice.
+#[test]
+fn a_lie_about_how_others_keep_a_file_is_not_taken_over() {
+    let folder = Folder::new();
+    let [content, other] = [noise(1, 50_000), noise(2, 900_000)];
+    folder.fs.write(&path("a"), &content).unwrap();
+    folder.fs.write(&path("b"), &other).unwrap();
+    folder.update();
+    let (truth, node) = (folder.state("a"), folder.state("b").pieces().unwrap().root());
+    let State::File { content: plain, kept: Some(kept), mode, mtime_ns } = truth else {
+        panic!("a file")
+    };
+    let lie = ContentRef::new(plain.size(), 0, node).unwrap();
+    let lie = Kept { content: lie, key: kept.key };
+    folder.write_elsewhere(
+        "a",
+        &State::File { content: plain, kept: Some(lie), mode, mtime_ns },
+        &[],
+    );
+    folder.update();
+    assert!(folder.served("b").0 == other, "its manifest is here");
+    // Nor does an honest user name it.
+    folder.fs.set_mode(&path("a"), 0o600).unwrap();
+    assert_eq!(folder.update().recorded, [path("a")]);
+    assert_ne!(folder.state("a").kept().unwrap().content, lie.content);
+    assert!(folder.served("a").0 == content);
+}
+
+#[test]
+fn a_file_that_is_not_kept_encrypted_is_left_alone() {
+    let folder = Folder::new();
+    let text = b"in the clear";
+    let state = State::File { content: plain(text), kept: None, mode: 0o644, mtime_ns: 7 };
+    folder.write_elsewhere("a", &state, &[(ChunkHash::of(text), text.to_vec())]);
+    let updated = folder.update();
+    assert_eq!(updated.unread, [path("a")]);
+    assert!(folder.fs.lstat(&path("a")).is_err());
+}
+
+/// Whoever may not write has no use for a key, and tells peers nothing of files that are not shared.
+#[test]
+fn pieces_in_the_clear_are_told_to_nobody() {
+    struct Told(usize);
+    impl ScanWatch for Told {
+        fn chunk(&mut self, _: &RelPath, _: &ChunkSpan) -> std::io::Result<()> {
+            self.0 += 1;
+            Ok(())
+        }
+        fn node(&mut self, _: &ChunkHash, _: &[u8]) -> std::io::Result<()> {
+            self.0 += 1;
+            Ok(())
+        }
+        fn problem(&mut self, _: Problem) {}
+    }
+    let folder = Folder::new();
+    folder.fs.write(&path("a"), &noise(1, 900_000)).unwrap();
+    let told = |keeping| {
+        let (mut told, mut progress) = (Told(0), Progress::default());
+        let (fs, clock) = (&folder.fs, &*folder.clock);
+        let (hashed, _) =
+            hash_file(fs, clock, &path("a"), keeping, &mut told, &mut progress).unwrap();
+        assert_eq!(hashed.content, plain(&noise(1, 900_000)));
+        (told.0 > 0, hashed.kept.is_some())
+    };
+    let key = Key::from_bytes([1; 32]);
+    assert_eq!(told(Keeping::Open), (true, false));
+    assert_eq!(told(Keeping::Sealed(None)), (false, false));
+    assert_eq!(told(Keeping::Sealed(Some(&key))), (true, true));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::error::NodeError;
 use crate::replica::Replica;
 use anabranch_core::awaited::{AwaitKey, await_again};
 use anabranch_core::blob::{ChunkHash, ContentRef, NodeSpan, Step, Walker, content_of};
-use anabranch_core::entry::{StoreId, StoreKind};
+use anabranch_core::entry::StoreId;
 use anabranch_core::path::Path;
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::{Durability, Order, ReadTx, StorageError, Table, WriteTx};
@@ -66,6 +66,8 @@ pub struct Collection {
     marks: usize,
     /// Where the next stretch begins; `None`: there is none.
     from: Option<Name>,
+    /// Where the one that was found last does.
+    began: Name,
     unnamed: Vec<Name>,
     done: Collected,
 }
@@ -130,7 +132,8 @@ impl Replica {
         let (marks, from) = (marks.max(1), Some([0; 32]));
         let replica = Arc::clone(self);
         let done = Collected::default();
-        Ok(Collection { replica, id, evicted, marks, from, unnamed: Vec::new(), done })
+        let began = [0; 32];
+        Ok(Collection { replica, id, evicted, marks, from, began, unnamed: Vec::new(), done })
     }
 }
 
@@ -141,6 +144,7 @@ impl Collection {
     /// [`NodeError::Core`].
     pub fn mark(&mut self) -> Result<bool, NodeError> {
         let Some(from) = self.from else { return Ok(false) };
+        self.began = from;
         let replica = Arc::clone(&self.replica);
         let (unnamed, next) = replica.read_built(|tx| {
             let (marked, to) = self.marked(tx, from)?;
@@ -163,6 +167,12 @@ impl Collection {
         let now = self.replica.device().now().0;
         let mut tx = self.replica.storage().write(Durability::Normal)?;
         self.still_collects(&mut *tx, now)?;
+        if View::new(as_read(&mut *tx)).building()?.is_some() {
+            // What is named meanwhile is not on the list of awaited content before its cells are built.
+            self.unnamed.clear();
+            self.from = Some(self.began);
+            return Ok(false);
+        }
         self.spare_awaited(as_read(&mut *tx), &mut taken)?;
         let mut done = Collected::default();
         for hash in taken {
@@ -233,7 +243,7 @@ impl Collection {
         let marks = RefCell::new(Marks { set: BTreeSet::new(), from, to: None, most: self.marks });
         let seen = Seen::default();
         for store in view.stores()?.into_iter().map(|info| info.id) {
-            if !matches!(store.kind, StoreKind::BLOBS | StoreKind::FOLDER) {
+            if !store.kind.names_content() {
                 continue;
             }
             let mut failed = None;

@@ -232,11 +232,10 @@ impl World<'_> {
             let (live, closed) = (live.map_err(|e| failed(&e))?, closed.map_err(|e| failed(&e))?);
             judge_sealed(number, node.relay, &*tx).map_err(|e| failed(&e))??;
             let eager = is_eager(node).map_err(|e| failed(&e))?;
-            for hash in live.union(&closed).copied() {
-                let holders: Vec<usize> =
-                    (0..contents.len()).filter(|n| holds(*n, &hash)).collect();
+            for hash in live.union(&closed) {
+                let holders: Vec<usize> = (0..contents.len()).filter(|n| holds(*n, hash)).collect();
                 let restored = self.nodes.iter().any(|node| node.copied);
-                if holders.is_empty() && !restored && live.contains(&hash) {
+                if holders.is_empty() && !restored && live.contains(hash) {
                     let text = format!("{hash:?} of a live value is nowhere any more");
                     return Err(Check::Contents.failed(text));
                 }
