@@ -2,6 +2,7 @@
 //! them by.
 
 use crate::replica::path;
+use crate::site::{Alone, cell};
 use anabranch_core::author::{Draft, Founding, Seen, Write};
 use anabranch_core::blob::ChunkSpan;
 use anabranch_core::blob::{
@@ -9,29 +10,19 @@ use anabranch_core::blob::{
 };
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
-use anabranch_core::path::Path;
 use anabranch_core::seal::{CHUNK_OVERHEAD, Key, KeyId, Ring};
 use anabranch_core::storage::{Storage, Table};
 use anabranch_folder::fs::{FileSystem, ManualClock, MemFs, Op};
 use anabranch_folder::path::RelPath;
 use anabranch_folder::scan::{Keeping, Problem, Progress, ScanWatch, hash_file};
 use anabranch_folder::state::{Kept, State};
-use anabranch_folder::{Fetch, FolderBlobs, Site, Updated, found, store};
+use anabranch_folder::{FolderBlobs, Site, Updated, found, store};
 use anabranch_node::{Device, Replica, ReplicaOptions};
 use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-struct Alone;
-
-impl Fetch for Alone {
-    fn fetch(&mut self, _: BTreeSet<ChunkHash>) -> bool {
-        false
-    }
-}
 
 struct Folder {
     replica: Arc<Replica>,
@@ -128,10 +119,6 @@ impl Folder {
         plain.truncate(state.content().unwrap().size() as usize);
         (plain, nodes.get())
     }
-}
-
-fn cell(name: &str) -> Path {
-    Path::default().join_bytes(name.as_bytes()).unwrap()
 }
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {

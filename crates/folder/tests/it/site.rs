@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 
 /// Nobody else is there.
-struct Alone;
+pub(crate) struct Alone;
 
 impl Fetch for Alone {
     fn fetch(&mut self, _: BTreeSet<ChunkHash>) -> bool {
@@ -93,7 +93,7 @@ impl Folder {
     }
 }
 
-fn cell(name: &str) -> Path {
+pub(crate) fn cell(name: &str) -> Path {
     Path::default().join_bytes(name.as_bytes()).unwrap()
 }
 

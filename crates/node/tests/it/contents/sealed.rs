@@ -150,6 +150,26 @@ async fn a_relay_does_not_wait_for_content_of_what_does_not_count() {
     assert_eq!(rows(&relay)[0], 0);
 }
 
+/// A folder asks at every update that reads a file, and most of them name nothing.
+#[test]
+fn finding_out_the_key_writes_nothing() {
+    let one = found_sealed();
+    grant(&one, 2, Role::Read);
+    put(&one, "before", b"text");
+    revoke(&one, 2, Cut::Past);
+    put(&one, "after", b"text");
+    let entries = || one.look(|view| view.totals()).unwrap().entries;
+    let (count, keys) = (entries(), keys_of(&one, "after"));
+    // Also where it has to be found out anew.
+    let mut tx = one.storage().write(Durability::Full).unwrap();
+    assert!(tx.delete(Table::Local, b"seal/tended").unwrap());
+    tx.commit().unwrap();
+    let likely = one.likely_content_key().unwrap().unwrap();
+    assert!(keys.contains(&likely.id()) && keys.len() == 1);
+    assert_eq!(entries(), count);
+    assert_eq!(one.content_key().unwrap().unwrap().id(), likely.id());
+}
+
 #[test]
 fn nothing_is_put_where_nobody_knows_yet_whether_it_is_sealed() {
     let one = found_sealed();
