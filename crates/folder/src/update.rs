@@ -213,6 +213,9 @@ impl Site<'_> {
     }
 }
 
+/// Rows of the base, to be set or taken away.
+type Rows = Vec<(RelPath, Option<Base>)>;
+
 impl Site<'_> {
     /// The rows of the base that follow from what was done. Of files that are where they should be without having been written, what
     /// a sealed database says is kept of them is worked out, unless this device knew: others will ask for just these pieces, and
@@ -220,8 +223,8 @@ impl Site<'_> {
     fn rows<'s>(
         &'s self,
         actions: &[Action],
-        applied: Vec<(RelPath, Option<Base>)>,
-    ) -> Result<(Vec<(RelPath, Option<Base>)>, Nodes<'s>), FolderError> {
+        applied: Rows,
+    ) -> Result<(Rows, Nodes<'s>), FolderError> {
         let storage = &**self.replica.storage();
         let (nodes, tx) = (Nodes::new(storage), storage.read()?);
         let view = View::new(&*tx);
@@ -237,7 +240,7 @@ impl Site<'_> {
         for (path, _) in &applied {
             known.extend(base_row(&*tx, path)?.and_then(|base| base.state.kept().copied()));
         }
-        let mut rows = Vec::with_capacity(applied.len());
+        let mut rows = Rows::with_capacity(applied.len());
         for (path, base) in applied {
             let base = match base {
                 Some(base) if !written.contains(&path) => {

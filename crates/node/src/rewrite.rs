@@ -17,6 +17,10 @@ use std::collections::BTreeMap;
 /// Entries that are written again in one transaction.
 const BATCH: usize = 64;
 
+/// Bytes of writes in one of them, unless one takes more; and of one beside path and value, about.
+const PART: usize = 96 * 1024;
+const ABOUT: usize = 200;
+
 /// What was written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rewritten {
@@ -53,7 +57,11 @@ impl Replica {
                     more = next.is_some();
                     let Some(next) = next else { break };
                     let (draft, whole) = draft_of(view, &next.entry, &device, &before)?;
-                    now.entries += u64::from(ledger.commit(author, &draft)?.is_some());
+                    let mut written = false;
+                    for part in parts(draft) {
+                        written |= ledger.commit(author, &part)?.is_some();
+                    }
+                    now.entries += u64::from(written);
                     now.left += u64::from(!whole);
                     ledger.note_rewritten(&next)?;
                 }
@@ -70,6 +78,25 @@ impl Replica {
             progress(done);
         }
     }
+}
+
+/// The draft in parts that fit an entry: paths in it may be longer than they were, since elements that an entry makes have names by now.
+fn parts(draft: Draft) -> Vec<Draft> {
+    let Draft { writes, tallies, members } = draft;
+    let mut parts = vec![Draft { tallies, members, ..Draft::default() }];
+    let mut bytes = 0;
+    for write in writes {
+        let size = write.path.as_bytes().len() + write.value.as_ref().map_or(0, Vec::len) + ABOUT;
+        if bytes > 0 && bytes + size > PART {
+            parts.push(Draft::default());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(part) = parts.last_mut() {
+            part.writes.push(write);
+        }
+    }
+    parts
 }
 
 /// What an entry did, to be done anew, and whether that is all.
@@ -151,4 +178,33 @@ fn is_here(view: View<'_>, store: &StoreId, op: &CellOp) -> Result<bool, Storage
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anabranch_core::path::Path;
+
+    #[test]
+    fn all_of_a_draft_is_in_its_parts_in_order() {
+        let write = |n: usize, len: usize| Write {
+            store: StoreId::table("t"),
+            path: Path::text([n.to_string().as_str()]).unwrap(),
+            value: Some(vec![0; len]),
+            seen: Seen::AtCommit,
+            below: false,
+            above: false,
+        };
+        // One of them takes more than a part by itself.
+        let writes: Vec<Write> =
+            (0..400).map(|n| write(n, if n == 7 { 2 * PART } else { 1_000 })).collect();
+        let tally = Tally::new(StoreId::counter("c"), Path::text(["x"]).unwrap(), Step::Add(1));
+        let draft = Draft { writes: writes.clone(), tallies: vec![tally], ..Draft::default() };
+        let parts = parts(draft);
+        assert!(parts.len() > 4);
+        assert!(parts.iter().all(|part| part.writes.len() == 1 || part.writes.len() < 100));
+        assert_eq!(parts.iter().map(|part| part.tallies.len()).sum::<usize>(), 1);
+        let again: Vec<Write> = parts.into_iter().flat_map(|part| part.writes).collect();
+        assert_eq!(again, writes);
+    }
 }

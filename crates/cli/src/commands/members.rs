@@ -65,8 +65,10 @@ impl View<'_> {
                     .note(&format!("{} so far", units::counted(done.entries, "entry", "entries")));
             }
         })?;
-        let mut text =
-            format!("wrote {} of {name} again", units::counted(done.entries, "entry", "entries"));
+        let mut text = match done.entries {
+            0 => format!("nothing of {name} was written again"),
+            n => format!("wrote {} of {name} again", units::counted(n, "entry", "entries")),
+        };
         if done.left > 0 {
             let entries = units::counted(done.left, "entry", "entries");
             text.push_str(&format!(

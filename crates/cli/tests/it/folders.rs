@@ -24,7 +24,7 @@ fn here_with_files() -> Home {
 fn shared(role: &str) -> (Home, Home, Running) {
     let (a, b) = (here_with_files(), Home::new());
     let mut sharing = a.start(&["share", "here", "--listen", "0", "--role", role]);
-    let ticket = b.write("ticket", &sharing.line());
+    let ticket = b.write("ticket", sharing.line());
     b.ok(&["join", &format!("@{ticket}"), "there"]);
     (a, b, sharing)
 }

@@ -185,7 +185,7 @@ fn a_folder_that_comes_from_elsewhere_to_a_full_disk_says_so_and_fills_up_when_t
     let (home, disk) = (Home::new(), SmallDisk::new());
     let here = large_folder(&home);
     let mut sharing = home.start(&["share", "here", "--listen", "0"]);
-    let ticket = format!("@{}", home.write("ticket", &sharing.line()));
+    let ticket = format!("@{}", home.write("ticket", sharing.line()));
     let there = disk.at("there");
     receives(disk, &here, &["sync", &there], Some(&["join", &ticket, &there]));
     assert_eq!(sharing.interrupt(), 0);

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 pub(crate) fn connect(here: &Home, there: &Home) {
     let script = here.write(
         "remote.sh",
-        &format!(
+        format!(
             "#!/bin/sh\necho \"$1\" >> hosts\nshift\nANABRANCH_HOME='{}' exec sh -c \"$*\"\n",
             there.state().display()
         ),
