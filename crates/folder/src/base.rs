@@ -151,11 +151,7 @@ impl Base {
     /// The same, without how a sealed database keeps it.
     #[must_use]
     pub(crate) fn without_kept(&self) -> Self {
-        let mut base = self.clone();
-        if let State::File { kept, .. } = &mut base.state {
-            *kept = None;
-        }
-        base
+        Self { state: self.state.clone().kept_as(None), ..self.clone() }
     }
 
     /// The encoding.

@@ -13,6 +13,7 @@ mod folder;
 pub mod fs;
 pub mod hold;
 pub mod intent;
+mod kept;
 mod nodes;
 pub mod path;
 pub mod plan;

@@ -6,6 +6,7 @@ use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem, sync_names};
 use crate::hold::Hold;
 use crate::intent::{self, Left};
+use crate::kept::Found;
 use crate::nodes::Nodes;
 use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
@@ -112,7 +113,7 @@ fn record_with_key(
     let targets = Targets::new(Shape::gather(there())?, there());
     let nodes = Nodes::new(storage);
     let mut watcher = Watcher { nodes: &nodes, problems: Vec::new(), tell };
-    let mut batch = Batch { may_write, sealed, ..Batch::new(replica, fs, &nodes) };
+    let mut batch = Batch { may_write, sealed, ..Batch::new(replica, (fs, clock), &nodes) };
     let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold);
     if sealed {
         scan = scan.sealing(&mut find_key);
@@ -145,6 +146,7 @@ fn record_with_key(
 struct Batch<'a> {
     replica: &'a Replica,
     fs: &'a dyn FileSystem,
+    clock: &'a dyn Clock,
     nodes: &'a Nodes<'a>,
     steps: Vec<LocalStep>,
     bytes: usize,
@@ -165,10 +167,15 @@ fn path_of(step: &LocalStep) -> &RelPath {
 }
 
 impl<'a> Batch<'a> {
-    fn new(replica: &'a Replica, fs: &'a dyn FileSystem, nodes: &'a Nodes<'a>) -> Self {
+    fn new(
+        replica: &'a Replica,
+        (fs, clock): (&'a dyn FileSystem, &'a dyn Clock),
+        nodes: &'a Nodes<'a>,
+    ) -> Self {
         Self {
             replica,
             fs,
+            clock,
             nodes,
             steps: Vec::new(),
             bytes: 0,
@@ -220,13 +227,31 @@ impl<'a> Batch<'a> {
         dirs.iter().try_for_each(|dir| sync_dir(self.fs, dir.as_ref()))
     }
 
+    /// How what is adopted is kept in a sealed database.
+    fn work_out(&self, steps: &mut [LocalStep]) -> Result<Found<'a>, FolderError> {
+        let storage = &**self.replica.storage();
+        let mut found = Found::new(storage);
+        if !self.sealed {
+            return Ok(found);
+        }
+        let tx = storage.read()?;
+        for step in steps {
+            let LocalStep::Adopt { path, base } = step else { continue };
+            let before = base_row(&*tx, path)?.and_then(|before| before.state.kept().copied());
+            let (known, places) = (before.as_slice(), (self.fs, self.clock));
+            *base = found.worked_out(View::new(&*tx), places, path, base.clone(), known)?;
+        }
+        Ok(found)
+    }
+
     fn commit(&mut self) -> Result<(), FolderError> {
-        let steps = std::mem::take(&mut self.steps);
+        let mut steps = std::mem::take(&mut self.steps);
         self.bytes = 0;
         if steps.is_empty() || self.outdated {
             return Ok(());
         }
         self.sync(&steps)?;
+        let found = self.work_out(&mut steps)?;
         let draft = Draft { writes: writes(&steps)?, ..Draft::default() };
         let nodes = self.nodes;
         let outdated = Cell::new(false);
@@ -236,6 +261,7 @@ impl<'a> Batch<'a> {
                 return Err(StorageError::Io("the key was renewed; try again".into()));
             }
             nodes.store(tx)?;
+            found.nodes.store(tx)?;
             let ids = entry.map(|entry| op_indices(&*tx, entry)).transpose()?.unwrap_or_default();
             steps.iter().try_for_each(|step| follow(tx, step, entry, &ids))
         });
@@ -244,6 +270,8 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         committed?;
+        // Others may have asked in vain.
+        found.names.iter().for_each(|name| self.replica.blob_arrived(name));
         let records = steps.into_iter().filter_map(|step| match step {
             LocalStep::Record(record) => Some(record.path),
             _ => None,
@@ -328,13 +356,7 @@ fn follow(
     indices: &BTreeMap<Path, u32>,
 ) -> Result<(), StorageError> {
     match step {
-        LocalStep::Adopt { path, base } => {
-            // How others keep it is for the plan to find out.
-            let before = base_row(&*tx, path)?;
-            let same = before.is_some_and(|before| before.state.kept() == base.state.kept());
-            let base = if same { base.clone() } else { base.without_kept() };
-            set_base(tx, path, Some(&base))
-        }
+        LocalStep::Adopt { path, base } => set_base(tx, path, Some(base)),
         LocalStep::Forget { path } => set_base(tx, path, None),
         LocalStep::Record(Record { path, change, .. }) => match change {
             Change::DropValues { copy } => set_base(tx, copy, None),

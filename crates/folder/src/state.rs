@@ -145,6 +145,15 @@ impl State {
         self.content().is_some_and(|content| content.size() > 0)
     }
 
+    /// The same, kept like this if it is a file.
+    #[must_use]
+    pub(crate) fn kept_as(mut self, how: Option<Kept>) -> Self {
+        if let Self::File { kept, .. } = &mut self {
+            *kept = how;
+        }
+        self
+    }
+
     /// The tree of the pieces that are kept and exchanged, if it is a file.
     #[must_use]
     pub fn pieces(&self) -> Option<ContentRef> {

@@ -8,12 +8,11 @@ use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem};
 use crate::hold::Hold;
 use crate::intent;
-use crate::nodes::Nodes;
+use crate::kept::Found;
 use crate::path::RelPath;
 use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions};
 use crate::record::record;
-use crate::scan::{Keeping, Problem, Progress, hash_file};
-use crate::state::Kept;
+use crate::scan::{Problem, Progress};
 use crate::tables::{BaseRows, Index, There, base_row, set_base};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::ops::Role;
@@ -201,7 +200,8 @@ impl Site<'_> {
         let mut content = Content::new(&**storage, self.fs, &index)?;
         let mut applied = apply(self.fs, self.clock, actions, &mut content, &mut |_, _| ())
             .map_err(|e| FolderError::Input(format!("no temporary files can be made: {e}")))?;
-        let (rows, nodes) = self.rows(actions, std::mem::take(&mut applied.base))?;
+        let (rows, found) = self.rows(actions, std::mem::take(&mut applied.base))?;
+        let Found { nodes, names } = found;
         let mut tx = storage.write(Durability::Full)?;
         nodes.store(&mut *tx)?;
         for (path, base) in &rows {
@@ -209,6 +209,8 @@ impl Site<'_> {
         }
         intent::clear(&mut *tx, actions)?;
         tx.commit()?;
+        // Others may have asked in vain.
+        names.iter().for_each(|name| self.replica.blob_arrived(name));
         Ok(applied)
     }
 }
@@ -224,12 +226,13 @@ impl Site<'_> {
         &'s self,
         actions: &[Action],
         applied: Rows,
-    ) -> Result<(Rows, Nodes<'s>), FolderError> {
+    ) -> Result<(Rows, Found<'s>), FolderError> {
         let storage = &**self.replica.storage();
-        let (nodes, tx) = (Nodes::new(storage), storage.read()?);
+        let mut found = Found::new(storage);
+        let tx = storage.read()?;
         let view = View::new(&*tx);
         if !view.is_sealed()? {
-            return Ok((applied, nodes));
+            return Ok((applied, found));
         }
         let written = actions.iter().filter_map(|action| match action {
             Action::WriteFile { goal, .. } => Some(&goal.path),
@@ -244,35 +247,13 @@ impl Site<'_> {
         for (path, base) in applied {
             let base = match base {
                 Some(base) if !written.contains(&path) => {
-                    Some(self.worked_out(view, &path, base, &known, &nodes)?)
+                    Some(found.worked_out(view, (self.fs, self.clock), &path, base, &known)?)
                 }
                 base => base,
             };
             rows.push((path, base));
         }
-        Ok((rows, nodes))
-    }
-
-    fn worked_out(
-        &self,
-        view: View<'_>,
-        path: &RelPath,
-        base: Base,
-        known: &[Kept],
-        nodes: &Nodes<'_>,
-    ) -> Result<Base, FolderError> {
-        let Some(kept) = base.state.kept().filter(|kept| !known.contains(kept)) else {
-            return Ok(base);
-        };
-        if let Some(key) = view.key(&kept.key)? {
-            let (keeping, mut progress) = (Keeping::Sealed(Some(&key)), Progress::default());
-            let read = hash_file(self.fs, self.clock, path, keeping, &mut &*nodes, &mut progress);
-            if read.is_ok_and(|(hashed, _)| hashed.kept == Some(*kept)) {
-                return Ok(base);
-            }
-        }
-        // Tried again by the next update.
-        Ok(base.without_kept())
+        Ok((rows, found))
     }
 }
 

@@ -207,8 +207,7 @@ impl Asked {
                 if changes.recounted {
                     replica.gather_recounted();
                 }
-                // In the middle of a bulk load who may read is not known yet.
-                if changes.members && replica.unbuilt() == 0 {
+                if changes.members {
                     replica.hand_out(authors.new.contains(&peer));
                 }
                 replica.changed();

@@ -27,7 +27,7 @@ use anabranch_sync::pending::Pending;
 use anabranch_sync::summed::LastSummed;
 use anabranch_sync::work::{Authors, Blobs};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -71,6 +71,8 @@ pub struct Replica {
     pub(crate) put_bytes: usize,
     /// Entries whose cells are still to be built, as far as this process knows.
     unbuilt: AtomicU64,
+    /// Whether keys are to be handed out when all cells are built: 2 if this device let somebody in.
+    hand_out_due: AtomicU8,
     /// Whether the database is sealed, once that is known.
     sealed: OnceLock<bool>,
     /// Whether a session has a stretch of them built.
@@ -214,9 +216,16 @@ impl Replica {
         };
         let stores_blobs = blobs.is_none();
         if !stores_blobs && !View::new(&*storage.read()?).keeps_elsewhere()? {
-            let mut tx = storage.write(Durability::Full)?;
-            keep_elsewhere(&mut *tx)?;
-            tx.commit()?;
+            let kept = storage.write(Durability::Full).and_then(|mut tx| {
+                keep_elsewhere(&mut *tx)?;
+                tx.commit()
+            });
+            if let Err(e) = kept {
+                // Until it can be, more is noted than is needed.
+                tracing::warn!(
+                    "that content lies in the files of a folder could not be noted yet: {e}"
+                );
+            }
         }
         let blobs = blobs.unwrap_or_else(|| Arc::new(TableBlobs(Arc::clone(&storage))));
         let ReplicaOptions { durability, bulk, .. } = options;
@@ -243,6 +252,7 @@ impl Replica {
             asking: Mutex::default(),
             put_bytes: options.put_bytes,
             unbuilt: AtomicU64::new(unbuilt),
+            hand_out_due: AtomicU8::new(0),
             sealed: OnceLock::new(),
             building: AtomicBool::new(false),
             writer: OnceLock::new(),
@@ -377,6 +387,10 @@ impl Replica {
             self.unbuilt.store(0, Ordering::SeqCst);
             self.look_for_content();
             self.ring();
+        }
+        match self.hand_out_due.swap(0, Ordering::SeqCst) {
+            0 => {}
+            due => self.hand_out(due > 1),
         }
         Ok(())
     }
@@ -606,6 +620,7 @@ impl Replica {
     pub fn redeem(&self, ticket: &DeviceKey) -> Result<(), NodeError> {
         self.committer.sealed(|ledger, author| ledger.redeem(author, ticket))?;
         self.loaded();
+        self.gather_recounted();
         self.changed();
         Ok(())
     }
@@ -669,6 +684,11 @@ impl Replica {
     /// The membership changed: whoever may read a sealed database gets its key. Every admin sees to that, and a writer only if it
     /// let the new member in itself (`own`): else each of a thousand would hand out the same. Blocking.
     pub(crate) fn hand_out(&self, own: bool) {
+        if self.unbuilt() > 0 {
+            // In the middle of a bulk load who may read is not known yet.
+            self.hand_out_due.fetch_max(1 + u8::from(own), Ordering::SeqCst);
+            return;
+        }
         let device = self.device().id();
         let due = self.look(|view| {
             let role = if view.ring()?.is_sealed() { view.role_of(&device)? } else { None };

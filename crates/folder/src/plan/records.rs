@@ -6,7 +6,7 @@ use crate::hold::Hold;
 use crate::path::RelPath;
 use crate::scan::{Here, Local};
 use crate::sorted::{InputError, Sorted};
-use crate::state::State;
+use crate::state::{Kept, State};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Something to commit to the database: one operation on the cell of `path`.
@@ -395,9 +395,10 @@ impl Row<'_> {
     fn changed(self, base: Base, state: State, seen: Seen) -> Judged {
         let replaces = self.seen_values(&base);
         let mut lost = Vec::new();
-        let arrived = self.arrived(Some(&base), &state).or_else(|| self.done_source(&state));
+        let done = || self.done_source(&state).map(|source| (source, state.kept().copied()));
+        let arrived = self.arrived(Some(&base), &state).or_else(done);
         let moved = match arrived {
-            Some(source) => self.adopt(state.clone(), source, seen),
+            Some((source, kept)) => self.adopt(state.clone().kept_as(kept), source, seen),
             None => self.put(state.clone(), seen, Vec::new()),
         };
         match &base.source {
@@ -416,7 +417,7 @@ impl Row<'_> {
     /// Something that the base does not know.
     fn found(self, state: State, seen: Seen) -> LocalStep {
         match self.arrived(None, &state) {
-            Some(source) => self.adopt(state, source, seen),
+            Some((source, kept)) => self.adopt(state.kept_as(kept), source, seen),
             None => self.put(state, seen, Vec::new()),
         }
     }
@@ -466,19 +467,20 @@ impl Row<'_> {
         same.map(|group| group.values.clone()).unwrap_or_default()
     }
 
-    /// The values that `state` already is: both sides had it before they met, or an apply was interrupted between the disk
+    /// The values that `state` already is, and how they are kept: both sides had it before they met, or an apply was interrupted between the disk
     /// and the base. A losing value does not count if the user can have taken it from the base or from a copy: then it is a
     /// choice, to be recorded.
-    fn arrived(&self, base: Option<&Base>, state: &State) -> Option<Source> {
+    fn arrived(&self, base: Option<&Base>, state: &State) -> Option<(Source, Option<Kept>)> {
         let slot = self.slot.as_ref()?;
         if slot.state.same_content(state) {
-            return Some(slot.source.clone());
+            return Some((slot.source.clone(), slot.state.kept().copied()));
         }
         let group = slot.groups.iter().find(|group| group.state.same_content(state))?;
         let values = &group.values;
         let at_hand = base.is_some_and(|base| share(base.source.values(), values));
         let known = at_hand || self.copies.any(values);
-        (!known).then(|| Source::Path { values: values.clone() })
+        let source = Source::Path { values: values.clone() };
+        (!known).then(|| (source, group.state.kept().copied()))
     }
 
     /// The live values whose content the user saw at this path: those of the base, and those that came since and differ
