@@ -165,6 +165,11 @@ pub fn found(tx: &mut dyn WriteTx, database: DatabaseId) -> Result<(), StorageEr
     }
 }
 
+/// A number that is given out names nothing yet: a damaged count overwrites nothing.
+pub(crate) fn fresh(tx: &dyn ReadTx, table: Table, key: &[u8]) -> Result<(), StorageError> {
+    if tx.has(table, key)? { Err(corrupt("how much there is")) } else { Ok(()) }
+}
+
 pub(crate) fn as_read(tx: &mut dyn WriteTx) -> &dyn ReadTx {
     tx
 }
@@ -178,6 +183,8 @@ impl<'t> Ledger<'t> {
         let view = View::new(as_read(tx));
         let database = view.database()?.ok_or_else(|| corrupt("the database id"))?;
         let (counters, frontier) = (view.counters()?, view.frontier_sum()?);
+        fresh(as_read(tx), Table::Entry, &counters.next_arrival.to_be_bytes())?;
+        let view = View::new(as_read(tx));
         let built = view.built()?;
         let behind = unsummed(view, &counters)?;
         let mut ledger = Self {
@@ -450,6 +457,7 @@ impl<'t> Ledger<'t> {
         }
         self.counters.branches += 1;
         let number = self.counters.branches;
+        fresh(&*self.tx, Table::Branch, &key32(number))?;
         let mut key = log_key(log).to_vec();
         key.extend_from_slice(&key32(number));
         self.tx.put(Table::BranchByLog, &key, &[])?;
@@ -482,6 +490,7 @@ impl<'t> Ledger<'t> {
             None => {
                 self.counters.stores += 1;
                 let number = self.counters.stores;
+                fresh(&*self.tx, Table::Store, &key32(number))?;
                 self.tx.put(Table::Meta, &cells::store_key(id), &key32(number))?;
                 // One of them may have waited for this store.
                 self.indexes = None;

@@ -8,7 +8,7 @@ use crate::entry::{Entry, GrantRef, Header, StoreId, StoreKind, Timestamp};
 use crate::error::{Error, Refusal, corrupt};
 use crate::head::Head;
 use crate::id::{EntryId, NodeId, Position, Seq};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, fresh};
 use crate::limits;
 use crate::ops::{
     Cut, Decoded, MemberOp, Role, Subject, TicketTerms, decode_members, encode_members, members_of,
@@ -137,6 +137,7 @@ fn record(ledger: &mut Ledger<'_>, row: &GrantRow) -> Result<(), StorageError> {
     ledger.forget_strongest();
     ledger.counters.grants += 1;
     let number = key32(ledger.counters.grants);
+    fresh(&*ledger.tx, Table::Grant, &number)?;
     row.put(ledger.tx, &number)?;
     ledger.tx.put(Table::GrantById, &grant_id_key(&row.entry, row.index), &number)?;
     let by_subject = [&subject_key(&row.subject)[..], &number].concat();
@@ -169,7 +170,9 @@ fn revoke(
         target,
         counts: false,
     };
-    revocation.put(ledger.tx, &membership_key::revocation(number))?;
+    let key = membership_key::revocation(number);
+    fresh(&*ledger.tx, Table::Membership, &key)?;
+    revocation.put(ledger.tx, &key)?;
     let lists = [
         membership_key::against(target),
         membership_key::made_with(used),

@@ -9,7 +9,7 @@ use anabranch_core::codec::{Reader, Writer};
 use anabranch_core::entry::{Header, Payload, StoreId, StoreKind};
 use anabranch_core::error::Error;
 use anabranch_core::frontier::Frontier;
-use anabranch_core::ops::{Role, Subject, TicketTerms};
+use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::path::Path;
 use anabranch_core::run::Run;
@@ -331,6 +331,55 @@ fn numbers_that_cannot_be_are_damage() {
         );
         use_all(&mut device);
     }
+}
+
+/// A count that lost a bit gives out a number once more: nothing that has it may be overwritten, nor a branch leave itself, which
+/// whoever follows bases would never get out of.
+#[test]
+fn a_number_is_not_given_out_twice() {
+    // Which of the counts, and something that takes the next one.
+    type Take = fn(&mut Device, &mut Device) -> Result<(), Error>;
+    let entry: Take = |device, _| device.commit(&draft_of(write(&["e"], Some("1")))).map(drop);
+    let branch: Take = |device, clone| {
+        clone.put(vec![write(&["f"], Some("1"))]);
+        let run = clone.replica.outgoing(&device.replica).pop().unwrap();
+        device.replica.admit(&[run]).map(drop)
+    };
+    let store: Take = |device, _| {
+        let other = Write { store: StoreId::table("other"), ..write(&["e"], Some("1")) };
+        device.commit(&draft_of(other)).map(drop)
+    };
+    let grants: Take = |device, _| device.grant(&[grant(Subject::Anyone, Role::Read, 0)]).map(drop);
+    let revocations: Take = |device, _| {
+        let held = device.replica.view(|v| v.grants().unwrap()).pop().unwrap();
+        device.grant(&[MemberOp::Revoke { grant: held.id, cut: Cut::Past }]).map(drop)
+    };
+    for (place, take) in [(0, entry), (3, branch), (4, store), (5, grants), (8, revocations)] {
+        let mut device = busy();
+        revocations(&mut device, &mut Device::found()).unwrap();
+        let mut clone = device.clone_to(device.instance);
+        device.put(vec![write(&["mine"], Some("1"))]);
+        let mut tx = device.replica.storage.write(Durability::Full).unwrap();
+        let row = tx.get(Table::Meta, b"counters").unwrap().unwrap();
+        let mut r = Reader::new(&row);
+        r.tuple("counters", 9).unwrap();
+        let mut counts: Vec<u64> = (0..9).map(|_| r.u64("a count").unwrap()).collect();
+        counts[place] -= 1;
+        // No more can be summed up than arrived.
+        counts[7] = counts[7].min(counts[0] - 1);
+        let mut w = Writer::new();
+        w.array(9);
+        counts.iter().for_each(|count| _ = w.u64(*count));
+        tx.put(Table::Meta, b"counters", &w.finish()).unwrap();
+        tx.commit().unwrap();
+        let told = take(&mut device, &mut clone);
+        let damage = matches!(&told, Err(Error::Storage(StorageError::Corrupt(_))));
+        assert!(damage, "count {place}: {told:?}");
+    }
+}
+
+fn draft_of(write: Write) -> Draft {
+    Draft { writes: vec![write], ..Draft::default() }
 }
 
 #[test]
