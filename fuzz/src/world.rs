@@ -1,9 +1,10 @@
 //! A small database of known devices, the same at every start: what sessions talk about, and what damage is done to.
 
-use anabranch_core::author::{Author, Draft, Founding, Seen, Write, create};
+use anabranch_core::author::{Author, Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::{StoreId, Timestamp};
 use anabranch_core::error::Error;
+use anabranch_core::founding::{Founding, create};
 use anabranch_core::frontier::Frontier;
 use anabranch_core::id::DatabaseId;
 use anabranch_core::index;

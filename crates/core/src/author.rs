@@ -8,20 +8,17 @@ use crate::counters::{Count, CountOp, encode_counts};
 use crate::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use crate::error::{Error, corrupt};
 use crate::head::{self, Head};
-use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
+use crate::id::{EntryId, LogId, NodeId, Position, Seq};
 use crate::key::{Context, DeviceKey};
-use crate::ledger::{Ledger, found};
+use crate::ledger::Ledger;
 use crate::limits;
 use crate::membership::{self, stints};
-use crate::ops::{
-    CellOp, Cut, MemberOp, Role, Subject, TicketTerms, ValueName, encode_cells, encode_members,
-};
+use crate::ops::{CellOp, Cut, MemberOp, Role, Subject, ValueName, encode_cells, encode_members};
 use crate::path::{Path, PathError};
 use crate::rows::{Branch, BranchNo, GrantRow, Own, Tip};
 use crate::sabotage::{self, Bug};
-use crate::seal::keys::handed_out;
-use crate::seal::{Bound, Key, KeyOp, encode_keys};
-use crate::storage::{StorageError, WriteTx};
+use crate::seal::{Bound, Key};
+use crate::storage::StorageError;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
@@ -172,7 +169,7 @@ impl Ledger<'_> {
         let mut payloads = BTreeMap::new();
         for (store, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
             let ops: Vec<CellOp> = ops.into_values().collect();
-            let contents = contents_of(&store, &ops);
+            let contents = if key.is_some() { contents_of(&store, &ops) } else { Vec::new() };
             let payload = self.sealed(&key, &log, &store, encode_cells(&log, &ops), &contents);
             payloads.insert(store, payload);
         }
@@ -734,16 +731,6 @@ fn not_permitted(device: &NodeId, role: Role) -> Error {
     Error::NotPermitted { device: device.short(), role }
 }
 
-/// What a database is founded with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Founding {
-    /// A key that becomes an admin ranking above the first device, so that who has it can let others in, and put the first one
-    /// out, should that be lost.
-    pub recovery: Option<NodeId>,
-    /// Whether payloads are sealed ([`crate::seal`]).
-    pub sealed: bool,
-}
-
 /// The content that operations of a store name, as a sealed database keeps it, each once.
 fn contents_of(store: &StoreId, ops: &[CellOp]) -> Vec<ContentRef> {
     if !store.kind.names_content() {
@@ -754,59 +741,4 @@ fn contents_of(store: &StoreId, ops: &[CellOp]) -> Vec<ContentRef> {
     let mut named: Vec<_> = named.into_iter().filter(|content| content.size() > 0).collect();
     named.sort_unstable_by_key(|content| (content.root(), content.size(), content.depth()));
     named
-}
-
-/// Founds a database on empty storage: its genesis entry names the author's device as the first admin.
-///
-/// # Errors
-/// [`StorageError`], also when the storage already is a replica.
-pub fn create(
-    tx: &mut dyn WriteTx,
-    author: &Author<'_>,
-    salt: [u8; 16],
-    founding: Founding,
-) -> Result<DatabaseId, Error> {
-    let recovery = founding.recovery;
-    let device = author.key.node_id();
-    let admin = |device, priority| MemberOp::Grant {
-        subject: Subject::Device(device),
-        role: Role::Admin,
-        priority,
-        terms: TicketTerms::default(),
-    };
-    let mut admins = vec![admin(device, u32::from(recovery.is_some()))];
-    admins.extend(recovery.map(|key| admin(key, 0)));
-    let log = LogId { device, epoch: author.fresh_epoch };
-    let header = Header {
-        database: None,
-        log,
-        seq: 1,
-        prev: None,
-        parents: Vec::new(),
-        generation: 1,
-        timestamp: author.wall,
-        grant: GrantRef::OWN,
-        payloads: Vec::new(),
-        salt: Some(salt),
-    };
-    let mut payloads = vec![(StoreId::members(), Payload::Present(encode_members(&admins)))];
-    let place = [&salt[..], &author.fresh_epoch.to_be_bytes()].concat();
-    let key = founding.sealed.then(|| Key::new(author.key, &place));
-    if let Some(key) = &key {
-        let readers: Vec<NodeId> = std::iter::once(device).chain(recovery).collect();
-        let mut ops = vec![KeyOp::New { id: key.id() }];
-        ops.extend(handed_out(key, author.key, &readers));
-        payloads.push((StoreId::keys(), Payload::Present(encode_keys(&ops))));
-    }
-    let entry = Entry::new(header, payloads)?;
-    let database = entry.database();
-    found(tx, database)?;
-    let mut ledger = Ledger::open(tx)?;
-    let branch = ledger.branch_after(&log, None)?.ok_or_else(|| corrupt("a log"))?;
-    ledger.append(&entry, branch, &[])?;
-    key.map_or(Ok(()), |key| ledger.hold(key))?;
-    ledger.set_own(Own { log, seq: 1, id: entry.id(), instance: author.instance });
-    ledger.seal(author)?;
-    ledger.finish()?;
-    Ok(database)
 }

@@ -14,7 +14,7 @@ use crate::error::corrupt;
 use crate::ledger::Ledger;
 use crate::ops::ValueName;
 use crate::path::Path;
-use crate::rows::{CellRow, META_ELSEWHERE, META_SEALED, Place, StoreNo, cell_key, split_cell_key};
+use crate::rows::{CellRow, META_ELSEWHERE, Place, StoreNo, cell_key, split_cell_key};
 use crate::sabotage::{self, Bug};
 use crate::seal::{KeyId, Ring};
 use crate::storage::{Order, StorageError, Table, WriteTx};
@@ -289,8 +289,7 @@ impl View<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn kept(&self, content: ContentRef) -> Result<ContentRef, StorageError> {
-        let sealed = self.tx.has(Table::Meta, META_SEALED)?;
-        Ok(if sealed { content.padded() } else { content })
+        Ok(if self.is_sealed()? { content.padded() } else { content })
     }
 
     fn awaited_at(&self, key: AwaitKey, cell: &[u8]) -> Result<Awaited, StorageError> {

@@ -19,6 +19,7 @@ pub mod counters;
 pub mod entry;
 pub mod equivocation;
 pub mod error;
+pub mod founding;
 pub mod frontier;
 pub mod head;
 pub mod id;

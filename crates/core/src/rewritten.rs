@@ -2,7 +2,7 @@
 //! after it was let in once more. What was written again is noted in rows of this replica alone, or it would be done twice.
 
 use crate::entry::Entry;
-use crate::error::corrupt;
+use crate::error::{Error, corrupt};
 use crate::id::{LogId, NodeId, Seq};
 use crate::ledger::Ledger;
 use crate::membership::{standing, stints};
@@ -10,7 +10,7 @@ use crate::ops::Subject;
 use crate::past::Place;
 use crate::rows::{BranchNo, branch_key, split_branch_key, subject_key};
 use crate::storage::{Order, ReadTx, StorageError, Table};
-use crate::view::View;
+use crate::view::{Located, View};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -47,22 +47,15 @@ impl View<'_> {
     /// At most `most` of them, in the order in which they were written.
     ///
     /// # Errors
-    /// [`StorageError`].
-    pub fn uncounted(&self, device: &NodeId, most: usize) -> Result<Vec<Uncounted>, StorageError> {
+    /// [`StorageError`]; damage is noticed by the hash.
+    pub fn uncounted(&self, device: &NodeId, most: usize) -> Result<Vec<Uncounted>, Error> {
         let mut found = Vec::new();
         for Stretch { branch, first, last } in self.uncounted_stretches(device)? {
             for seq in first..=last {
                 if found.len() >= most {
                     return Ok(found);
                 }
-                let arrival = self.arrival(branch, seq)?;
-                let mut entry = None;
-                self.entries(arrival, &mut |_, found| {
-                    entry = Some(found);
-                    Ok(ControlFlow::Break(()))
-                })
-                .map_err(|e| corrupt_entry(&e))?;
-                let entry = entry.ok_or_else(|| corrupt("an entry"))?;
+                let entry = self.entry_of(Located { branch, row: self.entry_row(branch, seq)? })?;
                 found.push(Uncounted { place: (branch, seq), entry });
             }
         }
@@ -106,10 +99,6 @@ impl View<'_> {
         stretches.sort_unstable_by_key(|(arrival, _)| *arrival);
         Ok(stretches.into_iter().map(|(_, stretch)| stretch).collect())
     }
-}
-
-fn corrupt_entry(error: &crate::error::Error) -> StorageError {
-    StorageError::Corrupt(error.to_string())
 }
 
 /// What is left of a stretch without those, which ascend.

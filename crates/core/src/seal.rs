@@ -6,7 +6,7 @@
 //! them all.
 //! A payload is XChaCha20-Poly1305 under one key, its nonce a keyed hash of what is sealed and where, so nothing depends on a random
 //! source, and what is written twice looks different each time. Content of blobs is cut and sealed chunk by chunk
-//! (`seal/content.rs`); a payload lists in the clear what names it has, so that a relay can keep it.
+//! (`seal/content.rs`); a payload lists in the clear what content it names, so that a relay can keep that.
 
 mod content;
 pub(crate) mod keys;

@@ -23,6 +23,7 @@ mod replica;
 mod requests;
 mod rewrite;
 mod runner;
+mod sealing;
 mod signal;
 mod wants;
 mod writer;

@@ -7,27 +7,27 @@ use crate::contents::Gather;
 use crate::device::Device;
 use crate::error::NodeError;
 use crate::requests::RequestLimits;
+use crate::sealing::Sealing;
 use crate::signal::Signal;
 use crate::wants::{ClaimId, GATHER, READERS, SessionId, WORKER, Wants};
 use crate::writer::{Commit, Writer};
-use anabranch_core::author::{Author, Draft, Founding, create};
+use anabranch_core::author::{Author, Draft};
 use anabranch_core::awaited::keep_elsewhere;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build;
 use anabranch_core::entry::Entry;
+use anabranch_core::founding::{Founding, create};
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
-use anabranch_core::ops::Role;
 use anabranch_core::sabotage::{self, Bug};
-use anabranch_core::seal::Key;
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_sync::pending::Pending;
 use anabranch_sync::summed::LastSummed;
 use anabranch_sync::work::{Authors, Blobs};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -71,10 +71,7 @@ pub struct Replica {
     pub(crate) put_bytes: usize,
     /// Entries whose cells are still to be built, as far as this process knows.
     unbuilt: AtomicU64,
-    /// Whether keys are to be handed out when all cells are built: 2 if this device let somebody in.
-    hand_out_due: AtomicU8,
-    /// Whether the database is sealed, once that is known.
-    sealed: OnceLock<bool>,
+    pub(crate) sealing: Sealing,
     /// Whether a session has a stretch of them built.
     building: AtomicBool,
     /// Started by the first commit that needs it.
@@ -252,8 +249,7 @@ impl Replica {
             asking: Mutex::default(),
             put_bytes: options.put_bytes,
             unbuilt: AtomicU64::new(unbuilt),
-            hand_out_due: AtomicU8::new(0),
-            sealed: OnceLock::new(),
+            sealing: Sealing::default(),
             building: AtomicBool::new(false),
             writer: OnceLock::new(),
             unsigned: signed.is_err(),
@@ -316,24 +312,6 @@ impl Replica {
         self.read_any(look)
     }
 
-    /// Whether the database is sealed. Cost: nothing once it holds an entry.
-    ///
-    /// # Errors
-    /// Whatever the storage reports.
-    pub fn is_sealed(&self) -> Result<bool, StorageError> {
-        if let Some(known) = self.sealed.get() {
-            return Ok(*known);
-        }
-        let (sealed, holds) = self.look(|view| {
-            Ok::<_, StorageError>((view.ring()?.is_sealed(), view.totals()?.entries > 0))
-        })?;
-        if holds {
-            // Its first entry says so, and that never changes.
-            _ = self.sealed.set(sealed);
-        }
-        Ok(sealed)
-    }
-
     /// As [`Self::read`], also where nothing can be opened: then stores are empty and have no digest.
     ///
     /// # Errors
@@ -388,10 +366,7 @@ impl Replica {
             self.look_for_content();
             self.ring();
         }
-        match self.hand_out_due.swap(0, Ordering::SeqCst) {
-            0 => {}
-            due => self.hand_out(due > 1),
-        }
+        self.hand_out_if_due();
         Ok(())
     }
 
@@ -625,83 +600,12 @@ impl Replica {
         Ok(())
     }
 
-    /// Uses the keys of a sealed database that were handed to `reader`, a key that is not this device's own. Blocking.
-    pub(crate) fn unlock(&self, reader: &DeviceKey) -> Result<(), NodeError> {
-        self.committer.sealed(|ledger, _| Ok(ledger.unlock(reader)?))?;
-        self.loaded();
-        self.gather_recounted();
-        Ok(())
-    }
-
     /// Runs `act` as the author of entries, in one durable transaction that also signs them. Blocking.
     pub(crate) fn as_author<T>(
         &self,
         act: impl Fn(&mut Ledger<'_>, &Author<'_>) -> Result<T, anabranch_core::error::Error>,
     ) -> Result<T, NodeError> {
         self.committer.sealed(act)
-    }
-
-    /// What content that is named now would be sealed with: `None` where nothing is sealed, and where a new key would be made first.
-    /// Nothing is written. Blocking; cost: after a change of the membership a step a grant.
-    ///
-    /// # Errors
-    /// What the storage reports.
-    pub fn likely_content_key(&self) -> Result<Option<Key>, NodeError> {
-        if !self.is_sealed()? {
-            return Ok(None);
-        }
-        let known = self.look(|view| {
-            let (last, ring) = (view.sealing_key()?, view.ring()?);
-            Ok::<_, StorageError>(last.and_then(|id| ring.key(&id).cloned()))
-        })?;
-        if known.is_some() {
-            return Ok(known);
-        }
-        let author = self.device().author(&**self.storage())?;
-        let mut tx = self.storage().write(Durability::Normal)?;
-        let found = Ledger::open(&mut *tx)?.likely_content_key(&author);
-        // What it would hand out is not handed out by whoever writes nothing.
-        drop(tx);
-        Ok(found?)
-    }
-
-    /// What content that is put in now is sealed with, if the database is. Blocking.
-    ///
-    /// # Errors
-    /// What committing reports: it may be a new key. Also before the database's first entry is here, which says whether it is
-    /// sealed.
-    pub fn content_key(&self) -> Result<Option<Key>, NodeError> {
-        if !self.is_sealed()? {
-            // Its first entry says whether it is.
-            let known = self.sealed.get().is_some();
-            return if known { Ok(None) } else { Err(anabranch_core::error::Error::Empty.into()) };
-        }
-        let key = self.committer.sealed(|ledger, author| ledger.content_key(author))?;
-        self.changed();
-        Ok(key)
-    }
-
-    /// The membership changed: whoever may read a sealed database gets its key. Every admin sees to that, and a writer only if it
-    /// let the new member in itself (`own`): else each of a thousand would hand out the same. Blocking.
-    pub(crate) fn hand_out(&self, own: bool) {
-        if self.unbuilt() > 0 {
-            // In the middle of a bulk load who may read is not known yet.
-            self.hand_out_due.fetch_max(1 + u8::from(own), Ordering::SeqCst);
-            return;
-        }
-        let device = self.device().id();
-        let due = self.look(|view| {
-            let role = if view.ring()?.is_sealed() { view.role_of(&device)? } else { None };
-            Ok::<_, StorageError>(role == Some(Role::Admin) || (own && role == Some(Role::Write)))
-        });
-        let done = due.map_err(NodeError::from).and_then(|due| match due {
-            true => self.committer.sealed(|ledger, author| ledger.hand_out(author)),
-            false => Ok(()),
-        });
-        if let Err(e) = done {
-            // Whoever writes next does it.
-            tracing::warn!("the key of the sealed database could not be handed on yet: {e}");
-        }
     }
 
     /// Tells everybody that something was committed, by this process or another.

@@ -50,12 +50,10 @@ impl Replica {
         loop {
             let batch = Cell::new((Rewritten::default(), false));
             self.as_author(|ledger, author| {
-                let (mut now, mut more) = (Rewritten::default(), true);
-                for _ in 0..BATCH {
+                let next = ledger.so_far()?.uncounted(&device, BATCH)?;
+                let (mut now, more) = (Rewritten::default(), next.len() == BATCH);
+                for next in next {
                     let view = ledger.so_far()?;
-                    let next = view.uncounted(&device, 1)?.pop();
-                    more = next.is_some();
-                    let Some(next) = next else { break };
                     let (draft, whole) = draft_of(view, &next.entry, &device, &before)?;
                     let mut written = false;
                     for part in parts(draft) {

@@ -19,6 +19,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How often it is said how far a command has come.
+const EACH: Duration = Duration::from_secs(1);
+
 /// Lists, grants, revokes, explains.
 pub(crate) fn run(context: &Context, args: MembersArgs) -> Result<(), Failure> {
     let node = context.node()?;
@@ -79,9 +82,6 @@ impl View<'_> {
         output.summary(&text, &document)
     }
 }
-
-/// How often it is said how far a command has come.
-const EACH: Duration = Duration::from_secs(1);
 
 struct View<'c> {
     context: &'c Context,

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::place::{Place, no_database, resolve};
 use crate::replicas::Opened;
 use crate::units;
-use anabranch::engine::core::author::Founding;
+use anabranch::engine::core::founding::Founding;
 use anabranch::engine::node::{Offer, Record};
 use anabranch::engine::transport::Address;
 use anabranch::{Node, Role, Ticket, Timestamp};

@@ -32,7 +32,6 @@ pub struct Chunker {
 }
 
 /// What stands for each byte where cut points are sought, in place of the table that everybody knows.
-#[derive(Clone)]
 pub(crate) struct Gear {
     table: [u64; 256],
     shifted: [u64; 256],

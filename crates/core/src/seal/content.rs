@@ -31,7 +31,6 @@ pub enum ChunkError {
 }
 
 /// Seals the chunks of one content.
-#[derive(Clone)]
 pub(crate) struct Sealer {
     key: Key,
     id: KeyId,

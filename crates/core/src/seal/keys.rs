@@ -74,8 +74,7 @@ impl View<'_> {
     /// # Errors
     /// [`StorageError`].
     pub fn is_keyless(&self) -> Result<bool, StorageError> {
-        Ok(self.tx.has(Table::Meta, META_SEALED)?
-            && starting_with(self.tx, Table::Local, ring::HELD, 1)?.is_empty())
+        Ok(self.is_sealed()? && starting_with(self.tx, Table::Local, ring::HELD, 1)?.is_empty())
     }
 
     /// Whether payloads that count are held and this replica has no key for: then stores are not what the entries say, and have

@@ -4,8 +4,9 @@
 
 use crate::cases;
 use crate::replica::{Device, Replica, write};
-use anabranch_core::author::{Draft, Founding, Seen, Write};
+use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::entry::StoreId;
+use anabranch_core::founding::Founding;
 use anabranch_core::ops::{Role, ValueName};
 use anabranch_core::path::Path;
 use anabranch_core::verify::verify;

@@ -2,9 +2,10 @@
 
 use crate::world::grant;
 use anabranch_core::admit::{Load, admit_all};
-use anabranch_core::author::{Author, Draft, Founding, Seen, Write, create};
+use anabranch_core::author::{Author, Draft, Seen, Write};
 use anabranch_core::entry::{Entry, StoreId, Timestamp};
 use anabranch_core::error::{Error, Refusal};
+use anabranch_core::founding::{Founding, create};
 use anabranch_core::frontier::Frontier;
 use anabranch_core::id::{DatabaseId, LogId, Position};
 use anabranch_core::key::DeviceKey;

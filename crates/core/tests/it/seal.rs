@@ -3,12 +3,13 @@
 use crate::cases;
 use crate::replica::{Device, Replica, sound, write};
 use crate::world::grant;
-use anabranch_core::author::{Draft, Founding, Step, Tally};
+use anabranch_core::author::{Draft, Step, Tally};
 use anabranch_core::awaited::AwaitKey;
 use anabranch_core::blob::{BlobRef, ChunkHash, ContentRef};
 use anabranch_core::build;
 use anabranch_core::entry::{Entry, GrantRef, Header, Payload, StoreId, StoreKind, Timestamp};
 use anabranch_core::error::Error;
+use anabranch_core::founding::Founding;
 use anabranch_core::head::Head;
 use anabranch_core::id::{EntryId, LogId, NodeId, Position};
 use anabranch_core::key::DeviceKey;

@@ -3,11 +3,12 @@
 
 use crate::replica::path;
 use crate::site::{Alone, cell};
-use anabranch_core::author::{Draft, Founding, Seen, Write};
+use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkSpan;
 use anabranch_core::blob::{
     Builder, ChunkHash, ContentRef, MAX_CHUNK, MIN_CHUNK, Piece, Step, Walker,
 };
+use anabranch_core::founding::Founding;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::seal::{CHUNK_OVERHEAD, Key, KeyId, Ring};

@@ -38,7 +38,7 @@ impl Folder {
         let fs = MemFs::new(clock.clone());
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let device = Device::new(DeviceKey::from_seed(&[1; 32]));
-        found(&*storage, &device, anabranch_core::author::Founding::default()).unwrap();
+        found(&*storage, &device, anabranch_core::founding::Founding::default()).unwrap();
         let blobs = Arc::new(FolderBlobs::new(Arc::clone(&storage), Arc::new(fs.clone())));
         let options = ReplicaOptions::default();
         let replica = Replica::open(storage, Some(blobs), device, options).unwrap();

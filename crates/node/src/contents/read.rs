@@ -105,8 +105,9 @@ impl BlobReader {
     /// What lies at the beginning of `range`, up to the first piece that is not here, and what follows is lacking.
     fn stretch(&self, range: Range<u64>) -> Result<Stretch, NodeError> {
         let blobs = self.replica.blobs();
-        let ring = self.replica.look(|view| view.ring())?;
-        let content = if ring.is_sealed() { self.content.padded() } else { self.content };
+        let (ring, content) = self
+            .replica
+            .look(|view| Ok::<_, StorageError>((view.ring()?, view.kept(self.content)?)))?;
         let mut stretch = Stretch { bytes: Vec::new(), lacking: Vec::new() };
         let (mut asked, mut looked) = (BTreeSet::new(), 0);
         for step in Walker::within(&content, range.clone(), |place| blobs.get(&place.hash)) {

@@ -1,8 +1,9 @@
 //! Nodes in one thread: real sessions, real storage work, frames handed over by hand.
 
-use anabranch_core::author::{Author, Draft, Founding, Seen, Write, create};
+use anabranch_core::author::{Author, Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::{Entry, StoreId, Timestamp};
+use anabranch_core::founding::{Founding, create};
 use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};

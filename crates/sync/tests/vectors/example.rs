@@ -3,9 +3,10 @@
 
 use crate::file::{golden, hex, unhex};
 use crate::frames::described;
-use anabranch_core::author::{Author, Draft, Founding, Seen, Write, create};
+use anabranch_core::author::{Author, Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::{StoreId, Timestamp};
+use anabranch_core::founding::{Founding, create};
 use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};

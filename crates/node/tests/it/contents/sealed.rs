@@ -1,8 +1,8 @@
 //! Content of sealed databases: what is kept and sent of it, by whom, and under which key.
 
 use super::*;
-use anabranch_core::author::Founding;
 use anabranch_core::blob::{Step, Walker};
+use anabranch_core::founding::Founding;
 use anabranch_core::ops::Cut;
 use anabranch_core::seal::KeyId;
 use std::collections::BTreeSet;
