@@ -452,14 +452,20 @@ fn what_is_named_under_a_key_that_is_still_lacking_stays_awaited() {
     }
 }
 
-#[test]
-fn whoever_watches_is_told_that_a_ticket_opened_what_was_there() {
+/// A founder who wrote something, a ticket, and a device that has the entries and did not redeem it.
+fn with_a_ticket() -> (Device, DeviceKey, Device) {
     let mut ana = founder();
     put(&mut ana, "old", "text");
     let ticket = DeviceKey::from_seed(&[99; 32]);
     change(&mut ana, vec![grant(Subject::Ticket(ticket.node_id()), Role::Write, 0)]);
-    let mut bob = Device::found_like(&ana, 2);
+    let bob = Device::found_like(&ana, 2);
     ana.meet(&bob);
+    (ana, ticket, bob)
+}
+
+#[test]
+fn whoever_watches_is_told_that_a_ticket_opened_what_was_there() {
+    let (_, ticket, mut bob) = with_a_ticket();
     let held = bob.replica.entries().len() as u64;
     bob.act(|ledger, author| ledger.redeem(author, &ticket)).unwrap();
     // All that was held was seen already.
@@ -528,12 +534,7 @@ fn who_is_let_in_again_reads_all() {
 
 #[test]
 fn a_ticket_opens_what_was_written_before_it() {
-    let mut ana = founder();
-    put(&mut ana, "old", "text");
-    let ticket = DeviceKey::from_seed(&[99; 32]);
-    change(&mut ana, vec![grant(Subject::Ticket(ticket.node_id()), Role::Write, 0)]);
-    let mut bob = Device::found_like(&ana, 2);
-    ana.meet(&bob);
+    let (ana, ticket, mut bob) = with_a_ticket();
     assert!(bob.values(&["old"]).is_empty());
     assert_eq!(unlock(&bob.replica, &ticket), 1);
     assert_eq!(bob.values(&["old"]), ["text"]);

@@ -2,8 +2,8 @@
 //! them by.
 
 use crate::replica::path;
-use crate::site::{Alone, cell};
-use anabranch_core::author::{Draft, Seen, Write};
+use crate::site::{Folder, cell};
+use anabranch_core::author::{Draft, Seen};
 use anabranch_core::blob::ChunkSpan;
 use anabranch_core::blob::{
     Builder, ChunkHash, ContentRef, MAX_CHUNK, MIN_CHUNK, Piece, Step, Walker,
@@ -12,24 +12,17 @@ use anabranch_core::founding::Founding;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
 use anabranch_core::seal::{CHUNK_OVERHEAD, Key, KeyId, Ring};
-use anabranch_core::storage::{Storage, Table};
-use anabranch_folder::fs::{FileSystem, ManualClock, MemFs, Op};
+use anabranch_core::storage::Table;
+use anabranch_folder::fs::{FileSystem, Op};
 use anabranch_folder::path::RelPath;
 use anabranch_folder::scan::{Keeping, Problem, Progress, ScanWatch, hash_file};
 use anabranch_folder::state::{Kept, State};
-use anabranch_folder::{FolderBlobs, Site, Updated, found, store};
-use anabranch_node::{Device, Replica, ReplicaOptions};
-use anabranch_store::MemoryStorage;
+use anabranch_folder::store;
+use anabranch_node::Replica;
 use proptest::prelude::*;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-struct Folder {
-    replica: Arc<Replica>,
-    fs: MemFs,
-    clock: Arc<ManualClock>,
-}
 
 fn reader() -> Subject {
     Subject::Device(DeviceKey::from_seed(&[9; 32]).node_id())
@@ -47,28 +40,15 @@ fn put_out(replica: &Replica) {
     rule(replica, vec![MemberOp::Revoke { grant: held.id, cut: Cut::Past }]);
 }
 
+/// A folder of a sealed database, and somebody who may read it.
+fn sealed_folder() -> Folder {
+    let folder = Folder::founded(Founding { sealed: true, recovery: None });
+    let (role, terms) = (Role::Read, TicketTerms::default());
+    rule(&folder.replica, vec![MemberOp::Grant { subject: reader(), role, priority: 0, terms }]);
+    folder
+}
+
 impl Folder {
-    /// With somebody who may read.
-    fn new() -> Self {
-        let clock = Arc::new(ManualClock::at(1_785_759_296_123_456_789));
-        let fs = MemFs::new(clock.clone());
-        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-        let device = Device::new(DeviceKey::from_seed(&[1; 32]));
-        found(&*storage, &device, Founding { sealed: true, recovery: None }).unwrap();
-        let blobs = Arc::new(FolderBlobs::new(Arc::clone(&storage), Arc::new(fs.clone())));
-        let options = ReplicaOptions::default();
-        let replica = Replica::open(storage, Some(blobs), device, options).unwrap();
-        let (role, terms) = (Role::Read, TicketTerms::default());
-        rule(&replica, vec![MemberOp::Grant { subject: reader(), role, priority: 0, terms }]);
-        Self { replica, fs, clock }
-    }
-
-    fn update(&self) -> Updated {
-        self.clock.advance(5_000_000_000);
-        let Self { replica, fs, clock } = self;
-        Site { replica, fs, clock: &**clock, tell: &|_| () }.update(&mut Alone).unwrap()
-    }
-
     fn state(&self, name: &str) -> State {
         let values = self.replica.read(|view| view.cell(&store(), &cell(name))).unwrap();
         State::decode(&values.first().unwrap().value).unwrap()
@@ -90,17 +70,6 @@ impl Folder {
         })
         .unwrap();
         count
-    }
-
-    /// Somebody writes a state elsewhere. What it names is put here if `here`.
-    fn write_elsewhere(&self, name: &str, state: &State, pieces: &[(ChunkHash, Vec<u8>)]) {
-        self.replica.blobs().put(pieces).unwrap();
-        let (value, seen) = (Some(state.encode()), Seen::AtCommit);
-        let (store, path) = (store(), cell(name));
-        let write = Write { store, path, value, seen, below: false, above: false };
-        let draft = Draft { writes: vec![write], ..Draft::default() };
-        let done = self.replica.commit_group(&[vec![draft]]).unwrap();
-        done.into_iter().for_each(|done| drop(done.unwrap()));
     }
 
     /// What a peer gets that asks for all pieces of what a path is; and how many manifest nodes there are among them.
@@ -167,7 +136,7 @@ proptest! {
     /// The end of a file is served with its padding, and none of it is stored a second time.
     #[test]
     fn every_piece_of_a_file_is_served_from_it(seed: u64, len in arb_size()) {
-        let (folder, content) = (Folder::new(), noise(seed, len));
+        let (folder, content) = (sealed_folder(), noise(seed, len));
         folder.fs.write(&path("a"), &content).unwrap();
         prop_assert_eq!(folder.update().recorded, [path("a")]);
         let (served, nodes) = folder.served("a");
@@ -178,7 +147,7 @@ proptest! {
 
 #[test]
 fn an_empty_file_has_no_pieces() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     folder.fs.write(&path("a"), b"").unwrap();
     folder.update();
     assert_eq!((folder.state("a").kept(), folder.served("a").0), (None, Vec::new()));
@@ -186,7 +155,7 @@ fn an_empty_file_has_no_pieces() {
 
 #[test]
 fn another_key_changes_nothing_but_what_is_new() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     for (n, name) in (0..).zip(["a", "b", "c"]) {
         folder.fs.write(&path(name), &noise(n, 300_000)).unwrap();
     }
@@ -207,7 +176,7 @@ fn another_key_changes_nothing_but_what_is_new() {
 
 #[test]
 fn what_was_read_before_somebody_was_put_out_is_not_for_him() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     folder.fs.write(&path("old"), b"known").unwrap();
     folder.update();
     let known = folder.key("old");
@@ -229,7 +198,7 @@ fn what_was_read_before_somebody_was_put_out_is_not_for_him() {
 /// The same file was there before both met, and the other side has it under a key from before.
 #[test]
 fn a_file_that_others_have_under_another_key_is_served_under_that_one() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     folder.fs.write(&path("first"), b"text").unwrap();
     folder.update();
     let old = folder.key("first");
@@ -249,7 +218,7 @@ fn a_file_that_others_have_under_another_key_is_served_under_that_one() {
             (mode, mtime_ns) = (stat.mode, stat.mtime_ns);
         }
         let state = State::File { content: plain, kept, mode, mtime_ns };
-        folder.write_elsewhere(name, &state, &[]);
+        folder.state_elsewhere(name, Some(&state), Seen::AtCommit);
         let updated = folder.update();
         assert_eq!((updated.recorded, updated.bytes_written), (Vec::new(), 0), "it is the same");
         assert_eq!(folder.key(name), old);
@@ -262,7 +231,7 @@ fn a_file_that_others_have_under_another_key_is_served_under_that_one() {
 /// A chunk that begins just as far from the end as the longest chunk is long.
 #[test]
 fn the_chunk_that_padding_depends_on_is_the_last_certain_one() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     folder.fs.write(&path("first"), b"text").unwrap();
     folder.update();
     let key = folder.ring().key(&folder.key("first")).unwrap().clone();
@@ -276,12 +245,12 @@ fn the_chunk_that_padding_depends_on_is_the_last_certain_one() {
 
 #[test]
 fn what_is_here_under_another_name_is_not_fetched() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     for (n, len) in [(1, 10), (2, 50_000), (3, 800_000)] {
         let (name, copy) = (format!("{n}"), format!("copy {n}"));
         folder.fs.write(&path(&name), &noise(n, len)).unwrap();
         folder.update();
-        folder.write_elsewhere(&copy, &folder.state(&name), &[]);
+        folder.state_elsewhere(&copy, Some(&folder.state(&name)), Seen::AtCommit);
         folder.update();
         assert!(folder.fs.read(&path(&copy)).unwrap() == noise(n, len), "{copy}");
         assert!(folder.served(&copy).0 == noise(n, len), "{copy}");
@@ -291,7 +260,7 @@ fn what_is_here_under_another_name_is_not_fetched() {
 /// Of a file that is here already nothing is written, so nobody would notice.
 #[test]
 fn a_lie_about_how_others_keep_a_file_is_not_taken_over() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     let [content, other] = [noise(1, 50_000), noise(2, 900_000)];
     folder.fs.write(&path("a"), &content).unwrap();
     folder.fs.write(&path("b"), &other).unwrap();
@@ -302,10 +271,10 @@ fn a_lie_about_how_others_keep_a_file_is_not_taken_over() {
     };
     let lie = ContentRef::new(plain.size(), 0, node).unwrap();
     let lie = Kept { content: lie, key: kept.key };
-    folder.write_elsewhere(
+    folder.state_elsewhere(
         "a",
-        &State::File { content: plain, kept: Some(lie), mode, mtime_ns },
-        &[],
+        Some(&State::File { content: plain, kept: Some(lie), mode, mtime_ns }),
+        Seen::AtCommit,
     );
     folder.update();
     assert!(folder.served("b").0 == other, "its manifest is here");
@@ -318,10 +287,11 @@ fn a_lie_about_how_others_keep_a_file_is_not_taken_over() {
 
 #[test]
 fn a_file_that_is_not_kept_encrypted_is_left_alone() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     let text = b"in the clear";
     let state = State::File { content: plain(text), kept: None, mode: 0o644, mtime_ns: 7 };
-    folder.write_elsewhere("a", &state, &[(ChunkHash::of(text), text.to_vec())]);
+    folder.replica.blobs().put(&[(ChunkHash::of(text), text.to_vec())]).unwrap();
+    folder.state_elsewhere("a", Some(&state), Seen::AtCommit);
     let updated = folder.update();
     assert_eq!(updated.unread, [path("a")]);
     assert!(folder.fs.lstat(&path("a")).is_err());
@@ -342,7 +312,7 @@ fn pieces_in_the_clear_are_told_to_nobody() {
         }
         fn problem(&mut self, _: Problem) {}
     }
-    let folder = Folder::new();
+    let folder = sealed_folder();
     folder.fs.write(&path("a"), &noise(1, 900_000)).unwrap();
     let told = |keeping| {
         let (mut told, mut progress) = (Told(0), Progress::default());
@@ -360,18 +330,20 @@ fn pieces_in_the_clear_are_told_to_nobody() {
 
 #[test]
 fn a_lie_about_what_is_encrypted_is_not_believed() {
-    let folder = Folder::new();
+    let folder = sealed_folder();
     folder.fs.write(&path("first"), b"text").unwrap();
     folder.update();
     let key = folder.ring().key(&folder.key("first")).unwrap().clone();
     let (kept, pieces) = sealed(&key, b"one thing");
-    folder.write_elsewhere("a", &file(plain(b"something"), kept), &pieces);
+    folder.replica.blobs().put(&pieces).unwrap();
+    folder.state_elsewhere("a", Some(&file(plain(b"something"), kept)), Seen::AtCommit);
     let updated = folder.update();
     assert_eq!(updated.failed.len(), 1);
     assert!(updated.failed[0].why.to_string().contains("damaged"));
     assert!(folder.fs.lstat(&path("a")).is_err());
     // The truth is taken.
-    folder.write_elsewhere("a", &file(plain(b"one thing"), kept), &pieces);
+    folder.replica.blobs().put(&pieces).unwrap();
+    folder.state_elsewhere("a", Some(&file(plain(b"one thing"), kept)), Seen::AtCommit);
     folder.update();
     assert_eq!(folder.fs.read(&path("a")).unwrap(), b"one thing");
 }

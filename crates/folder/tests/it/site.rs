@@ -3,6 +3,7 @@
 use crate::replica::path;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::{ChunkHash, ContentRef};
+use anabranch_core::founding::Founding;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::Path;
@@ -18,7 +19,7 @@ use std::io;
 use std::sync::Arc;
 
 /// Nobody else is there.
-pub(crate) struct Alone;
+struct Alone;
 
 impl Fetch for Alone {
     fn fetch(&mut self, _: BTreeSet<ChunkHash>) -> bool {
@@ -26,26 +27,30 @@ impl Fetch for Alone {
     }
 }
 
-struct Folder {
-    replica: Arc<Replica>,
-    fs: MemFs,
-    clock: Arc<ManualClock>,
+pub(crate) struct Folder {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) fs: MemFs,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
 impl Folder {
     fn new() -> Self {
+        Self::founded(Founding::default())
+    }
+
+    pub(crate) fn founded(founding: Founding) -> Self {
         let clock = Arc::new(ManualClock::at(1_785_759_296_123_456_789));
         let fs = MemFs::new(clock.clone());
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let device = Device::new(DeviceKey::from_seed(&[1; 32]));
-        found(&*storage, &device, anabranch_core::founding::Founding::default()).unwrap();
+        found(&*storage, &device, founding).unwrap();
         let blobs = Arc::new(FolderBlobs::new(Arc::clone(&storage), Arc::new(fs.clone())));
         let options = ReplicaOptions::default();
         let replica = Replica::open(storage, Some(blobs), device, options).unwrap();
         Self { replica, fs, clock }
     }
 
-    fn update(&self) -> Updated {
+    pub(crate) fn update(&self) -> Updated {
         self.clock.advance(5_000_000_000);
         let Self { replica, fs, clock } = self;
         Site { replica, fs, clock: &**clock, tell: &|_| () }.update(&mut Alone).unwrap()
@@ -53,12 +58,18 @@ impl Folder {
 
     /// Somebody gives the path another value elsewhere, or none, having seen `seen`.
     fn write_elsewhere(&self, name: &str, text: Option<&str>, seen: Seen) {
-        let value = text.map(|text| {
+        let state = text.map(|text| {
             let hash = ChunkHash::of(text.as_bytes());
             self.replica.blobs().put(&[(hash, text.as_bytes().to_vec())]).unwrap();
             let content = ContentRef::new(text.len() as u64, 0, hash).unwrap();
-            State::File { content, kept: None, mode: 0o644, mtime_ns: 7 }.encode()
+            State::File { content, kept: None, mode: 0o644, mtime_ns: 7 }
         });
+        self.state_elsewhere(name, state.as_ref(), seen);
+    }
+
+    /// The same with a state, whether its content is here or not.
+    pub(crate) fn state_elsewhere(&self, name: &str, state: Option<&State>, seen: Seen) {
+        let value = state.map(State::encode);
         let (store, path) = (store(), cell(name));
         let write = Write { store, path, value, seen, below: false, above: false };
         let draft = Draft { writes: vec![write], ..Draft::default() };
