@@ -24,7 +24,7 @@ pub struct Founding {
 /// Founds a database on empty storage: its genesis entry names the author's device as the first admin.
 ///
 /// # Errors
-/// [`StorageError`], also when the storage already is a replica.
+/// [`Error::Storage`], also when the storage already is a replica.
 pub fn create(
     tx: &mut dyn WriteTx,
     author: &Author<'_>,
