@@ -64,10 +64,18 @@ impl Notice {
 }
 
 /// Looks after each change of the log, until the watcher or the replica is gone.
-fn follow(changed: &Receiver<()>, replica: &Weak<Replica>, storage: &SqliteStorage, mut seen: u64) {
+fn follow(
+    changed: &Receiver<()>,
+    replica: &Weak<Replica>,
+    storage: &SqliteStorage,
+    mut seen: Option<u64>,
+) {
     let mut looks = LOOKS.iter();
+    // The last look was in vain.
+    let mut untold = false;
     loop {
-        let next = match looks.next() {
+        let again = if untold { LOOKS.last() } else { None };
+        let next = match looks.next().or(again) {
             Some(wait) => changed.recv_timeout(*wait),
             None => changed.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
@@ -83,10 +91,12 @@ fn follow(changed: &Receiver<()>, replica: &Weak<Replica>, storage: &SqliteStora
         }
         let Some(replica) = replica.upgrade() else { return };
         match storage.commits_by_others() {
-            Ok(count) if count == seen => {}
             Ok(count) => {
-                seen = count;
-                replica.changed_elsewhere();
+                untold = count.is_none();
+                if count.is_some() && count != seen {
+                    seen = count;
+                    replica.changed_elsewhere();
+                }
             }
             Err(e) => tracing::warn!("looking for other processes' commits failed: {e}"),
         }

@@ -127,20 +127,20 @@ impl SqliteStorage {
         &self.wal_path
     }
 
-    /// A number that grows when somebody else commits: another process, or another value for the same file here.
+    /// A number that grows when somebody else commits: another process, or another value for the same file here. Nothing
+    /// when it cannot be told now, because a transaction writes through this value or the log is being moved: ask again.
     ///
     /// Own commits never count. It may grow without a reason, and several commits may count as one. Cost: a few
     /// microseconds, no disk access; never waits for a writer.
     ///
     /// # Errors
     /// Whatever SQLite reports.
-    pub fn commits_by_others(&self) -> Result<u64, StorageError> {
-        // While the writer is lent, its transaction keeps others from committing; it looked when it began. Or the log is being
-        // moved, which takes a moment: whoever asks asks again.
-        if let Some(mut writer) = self.writer.lend_idle() {
-            self.note_foreign_commits(&mut writer)?;
-        }
-        Ok(self.foreign_commits.load(Ordering::Acquire))
+    pub fn commits_by_others(&self) -> Result<Option<u64>, StorageError> {
+        let Some(mut writer) = self.writer.lend_idle() else {
+            return Ok(None);
+        };
+        self.note_foreign_commits(&mut writer)?;
+        Ok(Some(self.foreign_commits.load(Ordering::Acquire)))
     }
 
     /// Looks for structural damage in the whole file and returns what it found, at most a hundred findings.

@@ -186,11 +186,19 @@ fn only_commits_of_others_are_counted() {
     let after = ours.commits_by_others().unwrap();
     assert!(after > start);
     assert_eq!(ours.commits_by_others().unwrap(), after);
-    // Noticed by a write as well, and while the writer is lent.
+    // Noticed by a write as well.
     put(&theirs, b"more of theirs", Durability::Full).unwrap();
     let writer = ours.write(Durability::Normal).unwrap();
-    assert!(ours.commits_by_others().unwrap() > after);
+    assert_eq!(ours.commits_by_others().unwrap(), None);
     drop(writer);
+    let noticed = ours.commits_by_others().unwrap();
+    assert!(noticed > after);
+    // Who moves the log has the writer without a transaction, so that others commit meanwhile.
+    let moving = ours.writer().unwrap();
+    put(&theirs, b"meanwhile", Durability::Normal).unwrap();
+    assert_eq!(ours.commits_by_others().unwrap(), None);
+    drop(moving);
+    assert!(ours.commits_by_others().unwrap() > noticed);
 }
 
 /// What one knows of the tables is worth nothing once another process has written.
