@@ -126,6 +126,16 @@ pub enum Refusal {
         /// The place.
         seq: Seq,
     },
+    /// It grants what the devices of the person do not have, as far as the evidence that it embeds tells, or that tells nothing.
+    #[error(
+        "an entry of log {log} at {seq} uses the grant of a person, and what it embeds does not show that it may"
+    )]
+    Evidence {
+        /// The log.
+        log: LogId,
+        /// The place.
+        seq: Seq,
+    },
     /// It hands a right on further than that may go.
     #[error(
         "an entry of log {log} at {seq} hands on a grant that {} others lie between already",

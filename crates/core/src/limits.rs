@@ -23,6 +23,10 @@ pub const PATH_SEGMENTS: usize = 64;
 pub const GRANT_OPS: usize = 1024;
 /// Places that the cut of one revocation lists.
 pub const CUT_TIPS: usize = 1024;
+/// Entries of a person's database that one entry embeds.
+pub const EVIDENCE_ENTRIES: usize = 512;
+/// Bytes that they take.
+pub const EVIDENCE_BYTES: usize = 128 * 1024;
 /// Grants between a grant and the one that the genesis entry made.
 pub const DELEGATION_DEPTH: u32 = 64;
 

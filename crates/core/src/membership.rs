@@ -15,6 +15,7 @@ use crate::ops::{
     redemption_holds,
 };
 use crate::past::{self, Sought};
+use crate::person;
 use crate::rows::{
     BranchNo, GrantNo, GrantRow, RevocationRow, Row, StoreNo, grant_id_key, key32, last4,
     membership_key, subject_key,
@@ -89,10 +90,10 @@ pub(crate) fn apply(
         ledger.grant(&entry.header().grant)?.map_or(0, |(number, _)| number)
     };
     let used = if genesis { None } else { Some(ledger.grant_row(used_number)?) };
-    for (index, op) in ops.into_iter().enumerate() {
+    for (index, op) in ops.iter().enumerate() {
         let Some(op) = op else { continue };
         let depth = used.as_ref().map_or(0, |u| u.depth.saturating_add(1));
-        let (subject, role, priority, terms) = match (&op, &used) {
+        let (subject, role, priority, terms) = match (op, &used) {
             (MemberOp::Grant { subject, role, priority, terms }, _) => {
                 (*subject, *role, *priority, *terms)
             }
@@ -107,7 +108,8 @@ pub(crate) fn apply(
                 revoke(ledger, entry, place, used_number, (grant, cut), counts)?;
                 continue;
             }
-            (MemberOp::Redeem { .. } | MemberOp::Revoke { .. }, None) => continue,
+            (MemberOp::Redeem { .. } | MemberOp::Revoke { .. }, None)
+            | (MemberOp::Embed { .. }, _) => continue,
         };
         let row = GrantRow {
             entry: entry.id(),
@@ -127,8 +129,12 @@ pub(crate) fn apply(
         };
         record(ledger, &row)?;
         if counts {
-            sum(ledger, true, (&row.entry, row.index), &op)?;
+            sum(ledger, true, (&row.entry, row.index), op)?;
         }
+    }
+    if let Some(GrantRow { subject: Subject::Person(person), .. }) = used {
+        let place = (branch, entry.header().seq);
+        person::apply(ledger, entry, place, (used_number, person), &ops)?;
     }
     Ok(())
 }
@@ -142,8 +148,12 @@ fn record(ledger: &mut Ledger<'_>, row: &GrantRow) -> Result<(), StorageError> {
     ledger.tx.put(Table::GrantById, &grant_id_key(&row.entry, row.index), &number)?;
     let by_subject = [&subject_key(&row.subject)[..], &number].concat();
     ledger.tx.put(Table::GrantBySubject, &by_subject, &[])?;
-    let used_ticket = [&[3][..], &key32(row.used), &number].concat();
-    ledger.tx.put(Table::GrantBySubject, &used_ticket, &[])
+    ledger.tx.put(Table::GrantBySubject, &[&made_with(row.used)[..], &number].concat(), &[])
+}
+
+/// Grants made with a grant are listed under this in [`Table::GrantBySubject`], each with its number.
+pub(crate) fn made_with(grant: GrantNo) -> Vec<u8> {
+    [&[3][..], &key32(grant)].concat()
 }
 
 /// Records that an entry ends a grant, and judges that again.
@@ -155,21 +165,49 @@ fn revoke(
     (grant, cut): (&GrantRef, &Cut),
     needed: bool,
 ) -> Result<(), StorageError> {
-    let (target, mut row) = ledger.grant(grant)?.ok_or_else(|| corrupt("a grant"))?;
+    let (target, row) = ledger.grant(grant)?.ok_or_else(|| corrupt("a grant"))?;
+    let Header { seq, generation, .. } = *entry.header();
+    let left = match cut {
+        Cut::Past => left_by_past(ledger, (branch, seq), target, row.generation)?,
+        Cut::Tips(tips) => left_by_tips(ledger, tips)?,
+    };
+    let entry = entry.id();
+    let counts = false;
+    end(
+        ledger,
+        RevocationRow { entry, index, branch, seq, generation, used, target, counts },
+        &left,
+    )?;
+    if needed {
+        left.into_iter().try_for_each(|place| ledger.need_listed(place))?;
+    }
+    Ok(())
+}
+
+/// Records that a grant is ended by what an entry embeds: its first operation.
+pub(crate) fn end_by_evidence(
+    ledger: &mut Ledger<'_>,
+    (entry, generation, place): (EntryId, u64, past::Place),
+    used: GrantNo,
+    target: GrantNo,
+) -> Result<(), StorageError> {
+    let floor = ledger.grant_row(target)?.generation;
+    let left = left_by_past(ledger, place, target, floor)?;
+    let (branch, seq) = place;
+    let revocation =
+        RevocationRow { entry, index: 0, branch, seq, generation, used, target, counts: false };
+    end(ledger, revocation, &left)
+}
+
+/// Records a revocation that leaves so much, and judges the grant again.
+fn end(
+    ledger: &mut Ledger<'_>,
+    revocation: RevocationRow,
+    left: &BTreeMap<BranchNo, Seq>,
+) -> Result<(), StorageError> {
+    let RevocationRow { branch, seq, used, target, .. } = revocation;
     ledger.counters.revocations += 1;
     let number = ledger.counters.revocations;
-    let header = entry.header();
-    let (seq, generation) = (header.seq, header.generation);
-    let revocation = RevocationRow {
-        entry: entry.id(),
-        index,
-        branch,
-        seq,
-        generation,
-        used,
-        target,
-        counts: false,
-    };
     let key = membership_key::revocation(number);
     fresh(&*ledger.tx, Table::Membership, &key)?;
     revocation.put(ledger.tx, &key)?;
@@ -181,22 +219,14 @@ fn revoke(
     for list in lists {
         ledger.tx.put(Table::Membership, &[&list[..], &key32(number)].concat(), &[])?;
     }
-    let floor = row.generation;
+    let mut row = ledger.grant_row(target)?;
     row.revocations += 1;
     ledger.put_grant(target, row)?;
-    let left = match cut {
-        Cut::Past => left_by_past(ledger, (branch, seq), target, floor)?,
-        Cut::Tips(tips) => left_by_tips(ledger, tips)?,
-    };
-    for (&branch, &seq) in &left {
+    for (&branch, &seq) in left {
         let key = membership_key::left(number, branch);
         ledger.tx.put(Table::Membership, &key, &seq.to_be_bytes())?;
     }
-    ledger.judge_again(target)?;
-    if needed {
-        left.into_iter().try_for_each(|place| ledger.need_listed(place))?;
-    }
-    Ok(())
+    ledger.judge_again(target)
 }
 
 /// What a revocation at `place` has in its past of the logs that use the grant, and its own log up to itself.
@@ -209,6 +239,9 @@ fn left_by_past(
     let mut wanted = BTreeMap::new();
     for (branch, _) in stints::of_grant(&*ledger.tx, target)? {
         wanted.insert(branch, ledger.branch(branch)?.tip.seq);
+    }
+    if wanted.is_empty() {
+        return Ok(wanted);
     }
     past::reach(ledger, &[place], &wanted, floor)
 }
@@ -275,6 +308,8 @@ fn sum_again(
     let ops =
         payload.and_then(|(_, payload)| payload.bytes()).map(|bytes| decode_members(bytes).ops);
     match ops.and_then(|ops| ops.into_iter().nth(index as usize).flatten()) {
+        // What it ends follows from what others embed as well, so it is no part of the sum.
+        Some(MemberOp::Embed { .. }) => Ok(()),
         Some(op) => sum(ledger, add, (&row.id, index), &op),
         None => Err(corrupt("a grant")),
     }
@@ -398,6 +433,7 @@ fn check_use(ledger: &mut Ledger<'_>, entry: &Entry, grant: &GrantRow) -> Result
     let Header { log, seq, .. } = *entry.header();
     match grant.subject {
         Subject::Ticket(key) => Ok(check_redemption(entry, grant, &key)?),
+        Subject::Person(person) => Ok(person::check(entry, grant, person)?),
         Subject::Device(device) if device != log.device => Err(Refusal::Grant { log, seq }.into()),
         Subject::Device(_) if resigns(entry) => Ok(()),
         Subject::Device(_) | Subject::Anyone => check_ops(ledger, entry, grant),
@@ -439,8 +475,10 @@ fn check_ops(ledger: &mut Ledger<'_>, entry: &Entry, grant: &GrantRow) -> Result
                 return Err(Refusal::Priority { log, seq }.into());
             }
             MemberOp::Grant { .. } => check_depth(entry, grant)?,
-            // Redeeming is what a ticket's grant is for, and nothing else.
-            MemberOp::Redeem { .. } => return Err(Refusal::Grant { log, seq }.into()),
+            // That is what the grants of tickets and people are for, and nothing else.
+            MemberOp::Redeem { .. } | MemberOp::Embed { .. } => {
+                return Err(Refusal::Grant { log, seq }.into());
+            }
             MemberOp::Revoke { grant: target, .. } => {
                 let (_, target) = ledger.grant(&target)?.ok_or(Refusal::Target { log, seq })?;
                 if grant.rank() >= target.rank() && !sabotage::is(Bug::RankIgnored) {
@@ -519,7 +557,7 @@ impl View<'_> {
             return Ok(TicketState::Revoked);
         }
         let number = number_of(self.tx, &GrantRef { entry: ticket.entry, index: ticket.index })?;
-        let redeemed = self.grants_listed(&[&[3][..], &key32(number.unwrap_or(0))].concat())?;
+        let redeemed = self.grants_listed(&made_with(number.unwrap_or(0)))?;
         let mut devices: BTreeMap<NodeId, bool> = BTreeMap::new();
         for grant in redeemed {
             if let Subject::Device(device) = grant.subject {

@@ -5,7 +5,7 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::{Entry, GrantRef, StoreKind, Timestamp};
 use crate::head::Head;
-use crate::id::{EntryId, LogId, NodeId, Position, Seq};
+use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
 use crate::key::{Context, DeviceKey, Signature, verify};
 use crate::limits;
 use crate::path::Path;
@@ -267,6 +267,8 @@ pub enum Subject {
     Anyone,
     /// Whoever holds the secret half of this key, to redeem it.
     Ticket(NodeId),
+    /// The devices that are members of this database ([`crate::person`]).
+    Person(DatabaseId),
 }
 
 impl Subject {
@@ -275,6 +277,7 @@ impl Subject {
             Self::Device(key) => w.array(2).u64(0).bytes(&key.0),
             Self::Anyone => w.array(1).u64(1),
             Self::Ticket(key) => w.array(2).u64(2).bytes(&key.0),
+            Self::Person(person) => w.array(2).u64(3).bytes(&person.0),
         };
     }
 
@@ -284,6 +287,7 @@ impl Subject {
             (0, 2) => Some(Self::Device(NodeId(r.array_of("key")?))),
             (1, 1) => Some(Self::Anyone),
             (2, 2) => Some(Self::Ticket(NodeId(r.array_of("key")?))),
+            (3, 2) => Some(Self::Person(DatabaseId(r.array_of("database")?))),
             _ => None,
         })
     }
@@ -318,6 +322,11 @@ pub enum MemberOp {
         /// By the ticket's key.
         signature: Signature,
     },
+    /// Tells which devices a person has, whose grant this entry uses: [`crate::person::Evidence`], encoded.
+    Embed {
+        /// At most [`limits::EVIDENCE_BYTES`].
+        evidence: Vec<u8>,
+    },
     /// Ends a grant: of the entries that use it only those at or below the cut count.
     Revoke {
         /// Which.
@@ -339,7 +348,7 @@ pub enum Cut {
 
 const GRANT: u64 = 0;
 const REVOKE: u64 = 1;
-/// Kind 2 (embed the membership of another database) is decided and not built yet.
+const EMBED: u64 = 2;
 const REDEEM: u64 = 3;
 
 /// Encodes the operations of a members payload.
@@ -357,6 +366,9 @@ pub fn encode_members(ops: &[MemberOp]) -> Vec<u8> {
             }
             MemberOp::Redeem { signature } => {
                 w.array(2).u64(REDEEM).bytes(&signature.0);
+            }
+            MemberOp::Embed { evidence } => {
+                w.array(2).u64(EMBED).bytes(evidence);
             }
             MemberOp::Revoke { grant, cut } => {
                 w.array(if *cut == Cut::Past { 3 } else { 4 }).u64(REVOKE);
@@ -411,6 +423,10 @@ fn decode_member_op(
         (REDEEM, 2) => {
             Ok(Op::Known(MemberOp::Redeem { signature: Signature(r.array_of("signature")?) }))
         }
+        (EMBED, 2) => {
+            let evidence = r.bytes("evidence", limits::EVIDENCE_BYTES)?.to_vec();
+            Ok(Op::Known(MemberOp::Embed { evidence }))
+        }
         (REVOKE, 3 | 4) => {
             let entry = EntryId(r.array_of("entry id")?);
             let grant = GrantRef { entry, index: r.u32("grant index")? };
@@ -424,7 +440,7 @@ fn decode_member_op(
             };
             Ok(Op::Known(MemberOp::Revoke { grant, cut }))
         }
-        (GRANT | REDEEM | REVOKE, _) => Ok(Op::Senseless),
+        (GRANT | REDEEM | REVOKE | EMBED, _) => Ok(Op::Senseless),
         _ => Ok(Op::Unknown),
     }
 }
@@ -445,11 +461,7 @@ fn decode_tip(r: &mut Reader<'_>) -> Result<Head, DecodeError> {
 
 /// What a ticket's key signs to admit a device: database, the ticket's grant, device and log of the redeeming entry.
 #[must_use]
-pub fn redemption_message(
-    database: &crate::id::DatabaseId,
-    grant: &GrantRef,
-    log: &LogId,
-) -> Vec<u8> {
+pub fn redemption_message(database: &DatabaseId, grant: &GrantRef, log: &LogId) -> Vec<u8> {
     let mut w = Writer::new();
     w.array(5).bytes(&database.0).bytes(&grant.entry.0).u64(u64::from(grant.index));
     w.bytes(&log.device.0).u64(log.epoch);
@@ -461,7 +473,7 @@ impl MemberOp {
     #[must_use]
     pub fn redeem(
         ticket: &DeviceKey,
-        database: &crate::id::DatabaseId,
+        database: &DatabaseId,
         grant: &GrantRef,
         log: &LogId,
     ) -> Self {

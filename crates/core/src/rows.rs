@@ -94,6 +94,8 @@ pub(crate) fn subject_key(subject: &Subject) -> Vec<u8> {
         Subject::Device(key) => [&[0][..], &key.0].concat(),
         Subject::Anyone => vec![1],
         Subject::Ticket(key) => [&[2][..], &key.0].concat(),
+        // 3 is for what a grant was made with.
+        Subject::Person(person) => [&[4][..], &person.0].concat(),
     }
 }
 

@@ -216,6 +216,11 @@ impl VerifiedRun {
         self.run.bytes()
     }
 
+    /// As [`Run::encode`].
+    pub fn encode(&self, w: &mut Writer) {
+        self.run.encode(w);
+    }
+
     /// Heads of everything the entries name as parents, as the sender stated them: not verified yet.
     pub(crate) fn parent_heads(&self) -> impl Iterator<Item = Head> {
         let parents = self.run.entries.iter().flat_map(|e| &e.header().parents);

@@ -56,6 +56,10 @@ impl Replica {
             let counted = revocations.iter().filter(|r| r.counts && r.grant == grant.id);
             let redeemed = match grant.subject {
                 Subject::Ticket(_) => grants.iter().filter(|g| g.used == grant.id).count(),
+                Subject::Person(_) => {
+                    let its = grants.iter().filter(|g| g.holds && g.used == grant.id);
+                    its.map(|g| g.subject).collect::<BTreeSet<_>>().len()
+                }
                 Subject::Device(_) | Subject::Anyone => 0,
             };
             Member {
@@ -252,5 +256,6 @@ pub fn who(subject: &Subject) -> String {
         Subject::Device(device) => named(device),
         Subject::Anyone => "anyone".to_owned(),
         Subject::Ticket(key) => format!("ticket {}", named(key)),
+        Subject::Person(person) => format!("the devices of {person}"),
     }
 }

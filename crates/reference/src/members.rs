@@ -1,10 +1,12 @@
 //! Who may, by brute force: which entries count, and what follows from that for the frontier.
 
 use crate::{below, past};
+use anabranch_core::codec::Reader;
 use anabranch_core::entry::{Entry, GrantRef, StoreKind};
-use anabranch_core::id::{DatabaseId, EntryId};
-use anabranch_core::limits::DELEGATION_DEPTH;
+use anabranch_core::id::{DatabaseId, EntryId, NodeId};
+use anabranch_core::limits::{DELEGATION_DEPTH, EVIDENCE_ENTRIES};
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, members_of, redemption_holds};
+use anabranch_core::run::Run;
 use std::collections::{BTreeMap, BTreeSet};
 
 type Entries<'e> = BTreeMap<EntryId, &'e Entry>;
@@ -26,6 +28,8 @@ pub enum Fault {
     Priority,
     /// A new grant is too far from the first one.
     Depth,
+    /// What a person's devices embed does not show that they may.
+    Evidence,
     /// What is revoked is not there, or not in the past.
     Target,
     /// What is revoked ranks too high.
@@ -58,8 +62,85 @@ fn grant(entries: &Entries<'_>, grant: &GrantRef) -> Option<Given> {
             let subject = Subject::Device(entry.header().log.device);
             Some(Given { subject, depth: ticket.depth + 1, ..ticket })
         }
-        MemberOp::Revoke { .. } => None,
+        MemberOp::Revoke { .. } | MemberOp::Embed { .. } => None,
     }
+}
+
+/// The person whose grant an entry uses.
+fn person(entries: &Entries<'_>, entry: &Entry) -> Option<DatabaseId> {
+    match grant(entries, &entry.header().grant)?.subject {
+        Subject::Person(person) if entry.header().salt.is_none() => Some(person),
+        _ => None,
+    }
+}
+
+/// The entries of a person's database that an entry embeds, if they hold.
+fn embedded(person: &DatabaseId, entry: &Entry) -> Option<BTreeMap<EntryId, Entry>> {
+    let Some(Some(MemberOp::Embed { evidence })) = ops(entry).into_iter().next() else {
+        return None;
+    };
+    let mut r = Reader::new(&evidence);
+    let mut held: BTreeMap<EntryId, Entry> = BTreeMap::new();
+    for _ in 0..r.array("evidence", EVIDENCE_ENTRIES).ok()? {
+        for entry in Run::decode(&mut r, *person).ok()?.verify().ok()?.entries() {
+            let there = |id: &EntryId| held.contains_key(id);
+            if !below(entry).iter().all(there) {
+                return None;
+            }
+            held.insert(entry.id(), entry.clone());
+        }
+    }
+    r.finish().ok()?;
+    let all: Entries<'_> = held.iter().map(|(id, entry)| (*id, entry)).collect();
+    let embeds = |op: &Option<MemberOp>| matches!(op, Some(MemberOp::Embed { .. }));
+    let good = |entry: &Entry| {
+        let first = entry.id() == person.genesis();
+        let alone = entry.payloads().all(|(store, _)| store.kind == StoreKind::MEMBERS);
+        let listed = ops(entry).into_iter().flatten().all(|op| match op {
+            MemberOp::Revoke { cut: Cut::Tips(tips), .. } if !first => {
+                tips.iter().all(|tip| held.contains_key(&tip.position.id))
+            }
+            _ => true,
+        });
+        alone && listed && !ops(entry).iter().any(embeds) && judge(&all, person, entry).is_ok()
+    };
+    (held.values().all(good) && held.len() <= EVIDENCE_ENTRIES).then_some(held)
+}
+
+/// The devices that entries of a person's database show, and what each may do there.
+fn devices<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> BTreeMap<NodeId, Role> {
+    let entries: Entries<'_> = entries.into_iter().map(|e| (e.id(), e)).collect();
+    let mut devices: BTreeMap<NodeId, Role> = BTreeMap::new();
+    for name in counted(&entries).1 {
+        if let Some(Given { subject: Subject::Device(device), role, .. }) = grant(&entries, &name) {
+            let most = devices.entry(device).or_insert(role);
+            *most = role.max(*most);
+        }
+    }
+    devices
+}
+
+/// The grants that entries with the grant of a person end by what they embed.
+fn ended_by_evidence(all: &Entries<'_>, some: &Entries<'_>) -> Vec<(GrantRef, EntryId)> {
+    let mut list = Vec::new();
+    for &by in some.values() {
+        let Some(mine) = person(all, by).and_then(|p| embedded(&p, by)) else { continue };
+        for &of in some.values() {
+            if by.id() == of.id() || by.header().grant != of.header().grant {
+                continue;
+            }
+            let theirs = person(all, of).and_then(|p| embedded(&p, of)).unwrap_or_default();
+            let together = devices(mine.values().chain(theirs.values()));
+            for (index, op) in ops(of).into_iter().enumerate() {
+                if let Some(MemberOp::Grant { subject: Subject::Device(device), role, .. }) = op
+                    && together.get(&device).is_none_or(|shown| *shown < role)
+                {
+                    list.push((GrantRef { entry: of.id(), index: index as u32 }, by.id()));
+                }
+            }
+        }
+    }
+    list
 }
 
 fn rank(entries: &Entries<'_>, of: GrantRef) -> Option<Rank> {
@@ -122,6 +203,9 @@ fn counted_in(all: &Entries<'_>, some: &Entries<'_>) -> (BTreeSet<EntryId>, BTre
             }
         }
     }
+    for (grant, by) in ended_by_evidence(all, some) {
+        revocations.entry(grant).or_default().push((some[&by], Cut::Past));
+    }
     // From the highest rank down: what a grant depends on ranks higher.
     grants.sort_by_key(|(rank, _)| *rank);
     let mut ended: BTreeMap<GrantRef, Vec<Ended>> = BTreeMap::new();
@@ -173,8 +257,37 @@ pub fn needed<'e>(entries: &Entries<'e>) -> Entries<'e> {
     found
 }
 
+/// Whether one of a person's devices may grant this to others of them.
+fn judge_embedded(entry: &Entry, person: &DatabaseId, used: Given) -> Result<(), Fault> {
+    let decoded = ops(entry);
+    let embeds = matches!(decoded.first(), Some(Some(MemberOp::Embed { .. })));
+    if entry.payloads().count() != 1 || !embeds {
+        return Err(Fault::Grant);
+    }
+    let shown = embedded(person, entry).ok_or(Fault::Evidence)?;
+    let shown = devices(shown.values());
+    if !shown.contains_key(&entry.header().log.device) {
+        return Err(Fault::Evidence);
+    }
+    for op in decoded.into_iter().skip(1).flatten() {
+        let MemberOp::Grant { subject: Subject::Device(device), role, priority, .. } = op else {
+            return Err(Fault::Grant);
+        };
+        if role > used.role || shown.get(&device).is_none_or(|shown| role > *shown) {
+            return Err(Fault::Evidence);
+        }
+        if priority < used.priority {
+            return Err(Fault::Priority);
+        }
+        if used.depth >= DELEGATION_DEPTH {
+            return Err(Fault::Depth);
+        }
+    }
+    Ok(())
+}
+
 /// What `device` may do, as things stand.
-pub fn role(entries: &Entries<'_>, device: &anabranch_core::id::NodeId) -> Option<Role> {
+pub fn role(entries: &Entries<'_>, device: &NodeId) -> Option<Role> {
     let good = counted(entries).1;
     let given = good.iter().filter_map(|name| grant(entries, name));
     given
@@ -234,6 +347,7 @@ fn judge_use(entries: &Entries<'_>, entry: &Entry, used: Given) -> Result<(), Fa
                 _ => Err(Fault::Grant),
             };
         }
+        Subject::Person(person) => return judge_embedded(entry, &person, used),
         Subject::Device(device) if device != header.log.device => return Err(Fault::Grant),
         Subject::Device(_) | Subject::Anyone => {}
     }
@@ -254,7 +368,7 @@ fn judge_use(entries: &Entries<'_>, entry: &Entry, used: Given) -> Result<(), Fa
             }
             MemberOp::Grant { .. } if used.depth >= DELEGATION_DEPTH => return Err(Fault::Depth),
             MemberOp::Grant { .. } => {}
-            MemberOp::Redeem { .. } => return Err(Fault::Grant),
+            MemberOp::Redeem { .. } | MemberOp::Embed { .. } => return Err(Fault::Grant),
             MemberOp::Revoke { grant, .. } => {
                 let target = rank(entries, grant).ok_or(Fault::Target)?;
                 if (used.priority, used.depth, header.grant) >= target {

@@ -47,6 +47,10 @@ impl Seeds {
             };
             self.put("payload", &[&[kind], &hex(&case, "payload")?[..]].concat())?;
         }
+        for case in cases("people")? {
+            let (person, evidence) = (hex(&case, "database")?, hex(&case, "evidence")?);
+            self.put("payload", &[&[9], &person[..], &evidence[..]].concat())?;
+        }
         for case in cases("paths")? {
             let path = hex(&case, "encoded")?;
             if path.len() < 1_000 {

@@ -9,6 +9,7 @@ use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId};
 use anabranch_core::limits;
 use anabranch_core::ops::{decode_cells, decode_members, encode_cells, encode_members};
 use anabranch_core::path::Path;
+use anabranch_core::person::Evidence;
 use anabranch_core::run::Run;
 use anabranch_core::seal::{Bound, Key, contents, decode_keys, encode_keys};
 
@@ -28,6 +29,7 @@ pub(crate) fn payload(data: &[u8]) {
         4 => counts(input.rest()),
         6 => keys(input.rest()),
         7 => sealed(input.rest()),
+        9 => people(input.rest()),
         n if n % 4 == 0 => cells(input.rest()),
         n if n % 4 == 1 => members(input.rest()),
         n if n % 4 == 2 => path(input.rest()),
@@ -64,6 +66,15 @@ fn members(data: &[u8]) {
     let again = decode_members(&encode_members(&ops));
     assert!(!again.unknown);
     assert_eq!(again.ops.into_iter().flatten().collect::<Vec<_>>(), ops);
+}
+
+/// The id of a person's database, and evidence.
+fn people(data: &[u8]) {
+    let Some((person, evidence)) = data.split_first_chunk() else { return };
+    let Ok(shown) = Evidence::decode(DatabaseId(*person), evidence) else { return };
+    assert!(evidence.len() <= limits::EVIDENCE_BYTES);
+    let again = Evidence::decode(shown.person(), &shown.encode());
+    assert!(again.is_ok_and(|again| again.devices() == shown.devices()));
 }
 
 fn keys(data: &[u8]) {

@@ -124,6 +124,12 @@ impl View<'_> {
             (_, [ended, ..]) => format!("revoked by {}", ended.by.short()),
             _ if !grant.holds => "does not count".to_owned(),
             (Subject::Ticket(_), _) => used(member),
+            (Subject::Person(_), _) => {
+                format!(
+                    "{} so far",
+                    units::counted(u64::from(member.redeemed), "device", "devices")
+                )
+            }
             _ if grant.depth == 0 => "founder".to_owned(),
             _ => format!("by {}", grant.by.short()),
         };
@@ -305,6 +311,7 @@ fn object(member: &Member) -> Value {
         Subject::Device(_) => "device",
         Subject::Anyone => "anyone",
         Subject::Ticket(_) => "ticket",
+        Subject::Person(_) => "person",
     };
     let id = |grant: &GrantRef| format!("{}/{}", grant.entry, grant.index);
     json!({

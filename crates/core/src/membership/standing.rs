@@ -321,7 +321,7 @@ impl Ledger<'_> {
             row.ended = now.ended.len() as u32;
             self.put_grant(number, row)?;
             self.judged(number, before);
-            let made = [&[3][..], &key32(number)].concat();
+            let made = super::made_with(number);
             for made in listed(&*self.tx, Table::GrantBySubject, &made)? {
                 if made != number && !sabotage::is(Bug::GrantOutlivesItsOwn) {
                     open.insert((self.grant_row(made)?.rank(), made));

@@ -16,6 +16,7 @@ mod heads;
 mod histories;
 mod indexes;
 mod membership;
+mod people;
 mod seal;
 mod unsummed;
 

@@ -9,20 +9,23 @@ use crate::replica::Replica;
 use crate::world::{RawOp, World, counts, grant, members, payload};
 use anabranch_core::admit::Load;
 use anabranch_core::build;
+use anabranch_core::codec::Writer;
 use anabranch_core::entry::{Entry, GrantRef, StoreId};
 use anabranch_core::error::{Error, Refusal};
 use anabranch_core::frontier::Frontier;
 use anabranch_core::head::Head;
-use anabranch_core::id::EntryId;
+use anabranch_core::id::{EntryId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, ValueName};
 use anabranch_core::outgoing::{Outgoing, Withhold};
+use anabranch_core::person::Evidence;
+use anabranch_core::run::VerifiedRun;
 use anabranch_core::verify::verify;
 use anabranch_reference::{Fault, fold, judge, needed, role};
 use anabranch_store::MemoryStorage;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who is meant.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +33,7 @@ enum Whom {
     Device(usize),
     Anyone,
     Ticket(u8),
+    Person,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +53,14 @@ enum Act {
         right: bool,
         twice: bool,
     },
+    /// With what some entries of the person's database and all below them tell, one of them left out or a byte of them changed.
+    Embeds {
+        tips: Vec<Index>,
+        spoilt: Option<(Index, u8)>,
+        /// To each device what may be granted to it.
+        right: bool,
+        grants: Vec<(usize, Role, u32)>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -67,28 +79,51 @@ struct Step {
 
 const DEVICES: usize = 4;
 
-fn arb_act() -> impl Strategy<Value = Act> {
+/// How often steps do what.
+#[derive(Debug, Clone, Copy)]
+struct Mix {
+    values: u32,
+    rights: u32,
+    tickets: u32,
+    people: u32,
+}
+
+const USUAL: Mix = Mix { values: 6, rights: 4, tickets: 3, people: 0 };
+/// What becomes of a person's devices.
+const DEVICES_OF: Mix = Mix { values: 0, rights: 8, tickets: 1, people: 0 };
+const PEOPLE: Mix = Mix { values: 6, rights: 1, tickets: 1, people: 10 };
+
+fn arb_act(mix: Mix) -> impl Strategy<Value = Act> {
     let whom = prop_oneof![
         3 => (0..DEVICES).prop_map(Whom::Device),
         1 => Just(Whom::Anyone),
-        2 => (0u8..2).prop_map(Whom::Ticket),
+        mix.tickets.min(2) => (0u8..2).prop_map(Whom::Ticket),
+        mix.people / 4 => Just(Whom::Person),
     ];
     let role = prop_oneof![Just(Role::Read), Just(Role::Write), Just(Role::Admin)];
-    let grants = prop::collection::vec((whom, role, 0u32..3), 1..4);
+    let grants = prop::collection::vec((whom, role.clone(), 0u32..3), 1..4);
     let cut = prop::option::of(prop::collection::vec(any::<Index>(), 0..4));
+    let embeds = (
+        prop::collection::vec(any::<Index>(), 0..3),
+        prop::option::weighted(0.05, (any::<Index>(), 0u8..9)),
+        prop::bool::weighted(0.7),
+        prop::collection::vec((0..DEVICES, role, 0u32..3), 0..3),
+    );
     prop_oneof![
         1 => Just(Act::Nothing),
-        6 => prop::collection::vec(arb_op(), 1..4).prop_map(Act::Cells),
-        2 => prop::collection::vec((0u8..2, arb_counted()), 1..3).prop_map(Act::Counts),
-        4 => grants.prop_map(Act::Grants),
-        4 => prop::collection::vec((any::<Index>(), cut), 1..3).prop_map(Act::Revokes),
-        2 => Just(Act::Resigns),
-        3 => (0u8..2, prop::bool::weighted(0.8), prop::bool::weighted(0.1))
+        mix.values => prop::collection::vec(arb_op(), 1..4).prop_map(Act::Cells),
+        mix.values / 3 => prop::collection::vec((0u8..2, arb_counted()), 1..3).prop_map(Act::Counts),
+        mix.rights => grants.prop_map(Act::Grants),
+        mix.rights => prop::collection::vec((any::<Index>(), cut), 1..3).prop_map(Act::Revokes),
+        mix.rights.min(2) => Just(Act::Resigns),
+        mix.tickets => (0u8..2, prop::bool::weighted(0.8), prop::bool::weighted(0.1))
             .prop_map(|(ticket, right, twice)| Act::Redeem { ticket, right, twice }),
+        mix.people => embeds
+            .prop_map(|(tips, spoilt, right, grants)| Act::Embeds { tips, spoilt, right, grants }),
     ]
 }
 
-fn arb_step() -> impl Strategy<Value = Step> {
+fn arb_step(mix: Mix) -> impl Strategy<Value = Step> {
     (
         0..DEVICES,
         0u64..2,
@@ -96,7 +131,7 @@ fn arb_step() -> impl Strategy<Value = Step> {
         prop::collection::vec(any::<Index>(), 0..3),
         any::<Index>(),
         prop::bool::weighted(0.9),
-        arb_act(),
+        arb_act(mix),
         prop_oneof![30 => Just(0i64), 1 => -1i64..3],
     )
         .prop_map(|(device, epoch, back, parents, grant, fits, act, lie)| Step {
@@ -115,6 +150,38 @@ fn ticket(n: u8) -> DeviceKey {
     DeviceKey::from_seed(&[200 + n; 32])
 }
 
+/// The evidence that entries of `person` and all below them are.
+fn evidence(person: &World, tips: &[Index], spoilt: Option<(Index, u8)>) -> Vec<u8> {
+    let all = person.by_id();
+    let mut open: Vec<EntryId> = tips.iter().map(|at| at.get(&person.entries).id()).collect();
+    open.push(person.entries[0].id());
+    let mut held: BTreeSet<EntryId> = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        if held.insert(id) {
+            open.extend(anabranch_reference::below(all[&id]));
+            let ops = anabranch_core::ops::members_of(all[&id]).map(|d| d.ops).unwrap_or_default();
+            for op in ops.into_iter().flatten() {
+                if let MemberOp::Revoke { cut: Cut::Tips(tips), .. } = op {
+                    open.extend(tips.iter().map(|tip| tip.position.id));
+                }
+            }
+        }
+    }
+    let mut runs: Vec<_> = person.entries.iter().filter(|e| held.contains(&e.id())).collect();
+    if let Some((at, 0)) = spoilt {
+        runs.remove(at.index(runs.len()));
+    }
+    let mut w = Writer::new();
+    w.array(runs.len());
+    runs.into_iter().for_each(|entry| person.run_of(vec![entry.clone()]).encode(&mut w));
+    let mut bytes = w.finish();
+    if let Some((at, by @ 1..)) = spoilt {
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << (by - 1);
+    }
+    bytes
+}
+
 /// Every grant that entries of the world make, and for whom.
 fn grants(world: &World) -> Vec<(GrantRef, Subject)> {
     let mut list = Vec::new();
@@ -124,7 +191,7 @@ fn grants(world: &World) -> Vec<(GrantRef, Subject)> {
             let subject = match op {
                 Some(MemberOp::Grant { subject, .. }) => subject,
                 Some(MemberOp::Redeem { .. }) => Subject::Device(entry.header().log.device),
-                Some(MemberOp::Revoke { .. }) | None => continue,
+                Some(MemberOp::Revoke { .. } | MemberOp::Embed { .. }) | None => continue,
             };
             list.push((GrantRef { entry: entry.id(), index: index as u32 }, subject));
         }
@@ -133,7 +200,7 @@ fn grants(world: &World) -> Vec<(GrantRef, Subject)> {
 }
 
 /// Makes the entry a step asks for, on top of good entries only.
-fn entry(world: &World, written: &Written, step: &Step) -> Entry {
+fn entry(world: &World, person: &World, written: &Written, step: &Step) -> Entry {
     let epoch = step.epoch + 2;
     let log = world.log(step.device, epoch);
     let tip = world.entries.iter().rposition(|e| e.header().log == log);
@@ -149,6 +216,7 @@ fn entry(world: &World, written: &Written, step: &Step) -> Entry {
     let all = grants(world);
     let wanted = match step.act {
         Act::Redeem { ticket: n, .. } => Subject::Ticket(ticket(n).node_id()),
+        Act::Embeds { .. } => Subject::Person(person.database),
         _ => Subject::Device(log.device),
     };
     let fitting: Vec<_> =
@@ -182,6 +250,7 @@ fn entry(world: &World, written: &Written, step: &Step) -> Entry {
                 Whom::Device(n) => Subject::Device(world.keys[n].node_id()),
                 Whom::Anyone => Subject::Anyone,
                 Whom::Ticket(n) => Subject::Ticket(ticket(n).node_id()),
+                Whom::Person => Subject::Person(person.database),
             };
             let ops = list.iter().map(|(whom, role, rank)| grant(subject(whom), *role, *rank));
             spec.payloads.push(members(&ops.collect::<Vec<_>>()));
@@ -209,6 +278,31 @@ fn entry(world: &World, written: &Written, step: &Step) -> Entry {
             let op = MemberOp::redeem(&ticket(*n), &world.database, &spec.grant, &signed);
             spec.payloads.push(members(&vec![op; 1 + usize::from(*twice)]));
         }
+        Act::Embeds { tips, spoilt, right, grants } => {
+            let bytes = evidence(person, tips, *spoilt);
+            let shown = Evidence::decode(person.database, &bytes);
+            let mut ops = vec![MemberOp::Embed { evidence: bytes }];
+            let given = all.iter().find(|(grant, _)| *grant == spec.grant);
+            let most = world.entries.iter().find(|e| e.id() == spec.grant.entry).and_then(|e| {
+                let ops = anabranch_core::ops::members_of(e)?.ops;
+                match ops.into_iter().nth(spec.grant.index as usize)?? {
+                    MemberOp::Grant { role, priority, .. } => Some((role, priority)),
+                    _ => None,
+                }
+            });
+            if let (true, Ok(shown), Some((most, priority)), Some(_)) = (*right, shown, most, given)
+            {
+                let device = |(device, role): (&NodeId, &Role)| {
+                    grant(Subject::Device(*device), (*role).min(most), priority)
+                };
+                ops.extend(shown.devices().iter().map(device));
+            } else {
+                ops.extend(grants.iter().map(|(device, role, rank)| {
+                    grant(Subject::Device(world.keys[*device].node_id()), *role, *rank)
+                }));
+            }
+            spec.payloads.push(members(&ops));
+        }
     }
     world.make(spec)
 }
@@ -234,6 +328,7 @@ fn fault(refusal: &Refusal) -> Fault {
         Refusal::NotPermitted { .. } => Fault::NotPermitted,
         Refusal::Priority { .. } => Fault::Priority,
         Refusal::Depth { .. } => Fault::Depth,
+        Refusal::Evidence { .. } => Fault::Evidence,
         Refusal::Target { .. } => Fault::Target,
         Refusal::Rank { .. } => Fault::Rank,
         Refusal::Revoked { .. } => Fault::Revoked,
@@ -349,95 +444,150 @@ fn brings_level(from: &Replica, to: &Replica) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Makes an entry of each step that may be made, and hands it to `replica`; what was refused.
+fn grow(
+    world: &mut World,
+    person: &World,
+    replica: &Replica,
+    steps: &[Step],
+) -> Result<Vec<VerifiedRun>, TestCaseError> {
+    let (mut bad, mut written) = (Vec::new(), Written::new());
+    for step in steps {
+        let entry = entry(world, person, &written, step);
+        let mut all: BTreeMap<EntryId, &Entry> = world.by_id();
+        all.insert(entry.id(), &entry);
+        let expected = judge(&all, &world.database, &entry);
+        let before = replica.digests();
+        let run = world.run_of(vec![entry.clone()]).verify().unwrap();
+        match replica.admit_one(&run) {
+            Ok(()) => {
+                prop_assert_eq!(expected, Ok(()));
+                note(&mut written, step, &entry);
+                world.insert(entry);
+                consistent(replica)?;
+            }
+            Err(Error::Refused(refusal)) => {
+                prop_assert_eq!(expected, Err(fault(&refusal)), "{}", refusal);
+                prop_assert_eq!(replica.digests(), before);
+                bad.push(run);
+            }
+            Err(e) => return Err(TestCaseError::fail(e.to_string())),
+        }
+    }
+    Ok(bad)
+}
+
+type Delivery = Vec<(Index, usize, usize)>;
+
+/// A world in which nothing happened yet, founded by one of the devices that all worlds have.
+fn world_of(founder: usize, more: &[MemberOp]) -> World {
+    let mut keys: Vec<DeviceKey> =
+        (1..=DEVICES as u8).map(|n| DeviceKey::from_seed(&[n; 32])).collect();
+    keys.swap(0, founder);
+    let mut ops = vec![grant(Subject::Device(keys[0].node_id()), Role::Admin, 0)];
+    ops.extend(more.iter().cloned());
+    World::founded(keys, &ops)
+}
+
+/// Replica and reference agree on every entry, and on what all of them amount to, in these orders and others.
+fn agree(
+    (mut world, person): (World, &World),
+    steps: &[Step],
+    (order, other_order): (&Delivery, &Delivery),
+    some: &[Index],
+) -> Result<(), TestCaseError> {
+    let replica = Replica::empty(world.database);
+    replica.admit(&[world.run(0, 1).verify().unwrap()]).unwrap();
+    let bad = grow(&mut world, person, &replica, steps)?;
+    // The verdict is the same for whoever hears of everything in another order, long after.
+    let (other, mut stages) = (Replica::empty(world.database), Vec::new());
+    deliver(&world, &other, order, |replica| {
+        stages.push(replica.copy());
+        consistent(replica)
+    })?;
+    prop_assert_eq!(other.digests(), replica.digests());
+    for run in &bad {
+        let refused = matches!(other.admit_one(run), Err(Error::Refused(r)) if !r.is_gap());
+        prop_assert!(refused);
+    }
+    // And so is what each device may do now.
+    for key in &world.keys {
+        let now = |r: &Replica| r.view(|v| v.role_of(&key.node_id()).unwrap());
+        let meant = role(&world.by_id(), &key.node_id());
+        prop_assert_eq!((now(&other), now(&replica)), (meant, meant));
+    }
+    // Cells may come later, in stretches with more arriving in between.
+    let bulk = Replica { load: Load::Bulk, ..Replica::empty(world.database) };
+    let budget = build::Budget { bytes: 600, threads: 1 };
+    deliver(&world, &bulk, other_order, |replica| {
+        build::step(&*replica.storage, budget).unwrap();
+        if replica.view(|v| v.building().unwrap()).is_none() {
+            consistent(replica)?;
+        }
+        Ok(())
+    })?;
+    build::finish(&*bulk.storage, budget).unwrap();
+    consistent(&bulk)?;
+    prop_assert_eq!(bulk.digests(), replica.digests());
+    // What is exchanged is what counts and what that builds on; it is enough.
+    let all = world.by_id();
+    let fresh = Replica::empty(world.database);
+    let mut out = replica.view(|v| Outgoing::new(v, &Frontier::default()).unwrap());
+    while let Some(run) = replica.view(|v| out.next(v, Withhold::NOTHING).unwrap()) {
+        let (_, waiting) = fresh.admit(&[run.verify().unwrap()]).unwrap();
+        prop_assert_eq!(waiting, []);
+    }
+    prop_assert_eq!(fresh.digests(), replica.digests());
+    let held: BTreeMap<EntryId, Entry> = fresh.entries().into_iter().map(|e| (e.id(), e)).collect();
+    for id in needed(&all).keys() {
+        prop_assert!(held.contains_key(id));
+    }
+    let tx = anabranch_core::storage::Storage::read(&*fresh.storage).unwrap();
+    verify(&*tx, &MemoryStorage::new(), &mut |_| {}).unwrap();
+    // Whoever stood anywhere on the way is brought up to date by whoever has everything, or something else.
+    for (n, stage) in stages.iter().enumerate() {
+        if let Some(with) = some.get(n) {
+            brings_level(stage, &stages[with.index(stages.len())].copy())?;
+        }
+        brings_level(&replica, stage)?;
+        prop_assert!(stage.state() == fold(&world.entries));
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(cases(128))]
 
     #[test]
     fn replica_and_reference_agree_on_who_may(
-        steps in prop::collection::vec(arb_step(), 1..32),
+        steps in prop::collection::vec(arb_step(USUAL), 1..32),
         order in arb_order(),
         other_order in arb_order(),
         some in prop::collection::vec(any::<Index>(), 0..3),
     ) {
-        let mut world = World::new(1);
-        world.keys.extend((1..DEVICES as u8).map(|n| DeviceKey::from_seed(&[50 + n; 32])));
-        let replica = Replica::empty(world.database);
-        replica.admit(&[world.run(0, 1).verify().unwrap()]).unwrap();
-        let (mut bad, mut written) = (Vec::new(), Written::new());
-        for step in &steps {
-            let entry = entry(&world, &written, step);
-            let mut all: BTreeMap<EntryId, &Entry> = world.by_id();
-            all.insert(entry.id(), &entry);
-            let expected = judge(&all, &world.database, &entry);
-            let before = replica.digests();
-            let run = world.run_of(vec![entry.clone()]).verify().unwrap();
-            match replica.admit_one(&run) {
-                Ok(()) => {
-                    prop_assert_eq!(expected, Ok(()));
-                    note(&mut written, step, &entry);
-                    world.insert(entry);
-                    consistent(&replica)?;
-                }
-                Err(Error::Refused(refusal)) => {
-                    prop_assert_eq!(expected, Err(fault(&refusal)), "{}", refusal);
-                    prop_assert_eq!(replica.digests(), before);
-                    bad.push(run);
-                }
-                Err(e) => return Err(TestCaseError::fail(e.to_string())),
-            }
-        }
-        // The verdict is the same for whoever hears of everything in another order, long after.
-        let (other, mut stages) = (Replica::empty(world.database), Vec::new());
-        deliver(&world, &other, &order, |replica| {
-            stages.push(replica.copy());
-            consistent(replica)
-        })?;
-        prop_assert_eq!(other.digests(), replica.digests());
-        for run in &bad {
-            let refused = matches!(other.admit_one(run), Err(Error::Refused(r)) if !r.is_gap());
-            prop_assert!(refused);
-        }
-        // And so is what each device may do now.
-        for key in &world.keys {
-            let now = |r: &Replica| r.view(|v| v.role_of(&key.node_id()).unwrap());
-            let meant = role(&world.by_id(), &key.node_id());
-            prop_assert_eq!((now(&other), now(&replica)), (meant, meant));
-        }
-        // Cells may come later, in stretches with more arriving in between.
-        let bulk = Replica { load: Load::Bulk, ..Replica::empty(world.database) };
-        let budget = build::Budget { bytes: 600, threads: 1 };
-        deliver(&world, &bulk, &other_order, |replica| {
-            build::step(&*replica.storage, budget).unwrap();
-            if replica.view(|v| v.building().unwrap()).is_none() {
-                consistent(replica)?;
-            }
-            Ok(())
-        })?;
-        build::finish(&*bulk.storage, budget).unwrap();
-        consistent(&bulk)?;
-        prop_assert_eq!(bulk.digests(), replica.digests());
-        // What is exchanged is what counts and what that builds on; it is enough.
-        let all = world.by_id();
-        let fresh = Replica::empty(world.database);
-        let mut out = replica.view(|v| Outgoing::new(v, &Frontier::default()).unwrap());
-        while let Some(run) = replica.view(|v| out.next(v, Withhold::NOTHING).unwrap()) {
-            let (_, waiting) = fresh.admit(&[run.verify().unwrap()]).unwrap();
-            prop_assert_eq!(waiting, []);
-        }
-        prop_assert_eq!(fresh.digests(), replica.digests());
-        let held: BTreeMap<EntryId, Entry> = fresh.entries().into_iter().map(|e| (e.id(), e)).collect();
-        for id in needed(&all).keys() {
-            prop_assert!(held.contains_key(id));
-        }
-        let tx = anabranch_core::storage::Storage::read(&*fresh.storage).unwrap();
-        verify(&*tx, &MemoryStorage::new(), &mut |_| {}).unwrap();
-        // Whoever stood anywhere on the way is brought up to date by whoever has everything, or something else.
-        for (n, stage) in stages.iter().enumerate() {
-            if let Some(with) = some.get(n) {
-                brings_level(stage, &stages[with.index(stages.len())].copy())?;
-            }
-            brings_level(&replica, stage)?;
-            prop_assert!(stage.state() == fold(&world.entries));
-        }
+        let nobody = world_of(1, &[]);
+        agree((world_of(0, &[]), &nobody), &steps, (&order, &other_order), &some)?;
+    }
+
+    /// The same where rights are a person's, whose devices have a history of their own.
+    #[test]
+    fn replica_and_reference_agree_on_people(
+        devices in prop::collection::vec(arb_step(DEVICES_OF), 1..24),
+        steps in prop::collection::vec(arb_step(PEOPLE), 1..32),
+        given in prop::collection::vec((prop_oneof![Just(Role::Relay), Just(Role::Write), Just(Role::Admin)], 0u32..2), 1..3),
+        order in arb_order(),
+        other_order in arb_order(),
+        some in prop::collection::vec(any::<Index>(), 0..3),
+    ) {
+        let mut person = world_of(1, &[]);
+        let nobody = person.clone();
+        let replica = Replica::empty(person.database);
+        replica.admit(&[person.run(0, 1).verify().unwrap()]).unwrap();
+        grow(&mut person, &nobody, &replica, &devices)?;
+        let given: Vec<MemberOp> = given
+            .iter()
+            .map(|(role, rank)| grant(Subject::Person(person.database), *role, *rank))
+            .collect();
+        agree((world_of(0, &given), &person), &steps, (&order, &other_order), &some)?;
     }
 }

@@ -198,10 +198,14 @@ impl Device {
     }
 
     pub(crate) fn found_with(founding: Founding) -> Self {
+        Self::found_as(1, founding)
+    }
+
+    pub(crate) fn found_as(seed: u8, founding: Founding) -> Self {
         let storage = Arc::new(MemoryStorage::new());
         let load = Load::AtOnce;
         let mut device =
-            Self::new(1, Replica { database: DatabaseId([0; 32]), storage, load, reader: None });
+            Self::new(seed, Replica { database: DatabaseId([0; 32]), storage, load, reader: None });
         let storage = device.replica.storage.clone();
         let mut tx = storage.write(Durability::Full).unwrap();
         device.replica.database = create(&mut *tx, &device.author(), [7; 16], founding).unwrap();
@@ -281,8 +285,9 @@ impl Device {
 
     /// Both ways, until nothing is due.
     pub(crate) fn meet(&self, other: &Self) {
-        while self.replica.update(&other.replica, usize::MAX) > 0
-            || other.replica.update(&self.replica, usize::MAX) > 0
+        // Each in turn, since what one brings may be why the other has nothing to say any more.
+        while (self.replica.update(&other.replica, usize::MAX) > 0)
+            | (other.replica.update(&self.replica, usize::MAX) > 0)
         {}
     }
 

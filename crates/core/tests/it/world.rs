@@ -45,7 +45,12 @@ impl World {
             grant(Subject::Device(key.node_id()), role, 0)
         });
         let ops: Vec<MemberOp> = grants.collect();
-        let genesis = genesis(&keys[0], &ops);
+        Self::founded(keys, &ops)
+    }
+
+    /// The genesis entry, by device 0, with these operations.
+    pub(crate) fn founded(keys: Vec<DeviceKey>, ops: &[MemberOp]) -> Self {
+        let genesis = genesis(&keys[0], ops);
         let database = DatabaseId::of_genesis(genesis.id());
         let index = BTreeMap::from([(genesis.id(), 0)]);
         Self { keys, database, entries: vec![genesis], index, heads: RefCell::default() }

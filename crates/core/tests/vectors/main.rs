@@ -15,6 +15,7 @@ mod keys;
 mod lthash;
 mod membership;
 mod payloads;
+mod people;
 mod runs;
 mod seal;
 mod tickets;

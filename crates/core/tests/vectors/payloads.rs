@@ -5,7 +5,7 @@ use anabranch_core::codec::Writer;
 use anabranch_core::counters::{Count, CountOp, decode_counts, encode_counts};
 use anabranch_core::entry::{GrantRef, Timestamp};
 use anabranch_core::head::Head;
-use anabranch_core::id::{EntryId, LogId, NodeId, Position};
+use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
 use anabranch_core::limits;
 use anabranch_core::ops::{
@@ -50,6 +50,7 @@ fn member_op(op: &Option<MemberOp>) -> Value {
         Subject::Device(key) => json!({ "device": hex(key.0) }),
         Subject::Anyone => json!("anyone"),
         Subject::Ticket(key) => json!({ "ticket": hex(key.0) }),
+        Subject::Person(person) => json!({ "person": hex(person.0) }),
     };
     match op {
         None => Value::Null,
@@ -57,6 +58,7 @@ fn member_op(op: &Option<MemberOp>) -> Value {
             "grant": subject(whom), "role": role.name(), "priority": priority,
             "limit": terms.limit, "expires": terms.expires.map(|t| t.0),
         }),
+        Some(MemberOp::Embed { evidence }) => json!({ "embed": hex(evidence) }),
         Some(MemberOp::Redeem { signature }) => json!({ "redeem": hex(signature.0) }),
         Some(MemberOp::Revoke { grant, cut }) => json!({
             "revoke": hex(grant.entry.0), "index": grant.index,
@@ -232,6 +234,10 @@ fn member_cases() -> Vec<Value> {
         grant(Subject::Ticket(NodeId([2; 32])), Role::Write, terms),
         MemberOp::Redeem { signature: Signature([3; 64]) },
     ];
+    let people = [
+        grant(Subject::Person(DatabaseId([9; 32])), Role::Write, TicketTerms::default()),
+        MemberOp::Embed { evidence: vec![0x80] },
+    ];
     let ended = GrantRef { entry: EntryId([4; 32]), index: 5 };
     let position = Position { log: OWN, seq: 6, id: EntryId([7; 32]) };
     let tip = Head { position, signature: Signature([8; 64]) };
@@ -240,13 +246,14 @@ fn member_cases() -> Vec<Value> {
     let odd = |name, write: fn(&mut Writer)| case(name, "members", &members_around(write));
     vec![
         case("grants and a redemption", "members", &encode_members(&all)),
+        case("a person and its devices", "members", &encode_members(&people)),
         case("revocations", "members", &encode_members(&revoked)),
         case("no operations", "members", &encode_members(&[])),
         odd("a role from later", |w| {
             w.array(6).u64(0).array(1).u64(1).u64(9).u64(0).u64(0).u64(0);
         }),
         odd("a subject from later", |w| {
-            w.array(6).u64(0).array(1).u64(3).u64(1).u64(0).u64(0).u64(0);
+            w.array(6).u64(0).array(1).u64(4).u64(1).u64(0).u64(0).u64(0);
         }),
         odd("a subject from later with an argument", |w| {
             w.array(6).u64(0).array(2).u64(3).bytes(&[1; 32]).u64(1).u64(0).u64(0).u64(0);

@@ -122,6 +122,7 @@ fn grant_row(grant: &Grant, me: NodeId) -> Vec<String> {
         Subject::Device(device) => device.short(),
         Subject::Anyone => "anyone".into(),
         Subject::Ticket(_) => "ticket".into(),
+        Subject::Person(person) => format!("the devices of {}", person.short()),
     };
     let mut terms = Vec::new();
     if let Some(limit) = grant.terms.limit {
@@ -139,6 +140,7 @@ fn grant_object(grant: &Grant) -> Value {
         Subject::Device(device) => ("device", Some(device.to_string())),
         Subject::Anyone => ("anyone", None),
         Subject::Ticket(key) => ("ticket", Some(to_base32(&key.0))),
+        Subject::Person(person) => ("person", Some(person.to_string())),
     };
     json!({
         "kind": kind,

@@ -1,0 +1,58 @@
+//! Storage for what is worked out and thrown away: a few hundred entries at most, in memory, for one user.
+
+use crate::storage::{Order, ReadTx, StorageError, Table, Visit, WriteTx};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// Tables that start empty. One transaction, which nobody keeps.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+}
+
+impl ReadTx for Scratch {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.rows.get(&(table, key.to_vec())).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        order: Order,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StorageError> {
+        if to.is_some_and(|to| to <= from) {
+            return Ok(());
+        }
+        let from = Bound::Included((table, from.to_vec()));
+        let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded((table, to.to_vec())));
+        let mut ascending = self.rows.range((from, to)).take_while(|((of, _), _)| *of == table);
+        let mut visit = |((_, key), value): (&(Table, Vec<u8>), &Vec<u8>)| visit(key, value);
+        // Ends early by itself; what it ended with is of no use.
+        let _ = match order {
+            Order::Ascending => ascending.try_for_each(visit),
+            Order::Descending => {
+                let all: Vec<_> = ascending.collect();
+                all.into_iter().rev().try_for_each(&mut visit)
+            }
+        };
+        Ok(())
+    }
+}
+
+impl WriteTx for Scratch {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        self.rows.insert((table, key.to_vec()), value.to_vec());
+        Ok(())
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, StorageError> {
+        Ok(self.rows.remove(&(table, key.to_vec())).is_some())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
