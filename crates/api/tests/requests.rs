@@ -318,7 +318,7 @@ async fn devices_that_ask_are_let_in_rejected_and_forgotten() {
     world.done("POST", "/v1/databases", Some(json!({ "name": "todo" }))).await;
     let replica = Arc::clone(world.node.database("todo").unwrap().replica());
     let asks = |seed: u8, role| {
-        let request = Request { role, text: format!("device {seed}") };
+        let request = Request { role, text: format!("device {seed}"), person: None };
         replica.ask(&NodeId([seed; 32]), request).unwrap()
     };
     let at = |seed: u8| format!("/v1/databases/todo/requests/{}", NodeId([seed; 32]));

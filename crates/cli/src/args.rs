@@ -339,11 +339,13 @@ fn lifetime(text: &str) -> Result<Duration, String> {
   ssh laptop anabranch ticket notes | anabranch join - --name notes
   anabranch join @ticket.txt --name photos         a folder, for others to fetch it from here
   anabranch join http://10.0.0.2:7700/db_… --name notes --ask \"I am Ana's laptop\"
+  anabranch join http://10.0.0.2:7700/db_… --name notes --as ana
 
 Who asks is let in once an admin there says so: 'anabranch requests approve'. Until then 'sync' and
-'serve' ask again. DB_ID is the database's id, as 'anabranch db info' shows it.")]
+'serve' ask again. A device of a person to whom something is granted there ('anabranch members grant') is let in at once. DB_ID is the database's id, as 'anabranch db info' shows it.")]
+#[command(group(clap::ArgGroup::new("asks").multiple(true)))]
 pub(crate) struct JoinArgs {
-    /// The ticket, @FILE that holds it, or - for standard input; with --ask, http://HOST:PORT/DB_ID
+    /// The ticket, @FILE that holds it, or - for standard input; with --ask or --as, http://HOST:PORT/DB_ID
     #[arg(value_name = "TICKET|@FILE|-|URL")]
     pub(crate) place: String,
     /// For a folder: where to put it
@@ -357,13 +359,16 @@ pub(crate) struct JoinArgs {
     #[arg(long, conflicts_with = "path")]
     pub(crate) lazy: bool,
     /// Ask an admin to be let in, in a few words that say who you are
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", group = "asks")]
     pub(crate) ask: Option<String>,
+    /// Show that this device is one of a person's: the database here whose members are that one's devices
+    #[arg(long = "as", value_name = "DATABASE", group = "asks")]
+    pub(crate) person: Option<String>,
     /// What to ask for [default: write]
-    #[arg(long, value_enum, requires = "ask")]
+    #[arg(long, value_enum, requires = "asks")]
     pub(crate) role: Option<RoleArg>,
     /// Do not end before the request was approved or rejected
-    #[arg(long, requires = "ask")]
+    #[arg(long, requires = "asks")]
     pub(crate) wait: bool,
 }
 

@@ -67,6 +67,23 @@ pub enum Error {
     /// An index is not what the values are. Nothing else is affected.
     #[error("{0}; remove the index and add it again, nothing else is affected")]
     WrongIndex(String),
+    /// A database that is no person's.
+    #[error(
+        "the database holds more than who its members are; the devices of a person take one that is used for nothing else: 'anabranch db new' makes one"
+    )]
+    NoPerson,
+    /// A person's database that others cannot embed.
+    #[error(
+        "the membership of the person's database changed more often than others can take in ({entries} entries of {bytes} bytes; at most {} of {}); make a new one and grant to that",
+        crate::limits::EVIDENCE_ENTRIES,
+        crate::limits::EVIDENCE_BYTES
+    )]
+    PersonSize {
+        /// Entries.
+        entries: usize,
+        /// Bytes, if these are too many.
+        bytes: usize,
+    },
     /// Nobody would be left to let others in.
     #[error("this would leave the database without an admin; make somebody else an admin first")]
     LastAdmin,

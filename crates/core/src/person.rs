@@ -7,7 +7,7 @@
 
 use crate::author::Author;
 use crate::cells;
-use crate::codec::{DecodeError, Reader, Writer};
+use crate::codec::{Reader, Writer};
 use crate::entry::{Entry, Payload, StoreId, StoreKind};
 use crate::error::{Error, Refusal, corrupt};
 use crate::frontier::Frontier;
@@ -18,7 +18,7 @@ use crate::membership::{self, stints};
 use crate::ops::{MemberOp, Role, Subject, TicketTerms, encode_members, members_of};
 use crate::outgoing::{Outgoing, Withhold};
 use crate::past::Place;
-use crate::rows::{GrantNo, GrantRow, grant_id_key, last4, subject_key};
+use crate::rows::{GrantNo, GrantRow, PEOPLE, grant_id_key, last4, subject_key};
 use crate::run::{Run, VerifiedRun};
 use crate::scratch::Scratch;
 use crate::storage::{Order, StorageError, Table};
@@ -38,73 +38,35 @@ pub struct Evidence {
     devices: Devices,
 }
 
-/// Why entries tell nothing about a person's devices.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EvidenceError {
-    /// There is more than who its members are.
-    #[error(
-        "it holds more than who its members are; the devices of a person take a database that is used for nothing else"
-    )]
-    Content,
-    /// It was written to so often that it cannot be embedded any more.
-    #[error(
-        "the membership of that database was changed more often than another one can take in: {entries} entries of {bytes} bytes, at most {} of {}; make a new one",
-        limits::EVIDENCE_ENTRIES,
-        limits::EVIDENCE_BYTES
-    )]
-    Size {
-        /// Entries.
-        entries: usize,
-        /// Bytes.
-        bytes: usize,
-    },
-    /// Something in it does not hold, or is missing.
-    #[error("{0}")]
-    Entry(#[from] Error),
-}
-
-impl From<DecodeError> for EvidenceError {
-    fn from(error: DecodeError) -> Self {
-        Self::Entry(error.into())
-    }
-}
-
-impl From<StorageError> for EvidenceError {
-    fn from(error: StorageError) -> Self {
-        Self::Entry(error.into())
-    }
-}
-
 impl Evidence {
     /// What a replica of the person's database has to tell.
     ///
     /// Cost: as its entries, which are bounded.
     ///
     /// # Errors
-    /// [`EvidenceError`].
-    pub fn of(person: View<'_>) -> Result<Self, EvidenceError> {
+    /// [`Error::NoPerson`] for a database that is used for something else, [`Error::PersonSize`], [`Error::Storage`].
+    pub fn of(person: View<'_>) -> Result<Self, Error> {
         let database = person.database()?.ok_or_else(|| corrupt("the database id"))?;
         let mut out = Outgoing::new(person, &Frontier::default())?;
         let (mut runs, mut entries) = (Vec::new(), 0);
         while let Some(run) = out.next(person, Withhold::NOTHING)? {
             entries += run.entries().len();
             if entries > limits::EVIDENCE_ENTRIES {
-                return Err(EvidenceError::Size { entries, bytes: 0 });
+                return Err(Error::PersonSize { entries, bytes: 0 });
             }
-            runs.push(run.verify().map_err(Error::from)?);
+            runs.push(run.verify()?);
         }
         let evidence = Self::new(database, runs)?;
         let bytes = evidence.encode().len();
         if bytes > limits::EVIDENCE_BYTES {
-            return Err(EvidenceError::Size { entries, bytes });
+            return Err(Error::PersonSize { entries, bytes });
         }
         Ok(evidence)
     }
 
-    fn new(person: DatabaseId, runs: Vec<VerifiedRun>) -> Result<Self, EvidenceError> {
+    fn new(person: DatabaseId, runs: Vec<VerifiedRun>) -> Result<Self, Error> {
         if runs.iter().flat_map(VerifiedRun::entries).any(|entry| !is_of_members(entry)) {
-            return Err(EvidenceError::Content);
+            return Err(Error::NoPerson);
         }
         let devices = devices_of(&person, &runs)?;
         let entries = runs.iter().flat_map(VerifiedRun::entries).map(Entry::id).collect();
@@ -114,20 +76,20 @@ impl Evidence {
     /// Reads evidence about `person`.
     ///
     /// # Errors
-    /// [`EvidenceError`] for anything malformed, forged, not admissible or over a limit.
-    pub fn decode(person: DatabaseId, bytes: &[u8]) -> Result<Self, EvidenceError> {
+    /// [`Error`] for anything malformed, forged, not admissible or over a limit.
+    pub fn decode(person: DatabaseId, bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() > limits::EVIDENCE_BYTES {
-            return Err(EvidenceError::Size { entries: 0, bytes: bytes.len() });
+            return Err(Error::PersonSize { entries: 0, bytes: bytes.len() });
         }
         let mut r = Reader::new(bytes);
         let (mut runs, mut entries) = (Vec::new(), 0);
         for _ in 0..r.array("evidence", limits::EVIDENCE_ENTRIES)? {
-            let run = Run::decode(&mut r, person).map_err(Error::from)?;
+            let run = Run::decode(&mut r, person)?;
             entries += run.entries().len();
             if entries > limits::EVIDENCE_ENTRIES {
-                return Err(EvidenceError::Size { entries, bytes: bytes.len() });
+                return Err(Error::PersonSize { entries, bytes: bytes.len() });
             }
-            runs.push(run.verify().map_err(Error::from)?);
+            runs.push(run.verify()?);
         }
         r.finish()?;
         Self::new(person, runs)
@@ -312,12 +274,8 @@ impl Ledger<'_> {
     /// Nothing is written by who is none of the devices. Cost: some checks of evidence for each entry that told it before.
     ///
     /// # Errors
-    /// [`EvidenceError::Size`] when all that is known does not fit into an entry, and as [`Ledger::commit`].
-    pub fn embed(
-        &mut self,
-        author: &Author<'_>,
-        evidence: &Evidence,
-    ) -> Result<u32, EvidenceError> {
+    /// [`Error::PersonSize`] when all that is known does not fit into an entry, and as [`Ledger::commit`].
+    pub fn embed(&mut self, author: &Author<'_>, evidence: &Evidence) -> Result<u32, Error> {
         let mut written = 0;
         let subject = subject_key(&Subject::Person(evidence.person));
         for used in self.view().grant_numbers(&subject)? {
@@ -353,9 +311,9 @@ impl Ledger<'_> {
             }
             let (entries, bytes) = (all.entries.len(), all.encode().len());
             if entries > limits::EVIDENCE_ENTRIES || bytes > limits::EVIDENCE_BYTES {
-                return Err(EvidenceError::Size { entries, bytes });
+                return Err(Error::PersonSize { entries, bytes });
             }
-            let log = self.own_log(author).map_err(Error::from)?;
+            let log = self.own_log(author)?;
             self.sign_before(author, &log, &grant)?;
             let payload = Payload::Present(encode_members(&ops));
             let payloads = vec![(StoreId::members(), payload)];
@@ -411,6 +369,41 @@ fn places(view: View<'_>, stints: Vec<Place>, tips: Vec<Seq>) -> Result<Vec<Plac
 }
 
 impl View<'_> {
+    /// The people to whom something is granted that holds. Cost: a look-up where there are none, else a step a grant to people.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn people(&self) -> Result<BTreeSet<DatabaseId>, StorageError> {
+        let mut listed = Vec::new();
+        let prefix = &PEOPLE[..];
+        self.tx.keys(Table::GrantBySubject, prefix, None, &mut |key| {
+            let person = key.strip_prefix(prefix).and_then(|key| key.first_chunk::<32>());
+            listed.extend(person.map(|person| DatabaseId(*person)));
+            if person.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        let mut people = BTreeSet::new();
+        for person in listed {
+            if self.knows_person(&person)? {
+                people.insert(person);
+            }
+        }
+        Ok(people)
+    }
+
+    /// Whether anything is granted to this person.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn knows_person(&self, person: &DatabaseId) -> Result<bool, StorageError> {
+        let numbers = self.grant_numbers(&subject_key(&Subject::Person(*person)))?;
+        for number in numbers {
+            if self.grant(number)?.holds() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What the device may do that shows this evidence, were it to embed that: the strongest of the grants to the person that
     /// hold, as far as the evidence goes together with what was embedded before.
     ///

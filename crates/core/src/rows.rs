@@ -89,13 +89,15 @@ pub(crate) fn log_key(log: &LogId) -> [u8; 40] {
     key
 }
 
+/// What keys of grants to people begin with. (3 is for what a grant was made with.)
+pub(crate) const PEOPLE: [u8; 1] = [4];
+
 pub(crate) fn subject_key(subject: &Subject) -> Vec<u8> {
     match subject {
         Subject::Device(key) => [&[0][..], &key.0].concat(),
         Subject::Anyone => vec![1],
         Subject::Ticket(key) => [&[2][..], &key.0].concat(),
-        // 3 is for what a grant was made with.
-        Subject::Person(person) => [&[4][..], &person.0].concat(),
+        Subject::Person(person) => [&PEOPLE[..], &person.0].concat(),
     }
 }
 

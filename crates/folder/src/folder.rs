@@ -191,6 +191,7 @@ impl Folder {
         let blobs: Arc<dyn Blobs> = Arc::new(FolderBlobs::new(Arc::clone(&storage), files));
         let replica =
             Replica::open(storage, Some(blobs), node.device().clone(), node.settings().replica)?;
+        node.adopt(&replica);
         let lock = fs::OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -15,7 +15,8 @@ use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::Durability;
 use anabranch_sync::channel::{Channel, Direction, Event};
 use anabranch_sync::frame::{ChannelNo, Code, Request};
-use anabranch_sync::session::{Config, Output, Session};
+use anabranch_sync::rights::Shown;
+use anabranch_sync::session::{Config, Credentials, Output, Session};
 use anabranch_sync::work::{Access, Answer, Work};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -99,6 +100,15 @@ pub struct Refusal {
     pub by_peer: bool,
 }
 
+/// How this device asks to be let in.
+#[derive(Debug)]
+pub struct Asks {
+    /// What it says.
+    pub request: Request,
+    /// What shows whose device it is, if it says that.
+    pub evidence: Option<Vec<u8>>,
+}
+
 /// What a session is about.
 #[derive(Debug)]
 pub struct Task {
@@ -109,7 +119,7 @@ pub struct Task {
     /// Databases to open.
     pub openings: Vec<Opening>,
     /// By which to ask to be let in to some of them.
-    pub requests: BTreeMap<DatabaseId, Request>,
+    pub requests: BTreeMap<DatabaseId, Asks>,
     /// When to end.
     pub until: Until,
 }
@@ -142,7 +152,7 @@ struct Asked {
     channel: ChannelNo,
     replica: Arc<Replica>,
     peer: NodeId,
-    ticket: Option<NodeId>,
+    shown: Shown,
     work: Work,
 }
 
@@ -175,7 +185,7 @@ impl Job {
 
 impl Asked {
     fn perform(self) -> Done {
-        let Self { channel, replica, peer, ticket, work } = self;
+        let Self { channel, replica, peer, shown, work } = self;
         let _within = tracing::debug_span!(
             "work",
             name = work.name(),
@@ -194,7 +204,7 @@ impl Asked {
             sum_from: replica.sum_from,
             bulk_from: replica.bulk.from,
             peer,
-            ticket,
+            shown,
             reader: Some(replica.device().key()),
             now: replica.device().now(),
         };
@@ -211,6 +221,9 @@ impl Asked {
                     replica.hand_out(authors.new.contains(&peer));
                 }
                 replica.changed();
+                if changes.members {
+                    replica.members_changed();
+                }
             }
             Answer::Stored { hash } => replica.blob_arrived(hash),
             _ => {}
@@ -230,7 +243,7 @@ pub struct Drive {
     id: SessionId,
     until: Until,
     openings: Vec<Opening>,
-    requests: BTreeMap<DatabaseId, Request>,
+    requests: BTreeMap<DatabaseId, Asks>,
     replicas: BTreeMap<DatabaseId, Arc<Replica>>,
     session: Session,
     signal: Arc<Signal>,
@@ -510,8 +523,11 @@ impl Drive {
     fn open_all(&mut self) {
         for opening in std::mem::take(&mut self.openings) {
             let database = opening.replica.database();
-            let (ticket, request) = (opening.ticket.as_ref(), self.requests.remove(&database));
-            let channel = self.session.open(database, opening.direction, ticket, request);
+            let asks = self.requests.remove(&database);
+            let (request, evidence) =
+                asks.map_or((None, None), |asks| (Some(asks.request), asks.evidence));
+            let credentials = Credentials { ticket: opening.ticket.as_ref(), request, evidence };
+            let channel = self.session.open(database, opening.direction, credentials);
             self.mine.insert(channel);
         }
     }
@@ -520,8 +536,8 @@ impl Drive {
         let replica =
             self.session.channel(channel).and_then(|open| self.replicas.get(&open.database));
         let (Some(replica), Some(peer)) = (replica, self.session.peer()) else { return };
-        let (replica, ticket) = (Arc::clone(replica), self.session.ticket_of(channel));
-        let asked = Asked { channel, replica, peer, ticket, work };
+        let (replica, shown) = (Arc::clone(replica), self.session.shown_on(channel));
+        let asked = Asked { channel, replica, peer, shown, work };
         self.acts.push_back(Act::Work(Job(Doing::Session(asked))));
     }
 

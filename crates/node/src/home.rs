@@ -483,7 +483,8 @@ mod tests {
             let mut record = record(ticket);
             assert_eq!(Record::decode(&record.encode()).unwrap(), record);
             let text = "I am Ana's laptop".into();
-            record.request = Some(Request { role: anabranch_core::ops::Role::Read, text });
+            record.request =
+                Some(Request { role: anabranch_core::ops::Role::Read, text, person: None });
             assert_eq!(Record::decode(&record.encode()).unwrap(), record);
         }
     }

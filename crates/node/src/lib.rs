@@ -19,6 +19,7 @@ mod members;
 mod node;
 mod notice;
 mod pace;
+mod people;
 mod replica;
 mod requests;
 mod rewrite;

@@ -30,7 +30,7 @@ use anabranch_transport::TransportManager;
 use anabranch_transport::secure::StaticKey;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// What a new database is made with.
@@ -45,6 +45,7 @@ pub struct NewDatabase<'f> {
 
 /// One device: its key, its replicas, its way to others. Cheap to share.
 pub struct Node {
+    this: Weak<Self>,
     home: Option<Home>,
     device: Device,
     settings: Settings,
@@ -52,6 +53,8 @@ pub struct Node {
     /// Fresh in every process, so that nothing on the network names the device.
     channel_key: StaticKey,
     open: Mutex<BTreeMap<DatabaseId, Open>>,
+    /// Replicas that others opened, such as folders.
+    adopted: Mutex<Vec<Weak<Replica>>>,
     /// Names of databases that live in memory only.
     volatile: Mutex<BTreeMap<String, Arc<Replica>>>,
     /// By which a node in memory asks to be let in.
@@ -115,7 +118,9 @@ impl Node {
         let transport = TransportManager::new(settings.transport.clone())
             .map_err(|e| NodeError::Setting(e.to_string()))?;
         let (up, down) = settings.bandwidth;
-        Ok(Arc::new(Self {
+        let channel_key = StaticKey::generate()?;
+        Ok(Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             home,
             device,
             engine: Engine::new(settings.catching_up),
@@ -128,8 +133,9 @@ impl Node {
             }),
             settings,
             transport,
-            channel_key: StaticKey::generate()?,
+            channel_key,
             open: Mutex::default(),
+            adopted: Mutex::default(),
             volatile: Mutex::default(),
             asking: Mutex::default(),
         }))
@@ -245,6 +251,7 @@ impl Node {
             let storage = Arc::new(MemoryStorage::with_instance(self.device.random()?));
             set_up(&*storage)?;
             let replica = Replica::open(storage, None, self.device.clone(), self.settings.replica)?;
+            replica.belongs_to(Weak::clone(&self.this));
             let mut volatile = self.volatile.lock().unwrap_or_else(PoisonError::into_inner);
             volatile.insert(name.to_owned(), Arc::clone(&replica));
             return Ok(replica);
@@ -337,9 +344,28 @@ impl Node {
             self.device.clone(),
             self.settings.replica,
         )?;
+        replica.belongs_to(Weak::clone(&self.this));
         let shared = Arc::clone(&replica);
         open.insert(record.database, Open { replica, storage, notice: None });
         Ok(shared)
+    }
+
+    /// A replica that was opened elsewhere, with this node's device, is one of this node's.
+    pub fn adopt(&self, replica: &Arc<Replica>) {
+        replica.belongs_to(Weak::clone(&self.this));
+        let mut adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        adopted.retain(|held| held.strong_count() > 0);
+        adopted.push(Arc::downgrade(replica));
+    }
+
+    /// The replica of that database, if it is in use in this process.
+    pub(crate) fn used(&self, database: DatabaseId) -> Option<Arc<Replica>> {
+        let is = |replica: &Arc<Replica>| replica.database() == database;
+        let volatile = self.volatile.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = volatile.values().find(|replica| is(replica)).cloned();
+        drop(volatile);
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        found.or_else(|| adopted.iter().filter_map(Weak::upgrade).find(is))
     }
 
     /// Notices from now on what other processes commit to `replica`. Without this only own commits are heard of.

@@ -6,6 +6,7 @@ use crate::committer::{Committed, Committer, LastKnown};
 use crate::contents::Gather;
 use crate::device::Device;
 use crate::error::NodeError;
+use crate::node::Node;
 use crate::requests::RequestLimits;
 use crate::sealing::Sealing;
 use crate::signal::Signal;
@@ -54,6 +55,8 @@ impl Blobs for TableBlobs {
 pub struct Replica {
     database: DatabaseId,
     this: Weak<Self>,
+    /// Whose it is; nobody's in tests and simulations of a single replica.
+    node: OnceLock<Weak<Node>>,
     committer: Committer,
     blobs: Arc<dyn Blobs>,
     /// Whether blobs are in the storage and nowhere else.
@@ -236,6 +239,7 @@ impl Replica {
         Ok(Arc::new_cyclic(|this| Self {
             database,
             this: Weak::clone(this),
+            node: OnceLock::new(),
             committer,
             blobs,
             stores_blobs,
@@ -384,6 +388,16 @@ impl Replica {
     pub(crate) fn changed_elsewhere(&self) {
         self.loaded();
         self.changed();
+        self.members_changed();
+    }
+
+    pub(crate) fn belongs_to(&self, node: Weak<Node>) {
+        // The first one stays.
+        _ = self.node.set(node);
+    }
+
+    pub(crate) fn node(&self) -> Option<Arc<Node>> {
+        self.node.get().and_then(Weak::upgrade)
     }
 
     /// Somebody may have content that was asked for in vain, or more is wanted than before.
@@ -538,6 +552,9 @@ impl Replica {
         if entry.is_some() {
             self.changed();
         }
+        if !draft.members.is_empty() {
+            self.members_changed();
+        }
         Ok(entry)
     }
 
@@ -555,6 +572,7 @@ impl Replica {
             Ok(())
         })?;
         self.changed();
+        self.members_changed();
         Ok(())
     }
 
@@ -597,6 +615,7 @@ impl Replica {
         self.loaded();
         self.gather_recounted();
         self.changed();
+        self.members_changed();
         Ok(())
     }
 

@@ -10,7 +10,7 @@ mod opening;
 pub use claims::HOLDS;
 pub(crate) use event::Emit;
 pub use event::{Direction, Event};
-pub(crate) use opening::Shown;
+pub(crate) use opening::Asks;
 
 use self::claims::Claims;
 use self::compare::Compare;
@@ -19,14 +19,14 @@ use crate::frame::{
     ChannelNo, Code, DATA_BYTES, Frame, Request, TIPS_PER_FRAME, Terms, TicketProof,
 };
 use crate::incoming::{Incoming, Next};
-use crate::rights::{Reason, Right};
+use crate::rights::{Person, Reason, Right, Shown};
 use crate::wanted::{self, Wanted};
 use crate::work::{Answer, Work};
 use anabranch_core::admit::Load;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::keyed_hash;
 use anabranch_core::frontier::{Frontier, FrontierTip};
-use anabranch_core::id::{DatabaseId, LogId, NodeId, Position};
+use anabranch_core::id::{DatabaseId, LogId, Position};
 use anabranch_core::outgoing::Outgoing;
 use std::collections::VecDeque;
 
@@ -79,9 +79,11 @@ pub struct Channel {
     proof: Option<TicketProof>,
     /// Our request to be let in.
     request: Option<Request>,
+    /// What shows whose device this one is, until it was sent.
+    evidence: Option<Vec<u8>>,
     theirs: Option<Terms>,
-    /// A ticket the peer proved to hold.
-    pub(crate) ticket: Option<NodeId>,
+    /// What the peer showed.
+    pub(crate) credentials: Shown,
     peer_may_read: bool,
     /// The peer's right was revoked, as far as is known here; it may still bring what gives it a new one.
     revoked: bool,
@@ -153,11 +155,17 @@ impl Channel {
         binding: [u8; 32],
         opener: bool,
         mine: Direction,
-        shown: Shown,
+        asks: Asks,
     ) -> Self {
-        let Shown { proof, request } = shown;
-        // A request is for whoever was asked.
-        let (request, asked) = if opener { (request, None) } else { (None, request) };
+        let Asks { proof, mut request, mut evidence } = asks;
+        let (mut credentials, mut asked) = (Shown::default(), None);
+        if !opener {
+            // It is for whoever was asked.
+            asked = request.take();
+            let person = asked.as_ref().and_then(|request| request.person);
+            let shown = person.zip(evidence.take());
+            credentials.person = shown.map(|(person, bytes)| Person::new(person, bytes));
+        }
         Self {
             number,
             database,
@@ -166,8 +174,9 @@ impl Channel {
             mine,
             proof,
             request,
+            evidence,
             theirs: None,
-            ticket: None,
+            credentials,
             peer_may_read: false,
             revoked: false,
             rights_stale: false,

@@ -4,8 +4,9 @@
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::frontier::{Frontier, FrontierTip};
-use anabranch_core::id::{EntryId, LogId, NodeId, Position};
+use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
+use anabranch_core::limits::EVIDENCE_BYTES;
 use anabranch_core::ops::Role;
 use anabranch_core::riblt::{SYMBOL_BYTES, SYMBOLS, Symbol};
 
@@ -15,6 +16,8 @@ pub const PROTOCOL_VERSION: u64 = 1;
 pub const WITHHOLDS: u64 = 1;
 /// Feature: this side takes requests to be let in.
 pub const TAKES_REQUESTS: u64 = 2;
+/// It knows people: a request may show that a device is one of somebody's.
+pub const KNOWS_PEOPLE: u64 = 4;
 const HELLO: u64 = 0;
 /// Tips in one frame; a larger frontier takes several.
 pub const TIPS_PER_FRAME: usize = 2_000;
@@ -61,6 +64,8 @@ pub struct Request {
     pub role: Role,
     /// What it says to the admin: at most [`TEXT_BYTES`], and anything may stand in it.
     pub text: String,
+    /// The person whose device it says it is: that one's database of devices.
+    pub person: Option<DatabaseId>,
 }
 
 impl Request {
@@ -78,7 +83,10 @@ impl Request {
             Role::Admin => 3,
             Role::Relay => 4,
         };
-        w.array(2).u64(role).text(clip(&self.text));
+        w.array(2 + usize::from(self.person.is_some())).u64(role).text(clip(&self.text));
+        if let Some(person) = &self.person {
+            w.bytes(&person.0);
+        }
     }
 
     /// Reads one.
@@ -86,7 +94,11 @@ impl Request {
     /// # Errors
     /// [`DecodeError`] for anything that is not exactly one.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        r.tuple("request", 2)?;
+        let at = r.position();
+        let fields = r.array("request", 3)?;
+        if fields < 2 {
+            return Err(DecodeError::Malformed { what: "request", at });
+        }
         let at = r.position();
         let role = match r.u64("role")? {
             1 => Role::Read,
@@ -95,7 +107,9 @@ impl Request {
             4 => Role::Relay,
             _ => return Err(DecodeError::Malformed { what: "role", at }),
         };
-        Ok(Self { role, text: r.text("text", TEXT_BYTES)?.to_owned() })
+        let text = r.text("text", TEXT_BYTES)?.to_owned();
+        let person = (fields == 3).then(|| r.array_of("person")).transpose()?;
+        Ok(Self { role, text, person: person.map(DatabaseId) })
     }
 }
 
@@ -184,6 +198,9 @@ pub enum Frame {
         ticket: Option<TicketProof>,
         /// A request to be let in. Only to who said that it takes them.
         request: Option<Request>,
+        /// What shows that the device is one of the person's that the request names ([`anabranch_core::person::Evidence`]). Only to
+        /// who said that it knows people.
+        evidence: Option<Vec<u8>>,
     },
     /// The answer to [`Frame::Open`].
     Opened {
@@ -374,13 +391,18 @@ impl Frame {
             Self::Auth(signature) => {
                 w.array(2).u64(1).bytes(&signature.0);
             }
-            Self::Open { channel, name, terms, digest, ticket, request } => {
-                w.array(6 + usize::from(request.is_some())).u64(2);
+            Self::Open { channel, name, terms, digest, ticket, request, evidence } => {
+                let evidence = evidence.as_ref().filter(|_| request.is_some());
+                let more = usize::from(request.is_some()) + usize::from(evidence.is_some());
+                w.array(6 + more).u64(2);
                 w.u64(u64::from(*channel)).bytes(name);
                 terms.encode(&mut w);
                 opening(&mut w, digest, ticket);
                 if let Some(request) = request {
                     request.encode(&mut w);
+                }
+                if let Some(evidence) = evidence {
+                    w.bytes(evidence);
                 }
             }
             Self::Opened { channel, terms, digest, ticket } => {
@@ -467,8 +489,8 @@ impl Frame {
             6 | 9 | 11 | 13..=15 | 18..=22 => 3,
             4 | 5 | 7 | 8 | 10 | 12 | 17 => 4,
             3 => 5,
-            // Without a request, or with one.
-            2 if fields == 7 => 7,
+            // Without a request, with one, and with what shows whose device asks.
+            2 if fields == 7 || fields == 8 => fields,
             2 | 16 => 6,
             _ => 0,
         };
@@ -504,7 +526,11 @@ impl Frame {
                 terms: Terms::decode(r)?,
                 digest: digest(r)?,
                 ticket: ticket(r)?,
-                request: (fields == 7).then(|| Request::decode(r)).transpose()?,
+                request: (fields >= 7).then(|| Request::decode(r)).transpose()?,
+                evidence: match fields {
+                    8 => Some(r.bytes("evidence", EVIDENCE_BYTES)?.to_vec()),
+                    _ => None,
+                },
             },
             3 => Self::Opened {
                 channel,
@@ -714,6 +740,7 @@ mod tests {
                 digest,
                 ticket: Some(proof),
                 request: None,
+                evidence: None,
             },
             Frame::Open {
                 channel,
@@ -721,7 +748,12 @@ mod tests {
                 terms,
                 digest: None,
                 ticket: None,
-                request: Some(Request { role: Role::Read, text: "I am Ana's laptop".into() }),
+                request: Some(Request {
+                    role: Role::Read,
+                    text: "I am Ana's laptop".into(),
+                    person: None,
+                }),
+                evidence: None,
             },
             Frame::Opened { channel, terms, digest: None, ticket: None },
             Frame::Refused { channel, code: Code::TicketSpent, text: "spent".into() },

@@ -2,11 +2,14 @@
 
 use crate::frame::{Code, Request};
 use crate::work::{Access, Answer};
-use anabranch_core::id::{NodeId, Position};
+use anabranch_core::id::{DatabaseId, NodeId, Position};
 use anabranch_core::membership::TicketState;
+use anabranch_core::ops::Role;
+use anabranch_core::person::Evidence;
 use anabranch_core::sabotage::{self, Bug};
 use anabranch_core::storage::StorageError;
 use anabranch_core::view::View;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Where requests to be let in are kept, for an admin to approve.
 pub trait Requests: Send + Sync {
@@ -97,13 +100,66 @@ impl Reason {
     }
 }
 
+/// What a peer showed when it opened a database.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// The ticket that it proved to hold.
+    pub ticket: Option<NodeId>,
+    /// The person whose device it says it is.
+    pub person: Option<Person>,
+}
+
+/// A person, and what is to show which devices that one has.
+#[derive(Debug, Clone)]
+pub struct Person(Arc<Claimed>);
+
+#[derive(Debug)]
+struct Claimed {
+    person: DatabaseId,
+    bytes: Vec<u8>,
+    /// Looked at only where the person has a right at all: it costs a check of its signatures.
+    evidence: OnceLock<Option<Evidence>>,
+    /// What it was worth, and how many entries there were then.
+    worth: Mutex<Option<(u64, Option<Role>)>>,
+}
+
+impl Person {
+    pub(crate) fn new(person: DatabaseId, bytes: Vec<u8>) -> Self {
+        let (evidence, worth) = (OnceLock::new(), Mutex::default());
+        Self(Arc::new(Claimed { person, bytes, evidence, worth }))
+    }
+
+    /// What the device may do by it.
+    fn role(&self, view: View<'_>, device: &NodeId) -> Result<Option<Role>, StorageError> {
+        let Claimed { person, bytes, evidence, worth } = &*self.0;
+        if !view.knows_person(person)? {
+            return Ok(None);
+        }
+        let evidence = evidence.get_or_init(|| Evidence::decode(*person, bytes).ok());
+        let Some(evidence) = evidence else { return Ok(None) };
+        let entries = view.totals()?.entries;
+        let mut worth = worth.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, role)) = worth.filter(|(then, _)| *then == entries) {
+            return Ok(role);
+        }
+        let role = view.role_by(device, evidence)?;
+        *worth = Some((entries, role));
+        Ok(role)
+    }
+}
+
 impl Access<'_> {
     /// The right to read governs what is sent; it is looked up anew each time.
     pub(crate) fn right(&self, view: View<'_>) -> Result<Right, StorageError> {
         if view.role_of(&self.peer)?.is_some() || sabotage::is(Bug::RightUnchecked) {
             return Ok(Ok(()));
         }
-        if let Some(key) = &self.ticket {
+        if let Some(person) = &self.shown.person
+            && person.role(view, &self.peer)?.is_some()
+        {
+            return Ok(Ok(()));
+        }
+        if let Some(key) = &self.shown.ticket {
             let state = view.ticket_state(key, &self.peer, self.now)?;
             return Ok(if state.admits() { Ok(()) } else { Err(Reason::Ticket(state)) });
         }

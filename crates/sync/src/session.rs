@@ -1,11 +1,12 @@
 //! The session on one link: both sides say who they are and prove it, then open databases on it. What happens inside one
 //! database is [`crate::channel`]. A peer's fault ends its session or channel and nothing else (I5).
 
-use crate::channel::{Channel, Direction, Emit, Event, NOT_SERVED, Shown, blinded_name};
+use crate::channel::{Asks, Channel, Direction, Emit, Event, NOT_SERVED, blinded_name};
 use crate::frame::{
-    ChannelNo, Code, Frame, PROTOCOL_VERSION, Request, TAKES_REQUESTS, Terms, TicketProof,
-    WITHHOLDS,
+    ChannelNo, Code, Frame, KNOWS_PEOPLE, PROTOCOL_VERSION, Request, TAKES_REQUESTS, Terms,
+    TicketProof, WITHHOLDS,
 };
+use crate::rights::Shown;
 use crate::work::{Answer, Work};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::Writer;
@@ -29,6 +30,17 @@ pub struct Config {
     pub clock: u64,
     /// Databases that the peer may open.
     pub served: BTreeMap<DatabaseId, Direction>,
+}
+
+/// What a device has to show for being let in to a database.
+#[derive(Debug, Default)]
+pub struct Credentials<'k> {
+    /// The key of a ticket.
+    pub ticket: Option<&'k DeviceKey>,
+    /// A request for an admin to approve, if the peer takes any.
+    pub request: Option<Request>,
+    /// What shows that the person whom the request names has this device: encoded [`anabranch_core::person::Evidence`].
+    pub evidence: Option<Vec<u8>>,
 }
 
 /// What the caller must do or know.
@@ -88,7 +100,7 @@ impl Session {
             versions: (PROTOCOL_VERSION, PROTOCOL_VERSION),
             node: config.key.node_id(),
             clock: config.clock,
-            features: WITHHOLDS | TAKES_REQUESTS,
+            features: WITHHOLDS | TAKES_REQUESTS | KNOWS_PEOPLE,
         };
         // Each side picks numbers of its own, so that both may open at once.
         let next_channel = if config.initiator { 0 } else { 1 };
@@ -132,10 +144,10 @@ impl Session {
         self.channels.iter().filter(move |(_, c)| c.database == database).map(|(n, _)| *n)
     }
 
-    /// The ticket the peer proved to hold on this channel.
+    /// What the peer showed on this channel.
     #[must_use]
-    pub fn ticket_of(&self, number: ChannelNo) -> Option<NodeId> {
-        self.channels.get(&number).and_then(|c| c.ticket)
+    pub fn shown_on(&self, number: ChannelNo) -> Shown {
+        self.channels.get(&number).map(|c| c.credentials.clone()).unwrap_or_default()
     }
 
     /// Lets the peer open `database` from now on.
@@ -143,22 +155,28 @@ impl Session {
         self.config.served.insert(database, direction);
     }
 
-    /// Opens `database`, showing possession of `ticket` if given, and asking to be let in by `request` if given and if the
-    /// peer takes requests. Only after [`Output::Greeted`].
+    /// Opens `database`, showing what there is to show for this device. Only after [`Output::Greeted`].
     pub fn open(
         &mut self,
         database: DatabaseId,
         direction: Direction,
-        ticket: Option<&DeviceKey>,
-        request: Option<Request>,
+        credentials: Credentials<'_>,
     ) -> ChannelNo {
         let number = self.next_channel;
         self.next_channel += 2;
-        let proof = ticket.map(|key| self.prove(&database, key));
-        let request = request.filter(|_| self.features & TAKES_REQUESTS != 0);
-        let shown = Shown { proof, request };
+        let Credentials { ticket, request, evidence } = credentials;
+        let mut asks = Asks {
+            proof: ticket.map(|key| self.prove(&database, key)),
+            request: request.filter(|_| self.features & TAKES_REQUESTS != 0),
+            evidence: None,
+        };
+        match &mut asks.request {
+            Some(request) if self.features & KNOWS_PEOPLE == 0 => request.person = None,
+            Some(_) => asks.evidence = evidence,
+            None => {}
+        }
         self.add(
-            Channel::new(number, database, self.config.binding, true, direction, shown),
+            Channel::new(number, database, self.config.binding, true, direction, asks),
             number,
         );
         number
@@ -243,13 +261,13 @@ impl Session {
 
     fn on_open_frame(&mut self, frame: Frame) {
         match frame {
-            Frame::Open { channel, name, terms, digest, ticket, request } => {
-                self.on_open(channel, name, (terms, digest), ticket, request);
+            Frame::Open { channel, name, terms, digest, ticket, request, evidence } => {
+                self.on_open(channel, name, (terms, digest), ticket, (request, evidence));
             }
             Frame::Opened { channel, terms, digest, ticket } => {
                 let ticket = self.checked_ticket(channel, ticket);
                 if let Some(open) = self.channels.get_mut(&channel) {
-                    open.ticket = ticket;
+                    open.credentials.ticket = ticket;
                     open.opened(terms, digest);
                 }
                 self.flush(channel);
@@ -302,7 +320,7 @@ impl Session {
         name: [u8; 32],
         (terms, digest): (Terms, Option<[u8; 32]>),
         ticket: Option<TicketProof>,
-        request: Option<Request>,
+        (request, evidence): (Option<Request>, Option<Vec<u8>>),
     ) {
         let ours = u32::from(!self.config.initiator);
         if number % 2 == ours || self.channels.contains_key(&number) {
@@ -324,10 +342,10 @@ impl Session {
             let text = "the database is open on this session already";
             return self.turn_away(number, Code::Limit, text);
         }
-        let shown = Shown { proof: None, request };
+        let asks = Asks { proof: None, request, evidence };
         let mut channel =
-            Channel::new(number, database, self.config.binding, false, direction, shown);
-        channel.ticket = self.valid_ticket(&database, ticket);
+            Channel::new(number, database, self.config.binding, false, direction, asks);
+        channel.credentials.ticket = self.valid_ticket(&database, ticket);
         channel.opened(terms, digest);
         self.add(channel, number);
     }

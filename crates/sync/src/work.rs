@@ -3,7 +3,7 @@
 
 use crate::frame::{BATCH_BYTES, Code, DATA_BYTES, OFFERS, Request};
 use crate::pending::Pending;
-use crate::rights::{Reason, Requests, Right};
+use crate::rights::{Reason, Requests, Right, Shown};
 use crate::summed::{LastSummed, Summed};
 use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::blob::ChunkHash;
@@ -40,7 +40,7 @@ pub trait Blobs: Send + Sync {
 }
 
 /// A database as one session may use it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Access<'a> {
     /// Its storage.
     pub storage: &'a dyn Storage,
@@ -60,8 +60,8 @@ pub struct Access<'a> {
     pub bulk_from: u64,
     /// Who is at the other end.
     pub peer: NodeId,
-    /// The ticket it proved to hold.
-    pub ticket: Option<NodeId>,
+    /// What it showed on this channel.
+    pub shown: Shown,
     /// Whose keys of a sealed database are used as they arrive.
     pub reader: Option<&'a DeviceKey>,
     /// The wall clock, for tickets that expire.

@@ -23,7 +23,7 @@ use anabranch_sync::frame::{
 };
 use anabranch_sync::pending::Pending;
 use anabranch_sync::rights::{Asked, Requests};
-use anabranch_sync::session::{Config, Output, Session};
+use anabranch_sync::session::{Config, Credentials, Output, Session};
 use anabranch_sync::summed::LastSummed;
 use anabranch_sync::work::{Access, Blobs};
 use std::collections::BTreeMap;
@@ -115,7 +115,7 @@ impl Attack {
             );
         }
         if flags & 32 != 0 && attack.session.peer().is_some() {
-            attack.session.open(database, Direction::BOTH, None, None);
+            attack.session.open(database, Direction::BOTH, Credentials::default());
             attack.pump();
         }
         attack
@@ -144,8 +144,13 @@ impl Attack {
             let signature = key.sign(Context::TicketProof, &w.finish());
             TicketProof { key: key.node_id(), signature }
         });
-        let request = asks.then(|| Request { role: Role::Write, text: "let me in".into() });
-        let open = Frame::Open { channel, name, terms, digest: None, ticket, request };
+        let request = asks.then(|| Request {
+            role: Role::Write,
+            text: "let me in".into(),
+            person: Some(database),
+        });
+        let evidence = asks.then(|| vec![0x80]);
+        let open = Frame::Open { channel, name, terms, digest: None, ticket, request, evidence };
         self.receive(&open.encode());
     }
 
@@ -224,7 +229,7 @@ impl Attack {
                         sum_from: 3,
                         bulk_from: 2,
                         peer,
-                        ticket: self.session.ticket_of(channel),
+                        shown: self.session.shown_on(channel),
                         reader: None,
                         now: Timestamp(NOW),
                     };

@@ -1,8 +1,9 @@
 //! The commands below `anabranch members`.
 
 use super::RoleArg;
-use anabranch::NodeId;
+use anabranch::engine::core::id::IdError;
 use anabranch::engine::core::ops::Subject;
+use anabranch::{DatabaseId, NodeId};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   anabranch members notes                              who may do what
   anabranch members notes grant node_… write
+  anabranch members notes grant db_… write             all devices of a person, as they come and go
   anabranch members notes revoke node_…                a lost laptop
   anabranch members notes why node_…                   who let it in")]
 pub(crate) struct MembersArgs {
@@ -31,13 +33,18 @@ pub(crate) enum MembersCommand {
         #[arg(long)]
         all: bool,
     },
-    /// Give a device or everybody a role; what it could do beyond that is revoked
+    /// Give a device, a person or everybody a role; what could be done beyond that is revoked
     #[command(after_help = "Examples:
   anabranch members notes grant node_… admin
   anabranch members notes grant node_… read
-  anabranch members notes grant anyone read")]
+  anabranch members notes grant anyone read
+  anabranch members notes grant db_… write      the devices that are members of that database
+
+A person is a database that is used for nothing else: 'anabranch db new ana' on one device, 'anabranch ticket ana' for
+the others, 'anabranch db info ana' prints the id. Devices that are let in or put out there are so here as well, once one of
+them was in step with both.")]
     Grant {
-        /// A device, or 'anyone'
+        /// A device, a person's database, or 'anyone'
         #[arg(value_name = "WHO", value_parser = subject)]
         who: Subject,
         /// What it may do
@@ -54,7 +61,7 @@ pub(crate) enum MembersCommand {
   anabranch members notes revoke anyone
   anabranch members notes revoke @ticket.txt     nobody comes in by it any more")]
     Revoke {
-        /// A device, 'anyone', or a ticket (from @FILE or - to keep it out of lists of processes)
+        /// A device, a person's database, 'anyone', or a ticket (from @FILE or - to keep it out of lists of processes)
         #[arg(value_name = "WHO")]
         who: String,
         /// Nothing that was written with these rights counts any more
@@ -103,10 +110,13 @@ pub(crate) enum MembersCommand {
     },
 }
 
-/// A device, or everybody.
+/// A device, a person, or everybody.
 pub(crate) fn subject(text: &str) -> Result<Subject, String> {
     if text == "anyone" {
         return Ok(Subject::Anyone);
+    }
+    if text.starts_with(DatabaseId::PREFIX) {
+        return text.parse().map(Subject::Person).map_err(|e: IdError| e.to_string());
     }
     let device = text.parse::<NodeId>().map_err(|e| format!("{e}; or say 'anyone'"))?;
     Ok(Subject::Device(device))

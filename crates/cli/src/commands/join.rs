@@ -5,7 +5,7 @@ use super::sync::interruptible;
 use crate::args::JoinArgs;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::place::ticket;
+use crate::place::{no_database, ticket};
 use crate::progress;
 use crate::signals;
 use crate::units;
@@ -20,12 +20,12 @@ use std::time::Instant;
 
 /// Joins, or asks to.
 pub(crate) async fn run(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
-    if let Some(text) = &args.ask {
-        return ask(context, args, text).await;
+    if args.ask.is_some() || args.person.is_some() {
+        return ask(context, args).await;
     }
     if args.place.contains("://") {
         return Err(Failure::usage("an address is for members; to get in, use a ticket, or ask")
-            .hint("ask with --ask and a few words that say who you are"));
+            .hint("ask with --ask and a few words that say who you are, or with --as if something is granted to you there"));
     }
     let ticket = ticket(&args.place)?;
     let node = context.node()?;
@@ -213,10 +213,17 @@ fn refused(error: NodeError) -> Failure {
 }
 
 /// Asks to be let in to what an address names.
-async fn ask(context: &Context, args: &JoinArgs, text: &str) -> Result<(), Failure> {
+async fn ask(context: &Context, args: &JoinArgs) -> Result<(), Failure> {
     let address = Address::parse(&args.place).map_err(|e| {
         Failure::usage(e.to_string()).hint("to ask to be let in, name http://HOST:PORT/DB_ID")
     })?;
+    let node = context.node()?;
+    let person = args.person.as_deref().map(|name| person(&node, name)).transpose()?;
+    let text = match (&args.ask, person) {
+        (Some(text), _) => text.clone(),
+        (None, Some(person)) => format!("a device of {person}"),
+        (None, None) => String::new(),
+    };
     let Address::Http(url) = &address else {
         return Err(Failure::usage("through ssh nobody has to ask")
             .hint(format!("'anabranch sync HERE {address}' lets in the device on either side")));
@@ -231,9 +238,8 @@ async fn ask(context: &Context, args: &JoinArgs, text: &str) -> Result<(), Failu
         return Err(Failure::usage(takes).hint("say who you are, so that an admin knows"));
     }
     let role = args.role.map_or(Role::Write, Role::from);
-    let request = Request { role, text: text.to_owned() };
+    let request = Request { role, text, person };
     let ask = Ask { database, request, wait: args.wait };
-    let node = context.node()?;
     let (address, done) = (address.to_string(), args.path.as_deref());
     let (name, done) = match done {
         Some(path) => {
@@ -261,6 +267,23 @@ async fn ask(context: &Context, args: &JoinArgs, text: &str) -> Result<(), Failu
         "role": role.name(),
     });
     context.output.summary(&text, &object)
+}
+
+/// The person whose devices are the members of a database here.
+fn person(node: &Node, name: &str) -> Result<DatabaseId, Failure> {
+    let Some(record) = node
+        .inner()
+        .records()?
+        .into_iter()
+        .find(|r| !r.folder && (r.name == name || r.database.to_string() == name))
+    else {
+        return Err(no_database(name).hint(
+            "'anabranch db new NAME' makes a database of your devices, and 'anabranch ticket NAME' lets the others in",
+        ));
+    };
+    // What is wrong with it is said before anybody is asked.
+    node.inner().evidence_of(record.database)?;
+    Ok(record.database)
 }
 
 async fn ask_for_database(

@@ -19,6 +19,7 @@ mod logging;
 mod members;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod people;
 mod requests;
 mod sealed;
 mod sharing;

@@ -11,7 +11,7 @@ use anabranch_core::head::Head;
 use anabranch_core::id::LogId;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject};
-use anabranch_core::person::{Evidence, EvidenceError};
+use anabranch_core::person::Evidence;
 use anabranch_core::run::Run;
 use proptest::prelude::*;
 
@@ -59,10 +59,7 @@ fn join(at: &Device, seed: u8) -> Device {
 
 fn embed(device: &mut Device, evidence: &Evidence) -> u32 {
     let written = device.act(|ledger, author| {
-        let written = ledger.embed(author, evidence).map_err(|e| match e {
-            EvidenceError::Entry(error) => error,
-            other => panic!("{other}"),
-        })?;
+        let written = ledger.embed(author, evidence)?;
         ledger.seal(author)?;
         Ok(written)
     });
@@ -194,9 +191,9 @@ fn a_database_with_anything_else_in_it_is_no_person() {
     assert_eq!(evidence(&laptop).devices().len(), 1);
     laptop.put(vec![write(&["a"], Some("1"))]);
     let of = |device: &Device| device.replica.view(|v| Evidence::of(v));
-    assert!(matches!(of(&laptop), Err(EvidenceError::Content)));
+    assert!(matches!(of(&laptop), Err(Error::NoPerson)));
     let sealed = Founding { sealed: true, recovery: None };
-    assert!(matches!(of(&Device::found_with(sealed)), Err(EvidenceError::Content)));
+    assert!(matches!(of(&Device::found_with(sealed)), Err(Error::NoPerson)));
     // One that changed too often is not cut short.
     let mut laptop = Device::found();
     for n in 0..=255 {
@@ -206,7 +203,7 @@ fn a_database_with_anything_else_in_it_is_no_person() {
         }
     }
     laptop.seal();
-    assert!(matches!(of(&laptop), Err(EvidenceError::Size { .. })));
+    assert!(matches!(of(&laptop), Err(Error::PersonSize { .. })));
 }
 
 /// The grant of a person is for nothing but telling what its devices are.

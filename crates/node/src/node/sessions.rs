@@ -1,7 +1,7 @@
 //! The ways a node gets in touch with others: it dials, listens, serves and syncs, one session a link.
 
 use super::Node;
-use crate::drive::{Opening, Progress, Refusal, Report, Task, Until};
+use crate::drive::{Asks, Opening, Progress, Refusal, Report, Task, Until};
 use crate::engine::{Fate, Why};
 use crate::error::NodeError;
 use crate::home::PeerRecord;
@@ -224,10 +224,19 @@ impl Node {
         until: Until,
         control: &Control,
     ) -> Result<Report, NodeError> {
-        let asks = openings.iter().filter(|o| o.direction != Direction::COMPARE);
-        let asks =
-            asks.filter_map(|o| Some((o.replica.database(), self.asking(o.replica.database())?)));
-        let requests = asks.collect();
+        let replicas: Vec<_> = openings.iter().map(|o| Arc::clone(&o.replica)).collect();
+        let told = tokio::task::spawn_blocking(move || {
+            replicas.iter().for_each(|replica| replica.members_changed());
+        });
+        told.await.map_err(|_| NodeError::Closed)?;
+        let mut requests = BTreeMap::new();
+        for opening in openings.iter().filter(|o| o.direction != Direction::COMPARE) {
+            let database = opening.replica.database();
+            if let Some(request) = self.asking(database) {
+                let evidence = self.shown_with(&request).await?;
+                requests.insert(database, Asks { request, evidence });
+            }
+        }
         let task = Task {
             device: self.device.clone(),
             served: openings.iter().map(|o| Arc::clone(&o.replica)).collect(),
@@ -475,6 +484,15 @@ impl Node {
         // Records that cannot be read are complained of where it matters.
         let records = self.records().unwrap_or_default();
         records.into_iter().find_map(|r| r.request.filter(|_| r.database == database))
+    }
+
+    /// What shows that this device is one of the person's that the request names.
+    async fn shown_with(&self, request: &Request) -> Result<Option<Vec<u8>>, NodeError> {
+        let (Some(person), Some(this)) = (request.person, self.this.upgrade()) else {
+            return Ok(None);
+        };
+        let evidence = tokio::task::spawn_blocking(move || this.evidence_of(person));
+        Ok(Some(evidence.await.map_err(|_| NodeError::Closed)??.encode()))
     }
 
     fn set_request(&self, database: DatabaseId, to: Option<&Request>) -> Result<(), NodeError> {

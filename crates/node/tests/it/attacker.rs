@@ -148,7 +148,16 @@ impl Attacker {
             let signature = key.sign(Context::TicketProof, &w.finish());
             TicketProof { key: key.node_id(), signature }
         });
-        self.send(&Frame::Open { channel, name, terms, digest, ticket, request: None }).await;
+        self.send(&Frame::Open {
+            channel,
+            name,
+            terms,
+            digest,
+            ticket,
+            request: None,
+            evidence: None,
+        })
+        .await;
     }
 
     /// Sends a frame; whether it was taken.

@@ -526,6 +526,7 @@ async fn who_does_not_read_is_not_read_from_either_and_is_given_up() {
                 digest: None,
                 ticket: None,
                 request: None,
+                evidence: None,
             },
         ];
         // Frames are made up faster than anybody could answer them.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn request(role: Role) -> Request {
-    Request { role, text: "I am Ana's laptop".into() }
+    Request { role, text: "I am Ana's laptop".into(), person: None }
 }
 
 fn role_of(replica: &Replica, device: &NodeId) -> Option<Role> {

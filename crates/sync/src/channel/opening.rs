@@ -6,13 +6,15 @@ use crate::frame::{Code, Frame, Request, Terms, TicketProof};
 use crate::rights::{Reason, Right};
 use crate::work::Work;
 
-/// What is shown at the opening, to be let in.
+/// What is said at the opening, to be let in.
 #[derive(Debug, Default)]
-pub(crate) struct Shown {
+pub(crate) struct Asks {
     /// Possession of a ticket.
     pub(crate) proof: Option<TicketProof>,
     /// A request.
     pub(crate) request: Option<Request>,
+    /// What shows that the person whom the request names has this device.
+    pub(crate) evidence: Option<Vec<u8>>,
 }
 
 impl Channel {
@@ -43,8 +45,8 @@ impl Channel {
             (self.number, self.terms(), self.told_digest(), self.proof);
         if self.opener {
             let name = blinded_name(&self.binding, &self.database);
-            let request = self.request.clone();
-            self.frame(Frame::Open { channel, name, terms, digest, ticket, request });
+            let (request, evidence) = (self.request.clone(), self.evidence.take());
+            self.frame(Frame::Open { channel, name, terms, digest, ticket, request, evidence });
         } else {
             self.frame(Frame::Opened { channel, terms, digest, ticket });
             self.start();

@@ -318,6 +318,7 @@ fn arb_frame() -> impl Strategy<Value = Frame> {
                 digest: None,
                 ticket: None,
                 request: None,
+                evidence: None,
             },
             1 => Frame::Opened { channel, terms: OPEN, digest: None, ticket: None },
             2 => Frame::Tips { channel, tips: vec![], last: flag },

@@ -16,7 +16,7 @@ use anabranch_sync::channel::{Direction, Event};
 use anabranch_sync::frame::{Code, Frame, Request};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::rights::{Asked, Requests};
-use anabranch_sync::session::{Config, Output, Session};
+use anabranch_sync::session::{Config, Credentials, Output, Session};
 use anabranch_sync::summed::LastSummed;
 use anabranch_sync::work::{Access, Blobs};
 use std::collections::{BTreeMap, VecDeque};
@@ -240,6 +240,7 @@ pub(crate) struct Run<'a> {
     opening: Option<(Direction, Option<DeviceKey>)>,
     /// By which it asks to be let in.
     pub(crate) request: Option<Request>,
+    pub(crate) evidence: Option<Vec<u8>>,
 }
 
 impl<'a> Run<'a> {
@@ -281,6 +282,7 @@ impl<'a> Run<'a> {
             outcome: Outcome::default(),
             opening: Some((direction, ticket.cloned())),
             request: None,
+            evidence: None,
         };
         run.pump_at_most(frames);
         run
@@ -348,7 +350,7 @@ impl<'a> Run<'a> {
                     sum_from: node.sum_from,
                     bulk_from: u64::MAX,
                     peer: self.sessions[side].peer().unwrap(),
-                    ticket: self.sessions[side].ticket_of(channel),
+                    shown: self.sessions[side].shown_on(channel),
                     reader: None,
                     now: Timestamp(node.clock),
                 };
@@ -357,8 +359,9 @@ impl<'a> Run<'a> {
             }
             Output::Greeted { .. } if side == 0 => {
                 if let Some((direction, ticket)) = self.opening.take() {
-                    let request = self.request.take();
-                    self.sessions[0].open(self.database, direction, ticket.as_ref(), request);
+                    let (request, evidence) = (self.request.take(), self.evidence.take());
+                    let credentials = Credentials { ticket: ticket.as_ref(), request, evidence };
+                    self.sessions[0].open(self.database, direction, credentials);
                 }
             }
             Output::Event(_, Event::Sent { entries, .. }) => self.outcome.sent += entries,

@@ -9,7 +9,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::storage::Durability;
 use anabranch_sync::channel::{CREDIT, Channel, Direction, Event};
 use anabranch_sync::frame::{ChannelNo, Code, DATA_BYTES, Frame};
-use anabranch_sync::session::{Config, Output, Session};
+use anabranch_sync::session::{Config, Credentials, Output, Session};
 use anabranch_sync::work::{Access, Answer, Work};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -178,7 +178,7 @@ impl Net {
                     sum_from: 3,
                     bulk_from: u64::MAX,
                     peer: end.session.peer().unwrap(),
-                    ticket: end.session.ticket_of(channel),
+                    shown: end.session.shown_on(channel),
                     reader: None,
                     now: Timestamp(node.clock),
                 };
@@ -239,7 +239,8 @@ impl Net {
             Output::Work(channel, work) => line.ends[side].works.push((channel, work)),
             Output::Greeted { .. } if side == 0 => {
                 let (direction, ticket) = &line.opening;
-                line.ends[0].session.open(database, *direction, ticket.as_ref(), None);
+                let credentials = Credentials { ticket: ticket.as_ref(), ..Credentials::default() };
+                line.ends[0].session.open(database, *direction, credentials);
             }
             Output::Event(_, Event::Sent { entries, .. }) => {
                 line.ends[side].entries_sent += entries;

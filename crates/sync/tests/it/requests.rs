@@ -10,6 +10,7 @@ use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
 use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::{Code, Frame, Request, TAKES_REQUESTS, Terms};
 use anabranch_sync::rights::{Asked, Reason};
+use anabranch_sync::session::Credentials;
 use anabranch_sync::work::{Answer, Work};
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex};
 const STRANGE: Terms = Terms { sends: true, receives: true, you_may_read: false };
 
 fn request() -> Request {
-    Request { role: Role::Write, text: "I am Ana's laptop".into() }
+    Request { role: Role::Write, text: "I am Ana's laptop".into(), person: None }
 }
 
 fn newcomer(seed: u8, database: DatabaseId) -> Node {
@@ -127,7 +128,8 @@ fn a_program_that_takes_no_requests_is_sent_none() {
     for (features, sent) in [(0, None), (TAKES_REQUESTS, Some(request()))] {
         let key = DeviceKey::from_seed(&[2; 32]);
         let mut peer = Rogue::greet_with(&host, key, database, features);
-        peer.session.open(database, Direction::BOTH, None, Some(request()));
+        let credentials = Credentials { request: Some(request()), ..Credentials::default() };
+        peer.session.open(database, Direction::BOTH, credentials);
         peer.pump();
         let Some(Frame::Open { request, .. }) = peer.got.last() else { panic!("{:?}", peer.got) };
         assert_eq!(*request, sent);

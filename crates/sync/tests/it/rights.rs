@@ -173,7 +173,15 @@ fn a_ticket_of_somebody_else_opens_nothing() {
     let mut rogue = Rogue::greet(&host, thief, database);
     let name = anabranch_core::codec::keyed_hash(&BINDING, &database.0);
     let (terms, digest, ticket) = (OPEN, None, Some(stolen));
-    rogue.send(&Frame::Open { channel: 0, name, terms, digest, ticket, request: None });
+    rogue.send(&Frame::Open {
+        channel: 0,
+        name,
+        terms,
+        digest,
+        ticket,
+        request: None,
+        evidence: None,
+    });
     rogue.tips(&[]);
     learnt_nothing(&rogue);
 }

@@ -42,6 +42,8 @@ pub(crate) struct Rogue<'a> {
     pub(crate) features: u64,
     /// By which it asks to be let in when it opens next.
     pub(crate) request: Option<Request>,
+    /// What it shows then.
+    pub(crate) evidence: Option<Vec<u8>>,
 }
 
 impl<'a> Rogue<'a> {
@@ -67,6 +69,7 @@ impl<'a> Rogue<'a> {
             overflows: 0,
             features: 0,
             request: None,
+            evidence: None,
         };
         rogue.pump();
         rogue
@@ -113,7 +116,15 @@ impl<'a> Rogue<'a> {
     pub(crate) fn open_with(&mut self, terms: Terms, digest: [u8; 32]) {
         let name = anabranch_core::codec::keyed_hash(&BINDING, &self.database.0);
         let digest = Some(digest);
-        self.send(&Frame::Open { channel: 0, name, terms, digest, ticket: None, request: None });
+        self.send(&Frame::Open {
+            channel: 0,
+            name,
+            terms,
+            digest,
+            ticket: None,
+            request: None,
+            evidence: None,
+        });
     }
 
     pub(crate) fn open_as(&mut self, channel: u32, terms: Terms, ticket: Option<&DeviceKey>) {
@@ -125,7 +136,8 @@ impl<'a> Rogue<'a> {
             TicketProof { key: key.node_id(), signature }
         });
         let request = self.request.take();
-        self.send(&Frame::Open { channel, name, terms, digest: None, ticket, request });
+        let evidence = self.evidence.take();
+        self.send(&Frame::Open { channel, name, terms, digest: None, ticket, request, evidence });
     }
 
     pub(crate) fn send(&mut self, frame: &Frame) {
@@ -204,7 +216,7 @@ impl<'a> Rogue<'a> {
             sum_from: self.node.sum_from,
             bulk_from: u64::MAX,
             peer: self.key.node_id(),
-            ticket: self.session.ticket_of(channel),
+            shown: self.session.shown_on(channel),
             reader: None,
             now: Timestamp(self.node.clock),
         };

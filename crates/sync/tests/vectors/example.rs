@@ -19,7 +19,7 @@ use anabranch_sync::channel::{Channel, Direction};
 use anabranch_sync::frame::{ChannelNo, Frame, Request};
 use anabranch_sync::pending::Pending;
 use anabranch_sync::rights::{Asked, Requests};
-use anabranch_sync::session::{Config, Output, Session};
+use anabranch_sync::session::{Config, Credentials, Output, Session};
 use anabranch_sync::summed::LastSummed;
 use anabranch_sync::work::{Access, Blobs, Work};
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ impl Side {
             sum_from: usize::MAX,
             bulk_from: u64::MAX,
             peer: self.session.peer().unwrap(),
-            ticket: self.session.ticket_of(channel),
+            shown: self.session.shown_on(channel),
             reader: None,
             now: Timestamp(1_700_000_000_000_000),
         };
@@ -203,7 +203,11 @@ fn made() -> Vec<Value> {
     let (mut sides, database, ticket) = sides();
     let mut notes = Vec::new();
     pump(&mut sides, &mut notes, "greet");
-    let channel = sides[0].session.open(database, Direction::BOTH, Some(&ticket), None);
+    let channel = sides[0].session.open(
+        database,
+        Direction::BOTH,
+        Credentials { ticket: Some(&ticket), ..Credentials::default() },
+    );
     pump(&mut sides, &mut notes, "join");
     sides[0].write(1_000_003, |ledger, author| _ = ledger.redeem(author, &ticket).unwrap());
     sides[0].session.committed(database);

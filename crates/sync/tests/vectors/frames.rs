@@ -5,7 +5,7 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::Writer;
 use anabranch_core::frontier::FrontierTip;
 use anabranch_core::head::Head;
-use anabranch_core::id::{EntryId, LogId, NodeId, Position};
+use anabranch_core::id::{DatabaseId, EntryId, LogId, NodeId, Position};
 use anabranch_core::key::Signature;
 use anabranch_core::ops::Role;
 use anabranch_core::riblt::{SYMBOL_BYTES, Symbol};
@@ -45,13 +45,19 @@ pub(crate) fn described(frame: &Frame) -> Value {
             "clock": clock, "features": features,
         }}),
         Frame::Auth(signature) => json!({ "auth": { "signature": hex(signature.0) } }),
-        Frame::Open { channel, name, terms, digest, ticket, request } => {
+        Frame::Open { channel, name, terms, digest, ticket, request, evidence } => {
             let mut open = json!({
                 "channel": channel, "name": hex(name), "terms": described_terms(*terms),
                 "digest": digest.map(hex), "ticket": described_ticket(ticket),
             });
-            if let Some(Request { role, text }) = request {
+            if let Some(Request { role, text, person }) = request {
                 open["request"] = json!({ "role": role.name(), "text": text });
+                if let Some(person) = person {
+                    open["request"]["person"] = hex(person.0).into();
+                }
+            }
+            if let Some(evidence) = evidence {
+                open["evidence"] = hex(evidence).into();
             }
             json!({ "open": open })
         }
@@ -168,11 +174,20 @@ fn all() -> Vec<(&'static str, Frame)> {
                 digest: None,
                 ticket: Some(proof),
                 request: None,
+                evidence: None,
             },
         ),
         (
             "open, as a member",
-            Frame::Open { channel: 0, name: [2; 32], terms, digest, ticket: None, request: None },
+            Frame::Open {
+                channel: 0,
+                name: [2; 32],
+                terms,
+                digest,
+                ticket: None,
+                request: None,
+                evidence: None,
+            },
         ),
         (
             "open, with a request",
@@ -182,7 +197,28 @@ fn all() -> Vec<(&'static str, Frame)> {
                 terms,
                 digest: None,
                 ticket: None,
-                request: Some(Request { role: Role::Write, text: "Ana's laptop".into() }),
+                request: Some(Request {
+                    role: Role::Write,
+                    text: "Ana's laptop".into(),
+                    person: None,
+                }),
+                evidence: None,
+            },
+        ),
+        (
+            "open, as a device of a person",
+            Frame::Open {
+                channel: 0,
+                name: [2; 32],
+                terms,
+                digest: None,
+                ticket: None,
+                request: Some(Request {
+                    role: Role::Read,
+                    text: String::new(),
+                    person: Some(DatabaseId([9; 32])),
+                }),
+                evidence: Some(vec![0x80]),
             },
         ),
         ("opened", Frame::Opened { channel, terms, digest, ticket: None }),

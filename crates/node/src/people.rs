@@ -1,0 +1,110 @@
+//! People whose databases of devices are in this home: other databases that grant to them are told which devices they have, as soon
+//! as that changes here or there.
+
+use crate::error::NodeError;
+use crate::node::Node;
+use crate::replica::Replica;
+use anabranch_core::id::DatabaseId;
+use anabranch_core::person::Evidence;
+use anabranch_core::storage::{Durability, Order, StorageError, Table};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Where the replica of a person keeps which databases grant to it, as far as they are here.
+const GRANTS: &[u8] = b"person/granted-by/";
+
+impl Replica {
+    /// The membership changed. Blocking.
+    pub(crate) fn members_changed(&self) {
+        let Some(node) = self.node() else { return };
+        if let Err(e) = node.tell_people(self) {
+            // The next session or change tries it again.
+            tracing::warn!("which devices somebody has could not be told: {e}");
+        }
+    }
+}
+
+impl Node {
+    /// What shows which devices a person has whose database is here. Blocking.
+    ///
+    /// # Errors
+    /// [`NodeError::NoDatabase`], [`NodeError::Core`] for a database that is used for something else as well.
+    pub fn evidence_of(&self, person: DatabaseId) -> Result<Evidence, NodeError> {
+        let Some(replica) = self.held(person)? else {
+            return Err(NodeError::NoDatabase(person.to_string()));
+        };
+        evidence_of(&replica)
+    }
+
+    /// The membership of `replica` changed: if it grants to people whose databases are here, it is told which devices they have, and if
+    /// it is such a database, those that grant to it are. Blocking; cost: a look-up or two where nobody is concerned.
+    ///
+    /// # Errors
+    /// [`NodeError::Core`], also for a person's database that is used for something else as well.
+    pub fn tell_people(&self, replica: &Replica) -> Result<(), NodeError> {
+        for person in replica.look(|view| view.people())? {
+            // One that grants to itself says nothing new.
+            if person == replica.database() {
+                continue;
+            }
+            if let Some(person) = self.held(person)? {
+                note_grant(&person, replica.database())?;
+                tell(&evidence_of(&person)?, replica)?;
+            }
+        }
+        let granted_by = granted_by(replica)?;
+        if granted_by.is_empty() {
+            return Ok(());
+        }
+        let evidence = evidence_of(replica)?;
+        for database in granted_by {
+            if let Some(told) = self.held(database)? {
+                tell(&evidence, &told)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The replica of that database in this home, opened; `None` where there is none.
+    fn held(&self, database: DatabaseId) -> Result<Option<Arc<Replica>>, NodeError> {
+        if let Some(replica) = self.used(database) {
+            return Ok(Some(replica));
+        }
+        // A folder is told when it is opened, which its own program does.
+        let record = self.record_of(database)?.filter(|record| !record.folder);
+        record.map(|record| self.open_record(&record)).transpose()
+    }
+}
+
+fn evidence_of(person: &Replica) -> Result<Evidence, NodeError> {
+    Ok(person.look(Evidence::of)?)
+}
+
+fn tell(evidence: &Evidence, replica: &Replica) -> Result<(), NodeError> {
+    let told = replica.as_author(|ledger, author| ledger.embed(author, evidence))?;
+    if told > 0 {
+        replica.changed();
+    }
+    Ok(())
+}
+
+fn note_grant(person: &Replica, by: DatabaseId) -> Result<(), StorageError> {
+    let key = [GRANTS, &by.0].concat();
+    if person.storage().read()?.has(Table::Local, &key)? {
+        return Ok(());
+    }
+    let mut tx = person.storage().write(Durability::Normal)?;
+    tx.put(Table::Local, &key, &[])?;
+    tx.commit()
+}
+
+fn granted_by(person: &Replica) -> Result<Vec<DatabaseId>, StorageError> {
+    let mut list = Vec::new();
+    let tx = person.storage().read()?;
+    tx.scan(Table::Local, GRANTS, None, Order::Ascending, &mut |key, _| {
+        let id = key.strip_prefix(GRANTS).and_then(|id| id.try_into().ok());
+        list.extend(id.map(DatabaseId));
+        if id.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(list)
+}
