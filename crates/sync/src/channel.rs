@@ -20,6 +20,7 @@ use crate::frame::{
 };
 use crate::incoming::{Incoming, Next};
 use crate::rights::{Person, Reason, Right, Shown};
+use crate::trial::Trial;
 use crate::wanted::{self, Wanted};
 use crate::work::{Answer, Work};
 use anabranch_core::admit::Load;
@@ -120,6 +121,8 @@ pub struct Channel {
     credit: i64,
     unacknowledged: u32,
     incoming: Incoming,
+    /// What came from a peer that lost its right and is of no use so far.
+    trial: Trial,
     applying: Option<u32>,
     /// A batch is being put together. Not while one is applied: what that brings would go back to where it came from.
     sending: bool,
@@ -202,6 +205,7 @@ impl Channel {
             credit: i64::from(CREDIT),
             unacknowledged: 0,
             incoming: Incoming::default(),
+            trial: Trial::default(),
             applying: None,
             sending: false,
             applied_last: false,
@@ -537,7 +541,8 @@ impl Channel {
                 self.frame(Frame::ForkPoint { channel: self.number, log, held });
             }
             Answer::Checked { number, batch } => self.incoming.checked(number, batch),
-            Answer::Applied { entries, changes, authors, heads, digest, right, waiting } => {
+            Answer::Applied { entries, changes, authors, heads, digest, right, waiting, trial } => {
+                self.trial = trial;
                 self.note_held(heads);
                 self.digest = digest;
                 self.on_right(right);
@@ -748,7 +753,9 @@ impl Channel {
         }
         let Some((cost, next)) = self.incoming.next() else { return };
         let work = match next {
-            Next::Batch(batch) => Work::Apply { batch, load: self.load },
+            Next::Batch(batch) => {
+                Work::Apply { batch, trial: std::mem::take(&mut self.trial), load: self.load }
+            }
             Next::Blob(hash, bytes) => Work::PutBlob { hash, bytes },
             Next::Bad(text) => return self.refuse(Code::Protocol, &text),
         };
@@ -766,7 +773,8 @@ impl Channel {
     /// Who lost its right and has brought all it had without getting a new one is told so.
     fn dismiss(&mut self) {
         let brought = self.their_level && self.incoming.is_empty() && self.applying.is_none();
-        if self.revoked && !self.peer_may_read && brought && !self.looking {
+        let revoked = self.revoked || !self.trial.is_empty();
+        if revoked && !self.peer_may_read && brought && !self.looking {
             let (code, text) = Reason::Revoked.loss();
             self.refuse(code, text);
         }

@@ -13,5 +13,6 @@ pub mod pending;
 pub mod rights;
 pub mod session;
 pub mod summed;
+pub mod trial;
 mod wanted;
 pub mod work;

@@ -5,6 +5,7 @@ use crate::frame::{BATCH_BYTES, Code, DATA_BYTES, OFFERS, Request};
 use crate::pending::Pending;
 use crate::rights::{Reason, Requests, Right, Shown};
 use crate::summed::{LastSummed, Summed};
+use crate::trial::Trial;
 use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::{Reader, Writer};
@@ -176,6 +177,8 @@ pub enum Work {
     Apply {
         /// It.
         batch: Batch,
+        /// What came before it and was of no use.
+        trial: Trial,
         /// What becomes of the cells.
         load: Load,
     },
@@ -333,6 +336,8 @@ pub enum Answer {
         right: Right,
         /// Whether runs wait for something that has not come.
         waiting: bool,
+        /// What is of no use so far and was not stored.
+        trial: Trial,
     },
     /// To [`Work::ReadBlobs`].
     Blobs {
@@ -399,7 +404,7 @@ impl Access<'_> {
                 let batch = check(database, raw, &bytes).map_err(|e| e.to_string());
                 Ok(Answer::Checked { number, batch })
             }
-            Work::Apply { batch, load } => self.apply(&batch.0, load),
+            Work::Apply { batch, trial, load } => self.apply(batch.0, trial, load),
             Work::ReadBlobs { hashes } => self.read_blobs(hashes),
             Work::PutBlob { hash, bytes } => self.put_blob(hash, bytes),
         }
@@ -569,18 +574,23 @@ impl Access<'_> {
         Ok(Answer::Fork { log, held, ours })
     }
 
-    fn apply(&self, runs: &[VerifiedRun], load: Load) -> Result<Answer, Error> {
+    fn apply(
+        &self,
+        batch: Vec<VerifiedRun>,
+        mut trial: Trial,
+        load: Load,
+    ) -> Result<Answer, Error> {
+        let runs = trial.with(batch);
         let heads: Vec<Position> = runs.iter().map(|run| run.head().position).collect();
         let mut tx = self.storage.write(self.durability)?;
-        let batch = admit_all(&mut *tx, runs, load, self.reader)?;
-        let authors = authors(runs, &batch);
+        let batch = admit_all(&mut *tx, &runs, load, self.reader)?;
+        let authors = authors(&runs, &batch);
         let (mut entries, mut changes) = (batch.entries, batch.changes);
         let early = batch.waiting.into_iter().map(|(run, log, seq)| (run.clone(), log, seq));
         let early: Vec<_> = early.collect();
         if entries > 0 && self.is_of_no_use(View::new(&*tx), &heads)? {
-            // Or who has lost its right could fill this disk.
-            let (code, text) = Reason::Revoked.loss();
-            return Ok(Answer::Failed { code, text: text.to_owned() });
+            drop(tx);
+            return self.keep_on_trial(trial, runs, heads);
         }
         tx.commit()?;
         let mut arrived: Vec<(LogId, Seq)> =
@@ -601,6 +611,32 @@ impl Access<'_> {
             digest: view.frontier_digest()?,
             right: self.right_still(view)?,
             waiting: !early.is_empty(),
+            trial: Trial::default(),
+        })
+    }
+
+    /// Stores none of `runs`, so that who has lost its right cannot fill this disk.
+    fn keep_on_trial(
+        &self,
+        trial: Trial,
+        runs: Vec<VerifiedRun>,
+        heads: Vec<Position>,
+    ) -> Result<Answer, Error> {
+        let Some(trial) = trial.go_on(runs) else {
+            let (code, text) = Reason::Revoked.loss();
+            return Ok(Answer::Failed { code, text: text.to_owned() });
+        };
+        let tx = self.storage.read()?;
+        let view = View::new(&*tx);
+        Ok(Answer::Applied {
+            entries: 0,
+            changes: Changes::default(),
+            authors: Authors::default(),
+            heads,
+            digest: view.frontier_digest()?,
+            right: self.right_still(view)?,
+            waiting: false,
+            trial,
         })
     }
 
