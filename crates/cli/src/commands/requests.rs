@@ -108,6 +108,7 @@ fn row(record: &Record, asking: &Asking) -> Vec<String> {
 
 fn request_object(record: &Record, asking: &Asking) -> Value {
     let mut object = object(record, &asking.device, Some(asking.request.role));
+    object["person"] = asking.request.person.map(|person| person.to_string()).into();
     object["message"] = asking.request.text.clone().into();
     object["at"] = anabranch_api::date(asking.at).into();
     object["rejected"] = asking.rejected.into();

@@ -74,9 +74,9 @@ fn a_person_comes_and_goes(terms: &[&str]) {
     laptop.ok(&["join", &url, "--name", "todo", "--as", "ana"]);
     // The phone is stolen. Its owner says so at home, and nothing else.
     let device = id(&phone);
+    let (_following, _) = laptop.serve("0");
     laptop.ok(&["members", "ana", "revoke", &device]);
-    laptop.ok(&["sync", "todo"]);
-    assert_eq!(roles(&ben, "todo").len(), 2);
+    eventually("Ben hears of it", || roles(&ben, "todo").len() == 2);
     put(&phone, "theft");
     phone.run(&["sync", "todo"]).fails(1, "this device's right to the database was revoked");
     assert!(has(&ben, "bread") && !has(&ben, "theft"));
@@ -114,4 +114,27 @@ fn what_cannot_be_is_said() {
     stranger.run(&["join", &url, "--as", "ana"]).fails(1, "holds more than who its members are");
     stranger.run(&["join", &url, "--wait"]).fails(2, "");
     ben.run(&["members", "todo", "grant", "db_nonsense", "write"]).fails(2, "");
+}
+
+#[test]
+fn a_folder_is_shared_with_a_person() {
+    let (laptop, phone) = ana();
+    let person = database(&laptop, "ana");
+    let ben = Home::new();
+    let photos = ben.dir().join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    std::fs::write(photos.join("cat"), "a cat").unwrap();
+    let photos = photos.to_str().unwrap();
+    ben.ok(&["ticket", photos, "--address", "http://127.0.0.1:9"]);
+    ben.ok(&["members", photos, "grant", &person, "write"]);
+    let (_serving, url) = ben.serve("0");
+    let shown = ben.json(&["members", photos]);
+    let url = format!("{url}/{}", shown["database"].as_str().unwrap());
+    let there = phone.dir().join("photos");
+    phone.ok(&["join", &url, there.to_str().unwrap(), "--as", "ana"]);
+    assert_eq!(std::fs::read_to_string(there.join("cat")).unwrap(), "a cat");
+    std::fs::write(there.join("dog"), "a dog").unwrap();
+    phone.ok(&["sync", there.to_str().unwrap()]);
+    let dog = std::path::Path::new(photos).join("dog");
+    eventually("the dog is there", || std::fs::read_to_string(&dog).is_ok_and(|is| is == "a dog"));
 }

@@ -296,6 +296,19 @@ impl<'a> Run<'a> {
         run
     }
 
+    /// The same, showing that `a` is a device of the person that the request names.
+    pub(crate) fn showing(
+        a: &'a Node,
+        b: &'a Node,
+        database: DatabaseId,
+        (request, evidence): (Request, Vec<u8>),
+    ) -> Self {
+        let mut run = Self::cut(a, b, database, Direction::BOTH, None, 0);
+        (run.request, run.evidence) = (Some(request), Some(evidence));
+        run.pump();
+        run
+    }
+
     /// Hands frames over until nothing moves.
     pub(crate) fn pump(&mut self) {
         self.pump_at_most(usize::MAX);

@@ -12,6 +12,7 @@ mod credit;
 mod forks;
 mod garbage;
 mod live;
+mod people;
 mod put_out;
 mod random;
 mod requests;
