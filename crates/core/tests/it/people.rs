@@ -190,7 +190,7 @@ fn a_database_with_anything_else_in_it_is_no_person() {
     let mut laptop = Device::found();
     assert_eq!(evidence(&laptop).devices().len(), 1);
     laptop.put(vec![write(&["a"], Some("1"))]);
-    let of = |device: &Device| device.replica.view(|v| Evidence::of(v));
+    let of = |device: &Device| device.replica.view(Evidence::of);
     assert!(matches!(of(&laptop), Err(Error::NoPerson)));
     let sealed = Founding { sealed: true, recovery: None };
     assert!(matches!(of(&Device::found_with(sealed)), Err(Error::NoPerson)));
@@ -218,7 +218,7 @@ fn the_grant_of_a_person_does_nothing_else() {
     let used = grants.iter().find(|g| matches!(g.subject, Subject::Person(_))).unwrap().id;
     let ticket = Subject::Ticket(DeviceKey::from_seed(&[8; 32]).node_id());
     let text = (StoreId::table("t"), Payload::Present(vec![0x82, 0x80, 0x80]));
-    let with = |ops: &[MemberOp]| vec![members(&[&[embedded.clone()], ops].concat())];
+    let with = |ops: &[MemberOp]| vec![members(&[std::slice::from_ref(&embedded), ops].concat())];
     let laptop = own(&ana.laptop);
     let cases = [
         ("as it is", with(&[given(laptop, Role::Write)]), 0),
