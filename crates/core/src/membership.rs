@@ -17,7 +17,7 @@ use crate::ops::{
 use crate::past::{self, Sought};
 use crate::person;
 use crate::rows::{
-    BranchNo, GrantNo, GrantRow, RevocationRow, Row, StoreNo, grant_id_key, key32, last4,
+    BranchNo, GrantNo, GrantRow, RevocationRow, Row, StoreNo, TICKETS, grant_id_key, key32, last4,
     membership_key, subject_key,
 };
 use crate::sabotage::{self, Bug};
@@ -553,30 +553,52 @@ impl View<'_> {
         let Some(ticket) = self.ticket_grant(key)? else {
             return Ok(TicketState::Unknown);
         };
-        if !ticket.holds() {
-            return Ok(TicketState::Revoked);
+        let devices = self.redeemed(&ticket)?;
+        match devices.get(device) {
+            Some(true) if ticket.holds() => return Ok(TicketState::Redeemed),
+            // It was let in by this ticket and put out again.
+            Some(_) => return Ok(TicketState::Revoked),
+            None => {}
         }
-        let number = number_of(self.tx, &GrantRef { entry: ticket.entry, index: ticket.index })?;
-        let redeemed = self.grants_listed(&made_with(number.unwrap_or(0)))?;
+        // One that was closed for that reason says so.
+        if let Some(over) = over(&ticket, devices.len(), now) {
+            return Ok(over);
+        }
+        Ok(if ticket.holds() { TicketState::Open } else { TicketState::Revoked })
+    }
+
+    /// The devices that redeemed a ticket, and whether what they got by it holds.
+    fn redeemed(&self, ticket: &GrantRow) -> Result<BTreeMap<NodeId, bool>, StorageError> {
+        let number = number_of(self.tx, &reference(ticket))?;
         let mut devices: BTreeMap<NodeId, bool> = BTreeMap::new();
-        for grant in redeemed {
+        for grant in self.grants_listed(&made_with(number.unwrap_or(0)))? {
             if let Subject::Device(device) = grant.subject {
                 *devices.entry(device).or_default() |= grant.holds();
             }
         }
-        match devices.get(device) {
-            Some(true) => return Ok(TicketState::Redeemed),
-            // It was let in by this ticket and put out again.
-            Some(false) => return Ok(TicketState::Revoked),
-            None => {}
+        Ok(devices)
+    }
+
+    /// The grants of tickets that hold although nobody is to come in by them any more: as many devices as they allow have, or their
+    /// time is over. Cost: a step a ticket there ever was, and a step a device that redeemed one with a limit.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn tickets_over(&self, now: Timestamp) -> Result<Vec<Grant>, StorageError> {
+        let mut grants = Vec::new();
+        for row in self.grants_listed(&TICKETS)? {
+            if !row.holds() || row.terms == TicketTerms::default() {
+                continue;
+            }
+            let devices = match row.terms.limit {
+                Some(_) => self.redeemed(&row)?.len(),
+                None => 0,
+            };
+            if over(&row, devices, now).is_some() {
+                grants.push(self.grant_shown(&row)?);
+            }
         }
-        if ticket.terms.expires.is_some_and(|end| now >= end) {
-            return Ok(TicketState::Expired);
-        }
-        if ticket.terms.limit.is_some_and(|limit| devices.len() >= limit as usize) {
-            return Ok(TicketState::Spent);
-        }
-        Ok(TicketState::Open)
+        Ok(grants)
     }
 
     /// Every grant, in the order of arrival.
@@ -654,6 +676,15 @@ impl View<'_> {
             })
             .collect()
     }
+}
+
+/// Why a ticket that so many devices have redeemed lets no more in.
+fn over(ticket: &GrantRow, devices: usize, now: Timestamp) -> Option<TicketState> {
+    if ticket.terms.expires.is_some_and(|end| now >= end) {
+        return Some(TicketState::Expired);
+    }
+    let spent = ticket.terms.limit.is_some_and(|limit| devices >= limit as usize);
+    spent.then_some(TicketState::Spent)
 }
 
 /// What a ticket is worth when it is presented.

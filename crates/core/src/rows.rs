@@ -89,6 +89,8 @@ pub(crate) fn log_key(log: &LogId) -> [u8; 40] {
     key
 }
 
+/// What keys of grants to tickets begin with.
+pub(crate) const TICKETS: [u8; 1] = [2];
 /// What keys of grants to people begin with. (3 is for what a grant was made with.)
 pub(crate) const PEOPLE: [u8; 1] = [4];
 
@@ -96,7 +98,7 @@ pub(crate) fn subject_key(subject: &Subject) -> Vec<u8> {
     match subject {
         Subject::Device(key) => [&[0][..], &key.0].concat(),
         Subject::Anyone => vec![1],
-        Subject::Ticket(key) => [&[2][..], &key.0].concat(),
+        Subject::Ticket(key) => [&TICKETS[..], &key.0].concat(),
         Subject::Person(person) => [&PEOPLE[..], &person.0].concat(),
     }
 }

@@ -231,6 +231,25 @@ impl Replica {
         Ok(grants.iter().filter(ticket).cloned().collect())
     }
 
+    /// Closes the tickets that are used up or over, as far as this device may: who came in by them stays. Until then they let in
+    /// whoever finds a node that has not heard of that, and open what is sealed to them. Blocking.
+    pub(crate) fn close_tickets(&self) -> Result<(), NodeError> {
+        let (device, now) = (self.device().id(), self.device().now());
+        let over = self.look(|view| {
+            if view.role_of(&device)? != Some(Role::Admin) {
+                return Ok(Vec::new());
+            }
+            let own = view.grant_of(&device)?;
+            let mut over = view.tickets_over(now)?;
+            over.retain(|ticket| own.as_ref().is_some_and(|own| own.outranks(ticket)));
+            Ok::<_, StorageError>(over)
+        })?;
+        // Each by itself: what is listed of the use of many would not fit into one entry.
+        over.iter().try_for_each(|ticket| {
+            self.rule(vec![MemberOp::Revoke { grant: ticket.id, cut: Cut::Past }])
+        })
+    }
+
     /// Commits it, signed.
     fn rule(&self, members: Vec<MemberOp>) -> Result<(), NodeError> {
         let draft = Draft { members, ..Draft::default() };

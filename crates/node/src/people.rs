@@ -14,11 +14,14 @@ use std::sync::Arc;
 const GRANTS: &[u8] = b"person/granted-by/";
 
 impl Replica {
-    /// The membership changed. Blocking.
+    /// The membership changed, or may have. Blocking.
     pub(crate) fn members_changed(&self) {
+        // The next session or change tries it again.
+        if let Err(e) = self.close_tickets() {
+            tracing::warn!("tickets that are used up could not be closed: {e}");
+        }
         let Some(node) = self.node() else { return };
         if let Err(e) = node.tell_people(self) {
-            // The next session or change tries it again.
             tracing::warn!("which devices somebody has could not be told: {e}");
         }
     }

@@ -177,6 +177,20 @@ fn a_ticket_that_ends_is_refused_with_the_reason() {
     assert!(d.ok(&["status"]).contains("joining is not finished"));
     let expired = ticket(&["--expires", "1ms"]);
     d.run(&["join", &expired]).fails(1, "the ticket's time is over");
+    // The admin's device closed both, and who came in stays.
+    let tickets = |all: &[&str]| {
+        let members = a.json(&[&["members", "notes", "ls"], all].concat());
+        let list = members["members"].as_array().unwrap().iter();
+        list.filter(|member| member["kind"] == "ticket").map(|m| m["holds"] == true).collect()
+    };
+    eventually("they are closed", || {
+        let (open, ever): (Vec<bool>, Vec<bool>) = (tickets(&[]), tickets(&["--all"]));
+        (open.len(), ever.len()) == (1, 3)
+    });
+    c.ok(&["db", "put", "notes", "t", "of-c", "{}"]);
+    c.ok(&["sync", "notes"]);
+    assert_eq!(a.digest("notes"), c.digest("notes"));
+    d.run(&["join", &once]).fails(1, "was used by as many devices as it allows");
     d.ok(&["join", &ticket(&["--role", "read"])]);
     assert_eq!(d.json(&["status"])["replicas"][0]["role"], "read");
     d.run(&["db", "put", "notes", "t", "x", "{}"]).fails(1, "may not write here");
