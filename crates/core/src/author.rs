@@ -267,6 +267,11 @@ impl Ledger<'_> {
         let admin = |row: &GrantRow| {
             row.role == Role::Admin && matches!(row.subject, Subject::Device(_)) && row.holds()
         };
+        // What a person was granted may end by what happens elsewhere.
+        let lasts = |ledger: &mut Self, row: &GrantRow| {
+            let used = if row.depth == 0 { None } else { Some(ledger.grant_row(row.used)?) };
+            Ok::<_, StorageError>(!used.is_some_and(|u| matches!(u.subject, Subject::Person(_))))
+        };
         let mut taken = false;
         for grant in &revoked {
             taken |= self.grant(grant)?.is_some_and(|(_, row)| admin(&row));
@@ -276,7 +281,8 @@ impl Ledger<'_> {
         }
         for number in 1..=self.counters.grants {
             let row = self.view().grant(number)?;
-            if admin(&row) && !revoked.contains(&membership::reference(&row)) {
+            let stays = admin(&row) && !revoked.contains(&membership::reference(&row));
+            if stays && lasts(self, &row)? {
                 return Ok(());
             }
         }
@@ -369,7 +375,8 @@ impl Ledger<'_> {
         let reference = membership::reference(&grant);
         let op = MemberOp::redeem(ticket, &self.database(), &reference, &log);
         let payload = Payload::Present(encode_members(&[op]));
-        let entry = self.write(author, log, reference, vec![(StoreId::members(), payload)])?;
+        // At once: an entry that only gathers tips may not use the grant of a ticket.
+        let entry = self.chain(author, log, reference, vec![(StoreId::members(), payload)])?;
         self.hand_out(author)?;
         Ok(Some(entry))
     }
@@ -503,7 +510,7 @@ impl Ledger<'_> {
         }))
     }
 
-    fn chain(
+    pub(crate) fn chain(
         &mut self,
         author: &Author<'_>,
         log: LogId,
@@ -513,6 +520,12 @@ impl Ledger<'_> {
         let own = self.branches_of(&log)?.first().copied();
         let tip = own.map(|number| self.branch(number).cloned()).transpose()?;
         let mut parents = self.open_tips(&log, &grant)?;
+        if parents.len() > limits::PARENTS {
+            // Whichever are left out, the grant is to be seen.
+            let ground = self.head_over(&grant)?.filter(|ground| ground.position.log != log);
+            let ground = ground.filter(|g| parents.iter().all(|p| p.position != g.position));
+            parents.splice(0..0, ground);
+        }
         parents.truncate(limits::PARENTS);
         parents.sort_unstable_by_key(|p| p.position);
         let below = tip.iter().map(|b| (b.generation, b.timestamp));

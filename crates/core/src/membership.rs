@@ -134,7 +134,7 @@ pub(crate) fn apply(
     }
     if let Some(GrantRow { subject: Subject::Person(person), .. }) = used {
         let place = (branch, entry.header().seq);
-        person::apply(ledger, entry, place, (used_number, person), &ops)?;
+        person::apply(ledger, place, (used_number, person), &ops)?;
     }
     Ok(())
 }
@@ -184,7 +184,7 @@ fn revoke(
     Ok(())
 }
 
-/// Records that a grant is ended by what an entry embeds: its first operation.
+/// Records that a grant is ended by what an entry embeds.
 pub(crate) fn end_by_evidence(
     ledger: &mut Ledger<'_>,
     (entry, generation, place): (EntryId, u64, past::Place),
@@ -194,8 +194,8 @@ pub(crate) fn end_by_evidence(
     let floor = ledger.grant_row(target)?.generation;
     let left = left_by_past(ledger, place, target, floor)?;
     let (branch, seq) = place;
-    let revocation =
-        RevocationRow { entry, index: 0, branch, seq, generation, used, target, counts: false };
+    let (index, counts) = (RevocationRow::TOLD, false);
+    let revocation = RevocationRow { entry, index, branch, seq, generation, used, target, counts };
     end(ledger, revocation, &left)
 }
 
@@ -293,6 +293,10 @@ fn sum_grant(ledger: &mut Ledger<'_>, row: &GrantRow) -> Result<(), StorageError
 
 /// A revocation counts now, or does not any more.
 fn sum_revocation(ledger: &mut Ledger<'_>, row: &RevocationRow) -> Result<(), StorageError> {
+    // What is told ends grants depending on what others told, so it is no part of the sum.
+    if row.is_told() {
+        return Ok(());
+    }
     sum_again(ledger, row.counts, (row.branch, row.seq), row.index)
 }
 
@@ -308,8 +312,6 @@ fn sum_again(
     let ops =
         payload.and_then(|(_, payload)| payload.bytes()).map(|bytes| decode_members(bytes).ops);
     match ops.and_then(|ops| ops.into_iter().nth(index as usize).flatten()) {
-        // What it ends follows from what others embed as well, so it is no part of the sum.
-        Some(MemberOp::Embed { .. }) => Ok(()),
         Some(op) => sum(ledger, add, (&row.id, index), &op),
         None => Err(corrupt("a grant")),
     }
@@ -599,6 +601,15 @@ impl View<'_> {
             }
         }
         Ok(grants)
+    }
+
+    /// How many grants and revocations there are: it grows with every change of the membership.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn membership_changes(&self) -> Result<u64, StorageError> {
+        let counters = self.counters()?;
+        Ok(u64::from(counters.grants) + u64::from(counters.revocations))
     }
 
     /// Every grant, in the order of arrival.

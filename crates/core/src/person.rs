@@ -7,18 +7,21 @@
 
 use crate::author::Author;
 use crate::cells;
-use crate::codec::{Reader, Writer};
+use crate::codec::{DecodeError, Reader, Writer};
 use crate::entry::{Entry, Payload, StoreId, StoreKind};
 use crate::error::{Error, Refusal, corrupt};
 use crate::frontier::Frontier;
-use crate::id::{DatabaseId, EntryId, NodeId, Seq};
+use crate::id::{DatabaseId, EntryId, NodeId};
 use crate::ledger::{Ledger, found};
 use crate::limits;
-use crate::membership::{self, stints};
+use crate::membership;
 use crate::ops::{MemberOp, Role, Subject, TicketTerms, encode_members, members_of};
 use crate::outgoing::{Outgoing, Withhold};
 use crate::past::Place;
-use crate::rows::{GrantNo, GrantRow, PEOPLE, grant_id_key, last4, subject_key};
+use crate::rows::{
+    GrantNo, GrantRow, PEOPLE, branch_key, grant_id_key, last4, membership_key, split_branch_key,
+    subject_key,
+};
 use crate::run::{Run, VerifiedRun};
 use crate::scratch::Scratch;
 use crate::storage::{Order, StorageError, Table};
@@ -46,27 +49,25 @@ impl Evidence {
     /// # Errors
     /// [`Error::NoPerson`] for a database that is used for something else, [`Error::PersonSize`], [`Error::Storage`].
     pub fn of(person: View<'_>) -> Result<Self, Error> {
-        let database = person.database()?.ok_or_else(|| corrupt("the database id"))?;
-        let mut out = Outgoing::new(person, &Frontier::default())?;
-        let (mut runs, mut entries) = (Vec::new(), 0);
-        while let Some(run) = out.next(person, Withhold::NOTHING)? {
-            entries += run.entries().len();
-            if entries > limits::EVIDENCE_ENTRIES {
-                return Err(Error::PersonSize { entries, bytes: 0 });
-            }
-            runs.push(run.verify()?);
+        // As a rule its number of entries says so, before any is read.
+        let entries = usize::try_from(person.totals()?.entries).unwrap_or(usize::MAX);
+        if entries > 4 * limits::EVIDENCE_ENTRIES {
+            return Err(Error::PersonSize { entries, bytes: 0 });
         }
-        let evidence = Self::new(database, runs)?;
-        let bytes = evidence.encode().len();
-        if bytes > limits::EVIDENCE_BYTES {
-            return Err(Error::PersonSize { entries, bytes });
-        }
+        let evidence = Self::all_of(person)?;
+        evidence.check_size()?;
         Ok(evidence)
     }
 
     fn new(person: DatabaseId, runs: Vec<VerifiedRun>) -> Result<Self, Error> {
         if runs.iter().flat_map(VerifiedRun::entries).any(|entry| !is_of_members(entry)) {
             return Err(Error::NoPerson);
+        }
+        // Where a head is known already, admission does not look at a stated one. Here each is to be right for everybody.
+        for head in runs.iter().flat_map(VerifiedRun::parent_heads) {
+            if !head.verify(&person) {
+                return Err(Refusal::ParentNotHead(head.position).into());
+            }
         }
         let devices = devices_of(&person, &runs)?;
         let entries = runs.iter().flat_map(VerifiedRun::entries).map(Entry::id).collect();
@@ -116,25 +117,37 @@ impl Evidence {
         &self.devices
     }
 
-    /// The devices as both pieces of evidence tell together.
-    pub(crate) fn devices_with(&self, other: &Self) -> Result<Devices, Error> {
-        if other.entries.is_subset(&self.entries) {
-            return Ok(self.devices.clone());
-        }
-        if self.entries.is_subset(&other.entries) {
-            return Ok(other.devices.clone());
-        }
-        devices_of(&self.person, self.runs.iter().chain(&other.runs))
+    fn known(&self) -> Known {
+        Known { devices: self.devices.clone(), entries: self.entries.clone() }
     }
 
-    /// Takes over what `other` has beyond this.
+    /// Takes over what `other` has beyond this. What is there twice is written once.
     fn join(&mut self, other: Self) -> Result<(), Error> {
-        self.devices = self.devices_with(&other)?;
-        for run in other.runs {
-            if !self.entries.contains(&run.head().position.id) {
-                self.entries.extend(run.entries().iter().map(Entry::id));
-                self.runs.push(run);
-            }
+        if other.entries.is_subset(&self.entries) {
+            return Ok(());
+        }
+        let mut scratch = Scratch::default();
+        admit(&self.person, self.runs.iter().chain(&other.runs), &mut scratch)?;
+        *self = Self::all_of(View::new(&scratch))?;
+        Ok(())
+    }
+
+    /// Everything that a replica of the person's database holds.
+    fn all_of(person: View<'_>) -> Result<Self, Error> {
+        let database = person.database()?.ok_or_else(|| corrupt("the database id"))?;
+        let mut out = Outgoing::new(person, &Frontier::default())?;
+        let mut runs = Vec::new();
+        while let Some(run) = out.next(person, Withhold::NOTHING)? {
+            runs.push(run.verify()?);
+        }
+        Self::new(database, runs)
+    }
+
+    /// Whether others could take it in.
+    fn check_size(&self) -> Result<(), Error> {
+        let (entries, bytes) = (self.entries.len(), self.encode().len());
+        if entries > limits::EVIDENCE_ENTRIES || bytes > limits::EVIDENCE_BYTES {
+            return Err(Error::PersonSize { entries, bytes });
         }
         Ok(())
     }
@@ -164,18 +177,27 @@ fn is_of_members(entry: &Entry) -> bool {
         && !ops(entry).iter().any(embeds)
 }
 
-/// Admits the runs to an empty replica and asks that.
+/// Admits the runs to an empty replica.
+fn admit<'r>(
+    person: &DatabaseId,
+    runs: impl IntoIterator<Item = &'r VerifiedRun>,
+    scratch: &mut Scratch,
+) -> Result<(), Error> {
+    found(scratch, *person)?;
+    let mut ledger = Ledger::open(scratch)?;
+    for run in runs {
+        ledger.admit(run)?;
+    }
+    ledger.finish()?;
+    Ok(())
+}
+
 fn devices_of<'r>(
     person: &DatabaseId,
     runs: impl IntoIterator<Item = &'r VerifiedRun>,
 ) -> Result<Devices, Error> {
     let mut scratch = Scratch::default();
-    found(&mut scratch, *person)?;
-    let mut ledger = Ledger::open(&mut scratch)?;
-    for run in runs {
-        ledger.admit(run)?;
-    }
-    ledger.finish()?;
+    admit(person, runs, &mut scratch)?;
     let mut devices = Devices::new();
     for grant in View::new(&scratch).grants()? {
         if let (Subject::Device(device), true) = (grant.subject, grant.holds) {
@@ -184,6 +206,71 @@ fn devices_of<'r>(
         }
     }
     Ok(devices)
+}
+
+/// What is kept of evidence that was embedded, so that it need not be verified again to be compared.
+#[derive(Debug)]
+struct Known {
+    devices: Devices,
+    entries: BTreeSet<EntryId>,
+}
+
+impl Known {
+    fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.array(2).array(self.devices.len());
+        for (device, role) in &self.devices {
+            w.array(2).bytes(&device.0).u64(role.number());
+        }
+        w.array(self.entries.len());
+        self.entries.iter().for_each(|entry| _ = w.bytes(&entry.0));
+        w.finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let read = || {
+            let mut r = Reader::new(bytes);
+            r.tuple("evidence", 2)?;
+            let (mut devices, mut entries) = (Devices::new(), BTreeSet::new());
+            for _ in 0..r.array("devices", limits::EVIDENCE_BYTES)? {
+                r.tuple("device", 2)?;
+                let device = NodeId(r.array_of("device")?);
+                let role = Role::from_number(r.u64("role")?);
+                devices.extend(role.map(|role| (device, role)));
+            }
+            for _ in 0..r.array("entries", limits::EVIDENCE_ENTRIES)? {
+                entries.insert(EntryId(r.array_of("entry")?));
+            }
+            r.finish()?;
+            Ok::<_, DecodeError>(Self { devices, entries })
+        };
+        read().map_err(|_| corrupt("a person's devices"))
+    }
+
+    /// The devices as both pieces of evidence tell together; the runs of both are asked for if need be.
+    fn with(
+        &self,
+        other: &Self,
+        person: &DatabaseId,
+        both: impl FnOnce() -> Result<[Vec<VerifiedRun>; 2], StorageError>,
+    ) -> Result<Devices, StorageError> {
+        if other.entries.is_subset(&self.entries) {
+            return Ok(self.devices.clone());
+        }
+        if self.entries.is_subset(&other.entries) {
+            return Ok(other.devices.clone());
+        }
+        let [ours, theirs] = both()?;
+        // In one order for everybody, whoever came first.
+        let (first, second) =
+            if self.entries < other.entries { (ours, theirs) } else { (theirs, ours) };
+        match devices_of(person, first.iter().chain(&second)) {
+            Ok(devices) => Ok(devices),
+            Err(Error::Storage(error)) => Err(error),
+            // What does not go together shows nobody.
+            Err(_) => Ok(Devices::new()),
+        }
+    }
 }
 
 /// What an entry embeds.
@@ -210,12 +297,13 @@ pub(crate) fn check(entry: &Entry, grant: &GrantRow, person: DatabaseId) -> Resu
     if !evidence.devices.contains_key(&log.device) {
         return Err(refused());
     }
+    let mut granted = BTreeSet::new();
     for op in decoded.into_iter().skip(1).flatten() {
         let MemberOp::Grant { subject: Subject::Device(device), role, priority, .. } = op else {
             return Err(Refusal::Grant { log, seq });
         };
         let most = evidence.devices.get(&device).map(|&shown| shown.min(grant.role));
-        if most.is_none_or(|most| role > most) {
+        if most.is_none_or(|most| role > most) || !granted.insert(device) {
             return Err(refused());
         }
         if priority < grant.priority {
@@ -228,43 +316,94 @@ pub(crate) fn check(entry: &Entry, grant: &GrantRow, person: DatabaseId) -> Resu
     Ok(())
 }
 
-/// An entry with the grant of a person, as it is held.
-struct Embedding {
-    place: Place,
-    entry: EntryId,
-    generation: u64,
-    evidence: Evidence,
-}
-
 /// Ends what less evidence granted to devices that have no such right as this entry's and that tell together: what older
-/// entries granted, and, where an older one knew more, what this one grants.
+/// entries granted, and, where an older one knew more, what this one grants. Only what a device tells that may write to the
+/// person's database ends anything.
 ///
-/// Cost: some checks of evidence for each entry that uses the same grant.
+/// Cost: a comparison for each different piece of evidence that was embedded with the same grant, and a check of signatures for
+/// those of which neither holds the other.
 pub(crate) fn apply(
     ledger: &mut Ledger<'_>,
-    entry: &Entry,
     place: Place,
     (used, person): (GrantNo, DatabaseId),
     ops: &[Option<MemberOp>],
 ) -> Result<(), StorageError> {
-    let Some(evidence) = embedded(person, ops) else { return Err(corrupt("a person's devices")) };
-    let new =
-        Embedding { place, entry: entry.id(), generation: entry.header().generation, evidence };
-    for other in ledger.places_using(used)?.into_iter().filter(|other| *other != place) {
-        let other = held(ledger.view(), person, other)?;
-        let devices = new.evidence.devices_with(&other.evidence).map_err(worked_out)?;
-        for (by, of) in [(&new, &other), (&other, &new)] {
-            for number in granted(ledger, &of.entry)? {
-                let row = ledger.grant_row(number)?;
-                let Subject::Device(device) = row.subject else { continue };
-                if devices.get(&device).is_none_or(|role| *role < row.role) {
-                    let made = (by.entry, by.generation, by.place);
-                    membership::end_by_evidence(ledger, made, used, number)?;
-                }
-            }
+    let damaged = || corrupt("a person's devices");
+    let Some(Some(MemberOp::Embed { evidence: bytes })) = ops.first() else {
+        return Err(damaged());
+    };
+    let new = Evidence::decode(person, bytes).map_err(|_| damaged())?;
+    let (hash, known) = (*blake3::hash(bytes).as_bytes(), new.known());
+    let others = told_with(ledger.view(), used)?;
+    if others.iter().all(|(other, _)| *other != hash) {
+        let key = [&membership_key::evidence(used)[..], &hash].concat();
+        ledger.tx.put(Table::Membership, &key, &known.encode())?;
+    }
+    let at = branch_key(place.0, place.1);
+    let key = [&membership_key::told_at(used, &hash)[..], &at].concat();
+    ledger.tx.put(Table::Membership, &key, &[])?;
+    for (other, theirs) in others.into_iter().filter(|(other, _)| *other != hash) {
+        let places = told_at(ledger.view(), used, &other)?;
+        let first = *places.first().ok_or_else(damaged)?;
+        let devices = known.with(&theirs, &person, || {
+            Ok([new.runs.clone(), held(ledger.view(), person, first)?.runs])
+        })?;
+        for other in places {
+            end_between(ledger, used, (place, other), &devices)?;
+            end_between(ledger, used, (other, place), &devices)?;
         }
     }
     Ok(())
+}
+
+/// What the entry at the first place ends of what the one at the second granted.
+fn end_between(
+    ledger: &mut Ledger<'_>,
+    used: GrantNo,
+    (by, of): (Place, Place),
+    devices: &Devices,
+) -> Result<(), StorageError> {
+    let author = ledger.branch(by.0)?.log.device;
+    if devices.get(&author).is_none_or(|role| *role < Role::Write) {
+        return Ok(());
+    }
+    let of = ledger.view().entry_id(of.0, of.1)?;
+    for number in granted(ledger, &of)? {
+        let row = ledger.grant_row(number)?;
+        let Subject::Device(device) = row.subject else { continue };
+        if devices.get(&device).is_none_or(|role| *role < row.role) {
+            let by_row = ledger.view().entry_row(by.0, by.1)?;
+            let made = (by_row.id, by_row.body.generation, by);
+            membership::end_by_evidence(ledger, made, used, number)?;
+        }
+    }
+    Ok(())
+}
+
+/// The different pieces of evidence that were embedded with a grant, by their hash.
+fn told_with(view: View<'_>, used: GrantNo) -> Result<Vec<([u8; 32], Known)>, StorageError> {
+    let prefix = membership_key::evidence(used);
+    let mut rows = Vec::new();
+    view.tx.scan(Table::Membership, &prefix, None, Order::Ascending, &mut |key, value| {
+        let Some(hash) = key.strip_prefix(&prefix[..]).and_then(|hash| hash.try_into().ok()) else {
+            return ControlFlow::Break(());
+        };
+        rows.push(Known::decode(value).map(|known| (hash, known)));
+        ControlFlow::Continue(())
+    })?;
+    rows.into_iter().collect()
+}
+
+/// Where a piece of evidence was embedded.
+fn told_at(view: View<'_>, used: GrantNo, evidence: &[u8; 32]) -> Result<Vec<Place>, StorageError> {
+    let prefix = membership_key::told_at(used, evidence);
+    let mut places = Vec::new();
+    view.tx.keys(Table::Membership, &prefix, None, &mut |key| {
+        let Some(place) = key.strip_prefix(&prefix[..]) else { return ControlFlow::Break(()) };
+        places.push(split_branch_key(place));
+        ControlFlow::Continue(())
+    })?;
+    places.into_iter().collect()
 }
 
 impl Ledger<'_> {
@@ -276,96 +415,106 @@ impl Ledger<'_> {
     /// # Errors
     /// [`Error::PersonSize`] when all that is known does not fit into an entry, and as [`Ledger::commit`].
     pub fn embed(&mut self, author: &Author<'_>, evidence: &Evidence) -> Result<u32, Error> {
-        let mut written = 0;
-        let subject = subject_key(&Subject::Person(evidence.person));
-        for used in self.view().grant_numbers(&subject)? {
-            let grant = self.grant_row(used)?;
-            if !grant.holds() || grant.depth >= limits::DELEGATION_DEPTH {
-                continue;
+        let (mut written, mut failed) = (0, None);
+        let numbers = self.view().grant_numbers(&subject_key(&Subject::Person(evidence.person)))?;
+        for used in &numbers {
+            match self.embed_with(author, evidence, *used, &numbers) {
+                Ok(true) => written += 1,
+                Ok(false) => {}
+                Err(error @ Error::Storage(_)) => return Err(error),
+                // Another grant of the same person may well be told.
+                Err(error) => failed = Some(error),
             }
-            let (mut all, mut told) = (evidence.clone(), BTreeSet::new());
-            for place in self.places_using(used)? {
-                let held = held(self.view(), evidence.person, place)?;
-                // It goes on counting if it does now, since the grant holds.
-                told.extend(held.evidence.entries.iter().copied());
-                all.join(held.evidence)?;
-            }
-            let here = self.passed_on(used)?;
-            let due = |role: Role| role.min(grant.role);
-            let lost = here.iter().any(|(device, role)| {
-                all.devices.get(device).is_none_or(|shown| due(*shown) < *role)
-            });
-            let mut ops = vec![MemberOp::Embed { evidence: all.encode() }];
-            for (device, shown) in &all.devices {
-                let role = due(*shown);
-                if here.get(device) != Some(&role) {
-                    let (subject, priority) = (Subject::Device(*device), grant.priority);
-                    let terms = TicketTerms::default();
-                    ops.push(MemberOp::Grant { subject, role, priority, terms });
-                }
-            }
-            // Who was put out may have been a device that is not known here.
-            let news = ops.len() > 1 || lost || all.revocations().any(|id| !told.contains(&id));
-            if !news || !all.devices.contains_key(&author.key.node_id()) {
-                continue;
-            }
-            let (entries, bytes) = (all.entries.len(), all.encode().len());
-            if entries > limits::EVIDENCE_ENTRIES || bytes > limits::EVIDENCE_BYTES {
-                return Err(Error::PersonSize { entries, bytes });
-            }
-            let log = self.own_log(author)?;
-            self.sign_before(author, &log, &grant)?;
-            let payload = Payload::Present(encode_members(&ops));
-            let payloads = vec![(StoreId::members(), payload)];
-            self.write(author, log, membership::reference(&grant), payloads)?;
-            written += 1;
         }
         if written > 0 {
             self.hand_out(author)?;
         }
-        Ok(written)
+        match failed {
+            Some(error) if written == 0 => Err(error),
+            _ => Ok(written),
+        }
     }
 
-    /// The strongest role of each device among the grants that hold and were made with this one.
-    fn passed_on(&mut self, used: GrantNo) -> Result<Devices, StorageError> {
-        let mut devices = Devices::new();
-        for number in self.view().grant_numbers(&membership::made_with(used))? {
-            let row = self.grant_row(number)?;
-            if let (Subject::Device(device), true) = (row.subject, row.holds()) {
-                let role = devices.entry(device).or_insert(row.role);
-                *role = row.role.max(*role);
+    fn embed_with(
+        &mut self,
+        author: &Author<'_>,
+        own: &Evidence,
+        used: GrantNo,
+        numbers: &[GrantNo],
+    ) -> Result<bool, Error> {
+        let grant = self.grant_row(used)?;
+        if !grant.holds() || grant.depth >= limits::DELEGATION_DEPTH {
+            return Ok(false);
+        }
+        // All that was told, with whichever grant.
+        let (mut all, mut told, mut hashes) = (own.clone(), BTreeSet::new(), BTreeSet::new());
+        for number in numbers {
+            for (hash, known) in told_with(self.view(), *number)? {
+                if !known.entries.is_subset(&all.entries) {
+                    let places = told_at(self.view(), *number, &hash)?;
+                    let first = *places.first().ok_or_else(|| corrupt("a person's devices"))?;
+                    all.join(held(self.view(), own.person, first)?)?;
+                }
+                if *number == used {
+                    // It goes on counting if it does now, since the grant holds.
+                    told.extend(known.entries);
+                    hashes.insert(hash);
+                }
             }
         }
-        Ok(devices)
+        // What somebody made too large by what he told is told in parts: any two are held against each other anyway.
+        if all.check_size().is_err() {
+            all = own.clone();
+        }
+        let (here, barred) = self.passed_on(used)?;
+        let due = |role: Role| role.min(grant.role);
+        let lost = here
+            .iter()
+            .any(|(device, role)| all.devices.get(device).is_none_or(|shown| due(*shown) < *role));
+        let bytes = all.encode();
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let mut ops = vec![MemberOp::Embed { evidence: bytes }];
+        for (device, shown) in &all.devices {
+            let role = due(*shown);
+            if here.get(device) != Some(&role) && !barred.contains(device) {
+                let (subject, priority) = (Subject::Device(*device), grant.priority);
+                let terms = TicketTerms::default();
+                ops.push(MemberOp::Grant { subject, role, priority, terms });
+            }
+        }
+        ops.truncate(limits::GRANT_OPS);
+        // Who was put out may have been a device that is not known here.
+        let unheard = lost || all.revocations().any(|id| !told.contains(&id));
+        // Said once more, what was said changes nothing.
+        let news = ops.len() > 1 || (unheard && !hashes.contains(&hash));
+        if !news || !all.devices.contains_key(&author.key.node_id()) {
+            return Ok(false);
+        }
+        all.check_size()?;
+        let log = self.own_log(author)?;
+        self.sign_before(author, &log, &grant)?;
+        let payloads = vec![(StoreId::members(), Payload::Present(encode_members(&ops)))];
+        // At once: an entry that only gathers tips may not use the grant of a person.
+        self.chain(author, log, membership::reference(&grant), payloads)?;
+        Ok(true)
     }
-}
 
-/// What was admitted does not fail, so the rows are not what they were.
-fn worked_out(error: Error) -> StorageError {
-    match error {
-        Error::Storage(error) => error,
-        _ => corrupt("a person's devices"),
+    /// The strongest role of each device among the grants that hold and were made with this one, and the devices that were put out
+    /// by hand or left.
+    fn passed_on(&mut self, used: GrantNo) -> Result<(Devices, BTreeSet<NodeId>), StorageError> {
+        let (mut devices, mut barred) = (Devices::new(), BTreeSet::new());
+        for number in self.view().grant_numbers(&membership::made_with(used))? {
+            let row = self.grant_row(number)?;
+            let Subject::Device(device) = row.subject else { continue };
+            if row.holds() {
+                let role = devices.entry(device).or_insert(row.role);
+                *role = row.role.max(*role);
+            } else if row.counts && self.is_revoked_by_hand(number)? {
+                barred.insert(device);
+            }
+        }
+        Ok((devices, barred))
     }
-}
-
-impl Ledger<'_> {
-    /// Where entries use a grant.
-    fn places_using(&mut self, used: GrantNo) -> Result<Vec<Place>, StorageError> {
-        let stints = stints::of_grant(&*self.tx, used)?;
-        let tips = stints.iter().map(|(branch, _)| Ok(self.branch(*branch)?.tip.seq));
-        let tips = tips.collect::<Result<Vec<_>, StorageError>>()?;
-        places(self.view(), stints, tips)
-    }
-}
-
-/// The places of stretches that begin where the `stints` do, in branches that go on up to the `tips`.
-fn places(view: View<'_>, stints: Vec<Place>, tips: Vec<Seq>) -> Result<Vec<Place>, StorageError> {
-    let mut places = Vec::new();
-    for ((branch, from), tip) in stints.into_iter().zip(tips) {
-        let end = stints::end(view.tx, (branch, from), tip)?;
-        places.extend((from..=end).map(|seq| (branch, seq)));
-    }
-    Ok(places)
 }
 
 impl View<'_> {
@@ -417,39 +566,41 @@ impl View<'_> {
         evidence: &Evidence,
     ) -> Result<Option<Role>, StorageError> {
         let mut strongest = None;
-        let subject = Subject::Person(evidence.person);
-        for used in self.grant_numbers(&subject_key(&subject))? {
-            let grant = self.grant(used)?;
-            let mut shown = evidence.devices.get(device).map(|role| grant.role.min(*role));
-            if !grant.holds() || shown <= strongest {
-                continue;
+        let subject = subject_key(&Subject::Person(evidence.person));
+        let (numbers, shown) = (self.grant_numbers(&subject)?, evidence.known());
+        for number in &numbers {
+            let grant = self.grant(*number)?;
+            if grant.holds() {
+                let role = evidence.devices.get(device).map(|role| grant.role.min(*role));
+                strongest = strongest.max(role);
             }
-            let stints = stints::of_grant(self.tx, used)?;
-            let tips = stints.iter().map(|(branch, _)| Ok(self.branch(*branch)?.tip.seq));
-            let tips = tips.collect::<Result<Vec<_>, StorageError>>()?;
-            for place in places(*self, stints, tips)? {
-                let held = held(*self, evidence.person, place)?;
-                let together = evidence.devices_with(&held.evidence).map_err(worked_out)?;
-                shown = shown.min(together.get(device).copied());
+        }
+        // What was told with any grant to that person, also one that was ended, is known here.
+        for number in numbers {
+            if strongest.is_none() {
+                break;
             }
-            strongest = strongest.max(shown);
+            for (hash, known) in told_with(*self, number)? {
+                let together = shown.with(&known, &evidence.person, || {
+                    let places = told_at(*self, number, &hash)?;
+                    let first = *places.first().ok_or_else(|| corrupt("a person's devices"))?;
+                    Ok([evidence.runs.clone(), held(*self, evidence.person, first)?.runs])
+                })?;
+                strongest = strongest.min(together.get(device).copied());
+            }
         }
         Ok(strongest)
     }
 }
 
-fn held(view: View<'_>, person: DatabaseId, place: Place) -> Result<Embedding, StorageError> {
+/// What the entry at that place embeds.
+fn held(view: View<'_>, person: DatabaseId, place: Place) -> Result<Evidence, StorageError> {
     let members = cells::store_number(view.tx, &StoreId::members())?;
     let row = view.entry_row(place.0, place.1)?;
     let payload = row.body.payloads.iter().find(|(store, _)| Some(*store) == members);
     let ops = payload.and_then(|(_, payload)| payload.bytes()).map(crate::ops::decode_members);
     let evidence = embedded(person, &ops.map(|decoded| decoded.ops).unwrap_or_default());
-    Ok(Embedding {
-        place,
-        entry: row.id,
-        generation: row.body.generation,
-        evidence: evidence.ok_or_else(|| corrupt("a person's devices"))?,
-    })
+    evidence.ok_or_else(|| corrupt("a person's devices"))
 }
 
 /// The grants that an entry made.

@@ -500,6 +500,13 @@ pub(crate) struct RevocationRow {
 }
 
 impl RevocationRow {
+    /// In the place of an index: it follows from what its entry embeds.
+    pub(crate) const TOLD: u32 = u32::MAX;
+
+    pub(crate) fn is_told(&self) -> bool {
+        self.index == Self::TOLD
+    }
+
     /// Whether the holder gave the grant up.
     pub(crate) fn resigns(&self) -> bool {
         self.used == self.target
@@ -587,6 +594,16 @@ pub(crate) mod membership_key {
     /// Keys under a key: this, then the id of each, and branch and place of who says so → that key under this one.
     pub(crate) fn key_under(id: &[u8; 32]) -> Vec<u8> {
         [KEYS_UNDER, id].concat()
+    }
+
+    /// What is embedded with the grant of a person: this, then the hash of each piece of evidence → what it shows.
+    pub(crate) fn evidence(grant: GrantNo) -> Vec<u8> {
+        [&[14][..], &key32(grant)].concat()
+    }
+
+    /// Where a piece of evidence is embedded: this, then branch and place of each.
+    pub(crate) fn told_at(grant: GrantNo, evidence: &[u8; 32]) -> Vec<u8> {
+        [&[15][..], &key32(grant), evidence].concat()
     }
 
     /// Where entries begin to use a grant: this, then branch and place of each.

@@ -222,7 +222,7 @@ impl VerifiedRun {
     }
 
     /// Heads of everything the entries name as parents, as the sender stated them: not verified yet.
-    pub(crate) fn parent_heads(&self) -> impl Iterator<Item = Head> {
+    pub fn parent_heads(&self) -> impl Iterator<Item = Head> {
         let parents = self.run.entries.iter().flat_map(|e| &e.header().parents);
         parents
             .zip(&self.run.parent_signatures)

@@ -70,6 +70,10 @@ fn follow(
     storage: &SqliteStorage,
     mut seen: Option<u64>,
 ) {
+    if let Some(replica) = replica.upgrade() {
+        // What a process could not tell before it ended.
+        replica.members_changed();
+    }
     let mut looks = LOOKS.iter();
     // The last look was in vain.
     let mut untold = false;

@@ -43,29 +43,49 @@ impl Node {
     /// it is such a database, those that grant to it are. Blocking; cost: a look-up or two where nobody is concerned.
     ///
     /// # Errors
-    /// [`NodeError::Core`], also for a person's database that is used for something else as well.
+    /// The first that stood in the way of one of them, such as [`NodeError::Core`] for a person's database that is used for something
+    /// else as well; the others were told.
     pub fn tell_people(&self, replica: &Replica) -> Result<(), NodeError> {
+        let mut outcome = Ok(());
+        let mut note = |done: Result<(), NodeError>| {
+            if outcome.is_ok() {
+                outcome = done;
+            }
+        };
         for person in replica.look(|view| view.people())? {
             // One that grants to itself says nothing new.
             if person == replica.database() {
                 continue;
             }
-            if let Some(person) = self.held(person)? {
-                note_grant(&person, replica.database())?;
-                tell(&evidence_of(&person)?, replica)?;
-            }
+            note(self.held(person).and_then(|person| match person {
+                Some(person) => {
+                    note_grant(&person, replica.database())?;
+                    tell(&evidence_of(&person)?, replica)
+                }
+                None => Ok(()),
+            }));
         }
         let granted_by = granted_by(replica)?;
-        if granted_by.is_empty() {
-            return Ok(());
-        }
-        let evidence = evidence_of(replica)?;
-        for database in granted_by {
-            if let Some(told) = self.held(database)? {
-                tell(&evidence, &told)?;
+        if !granted_by.is_empty() {
+            let evidence = evidence_of(replica)?;
+            for database in granted_by {
+                note(self.held(database).and_then(|told| match told {
+                    Some(told) => tell(&evidence, &told),
+                    None => Ok(()),
+                }));
             }
         }
-        Ok(())
+        outcome
+    }
+
+    /// As [`Self::tell_people`] for each of these, off the runtime's threads: at the start of a session, for the case that it could
+    /// not be done when the membership changed.
+    pub(crate) async fn tell_again(&self, replicas: Vec<Arc<Replica>>) {
+        let told = tokio::task::spawn_blocking(move || {
+            replicas.iter().for_each(|replica| replica.members_changed());
+        });
+        // It says itself what went wrong.
+        _ = told.await;
     }
 
     /// The replica of that database in this home, opened; `None` where there is none.
@@ -73,7 +93,7 @@ impl Node {
         if let Some(replica) = self.used(database) {
             return Ok(Some(replica));
         }
-        // A folder is told when it is opened, which its own program does.
+        // A folder is told by whoever has it open, at its next session.
         let record = self.record_of(database)?.filter(|record| !record.folder);
         record.map(|record| self.open_record(&record)).transpose()
     }

@@ -57,6 +57,8 @@ pub struct Replica {
     this: Weak<Self>,
     /// Whose it is; nobody's in tests and simulations of a single replica.
     node: OnceLock<Weak<Node>>,
+    /// How often the membership had changed when another process last committed something.
+    members_seen: AtomicU64,
     committer: Committer,
     blobs: Arc<dyn Blobs>,
     /// Whether blobs are in the storage and nowhere else.
@@ -240,6 +242,7 @@ impl Replica {
             database,
             this: Weak::clone(this),
             node: OnceLock::new(),
+            members_seen: AtomicU64::new(0),
             committer,
             blobs,
             stores_blobs,
@@ -388,7 +391,10 @@ impl Replica {
     pub(crate) fn changed_elsewhere(&self) {
         self.loaded();
         self.changed();
-        self.members_changed();
+        let now = self.look(|view| view.membership_changes()).unwrap_or(u64::MAX);
+        if self.members_seen.swap(now, Ordering::SeqCst) != now {
+            self.members_changed();
+        }
     }
 
     pub(crate) fn belongs_to(&self, node: Weak<Node>) {

@@ -82,7 +82,11 @@ fn embedded(person: &DatabaseId, entry: &Entry) -> Option<BTreeMap<EntryId, Entr
     let mut r = Reader::new(&evidence);
     let mut held: BTreeMap<EntryId, Entry> = BTreeMap::new();
     for _ in 0..r.array("evidence", EVIDENCE_ENTRIES).ok()? {
-        for entry in Run::decode(&mut r, *person).ok()?.verify().ok()?.entries() {
+        let run = Run::decode(&mut r, *person).ok()?.verify().ok()?;
+        if !run.parent_heads().all(|head| head.verify(person)) {
+            return None;
+        }
+        for entry in run.entries() {
             let there = |id: &EntryId| held.contains_key(id);
             if !below(entry).iter().all(there) {
                 return None;
@@ -131,6 +135,10 @@ fn ended_by_evidence(all: &Entries<'_>, some: &Entries<'_>) -> Vec<(GrantRef, En
             }
             let theirs = person(all, of).and_then(|p| embedded(&p, of)).unwrap_or_default();
             let together = devices(mine.values().chain(theirs.values()));
+            // Who tells is one that may write at home, as far as that is known here.
+            if together.get(&by.header().log.device).is_none_or(|role| *role < Role::Write) {
+                continue;
+            }
             for (index, op) in ops(of).into_iter().enumerate() {
                 if let Some(MemberOp::Grant { subject: Subject::Device(device), role, .. }) = op
                     && together.get(&device).is_none_or(|shown| *shown < role)
@@ -174,7 +182,17 @@ fn kept(entries: &Entries<'_>, entry: &Entry, cut: &Cut) -> BTreeSet<EntryId> {
 /// What ended a grant, as far as it counts.
 struct Ended {
     by_holder: bool,
+    /// By what the entry embeds.
+    told: bool,
     kept: BTreeSet<EntryId>,
+}
+
+/// Whether what ended a grant leaves an entry: all that was said, and one of those that were told.
+fn left(ended: &[Ended], entry: &Entry) -> bool {
+    let keeps = |end: &Ended| end.kept.contains(&entry.id());
+    let (told, said): (Vec<&Ended>, Vec<&Ended>) = ended.iter().partition(|end| end.told);
+    said.iter().all(|end| end.by_holder && resigns(entry) || keeps(end))
+        && (told.is_empty() || told.iter().any(|end| keeps(end)))
 }
 
 /// Whether a device gives its own grant up by `entry`, which then does nothing else.
@@ -191,20 +209,20 @@ pub fn counted(entries: &Entries<'_>) -> (BTreeSet<EntryId>, BTreeSet<GrantRef>)
 fn counted_in(all: &Entries<'_>, some: &Entries<'_>) -> (BTreeSet<EntryId>, BTreeSet<GrantRef>) {
     let genesis = |e: &Entry| e.header().salt.is_some();
     let mut grants: Vec<(Rank, &Entry)> = Vec::new();
-    let mut revocations: BTreeMap<GrantRef, Vec<(&Entry, Cut)>> = BTreeMap::new();
+    let mut revocations: BTreeMap<GrantRef, Vec<(&Entry, Option<Cut>)>> = BTreeMap::new();
     for &entry in some.values() {
         for (index, op) in ops(entry).into_iter().enumerate() {
             let this = GrantRef { entry: entry.id(), index: index as u32 };
             match op {
                 Some(MemberOp::Revoke { grant, cut }) if !genesis(entry) => {
-                    revocations.entry(grant).or_default().push((entry, cut));
+                    revocations.entry(grant).or_default().push((entry, Some(cut)));
                 }
                 _ => grants.extend(rank(all, this).map(|rank| (rank, entry))),
             }
         }
     }
     for (grant, by) in ended_by_evidence(all, some) {
-        revocations.entry(grant).or_default().push((some[&by], Cut::Past));
+        revocations.entry(grant).or_default().push((some[&by], None));
     }
     // From the highest rank down: what a grant depends on ranks higher.
     grants.sort_by_key(|(rank, _)| *rank);
@@ -213,11 +231,7 @@ fn counted_in(all: &Entries<'_>, some: &Entries<'_>) -> (BTreeSet<EntryId>, BTre
     let counts = |e: &Entry, good: &BTreeSet<GrantRef>, ended: &BTreeMap<GrantRef, Vec<Ended>>| {
         genesis(e)
             || good.contains(&e.header().grant)
-                && ended
-                    .get(&e.header().grant)
-                    .into_iter()
-                    .flatten()
-                    .all(|end| end.by_holder && resigns(e) || end.kept.contains(&e.id()))
+                && ended.get(&e.header().grant).is_none_or(|ended| left(ended, e))
     };
     for ((.., this), made_by) in &grants {
         if counts(made_by, &good, &ended) {
@@ -228,8 +242,9 @@ fn counted_in(all: &Entries<'_>, some: &Entries<'_>) -> (BTreeSet<EntryId>, BTre
         for (entry, cut) in others.into_iter().chain(own) {
             if counts(entry, &good, &ended) {
                 let by_holder = entry.header().grant == *this;
-                let kept = kept(all, entry, cut);
-                ended.entry(*this).or_default().push(Ended { by_holder, kept });
+                let kept = kept(all, entry, cut.as_ref().unwrap_or(&Cut::Past));
+                let told = cut.is_none();
+                ended.entry(*this).or_default().push(Ended { by_holder, told, kept });
             }
         }
     }
@@ -269,11 +284,13 @@ fn judge_embedded(entry: &Entry, person: &DatabaseId, used: Given) -> Result<(),
     if !shown.contains_key(&entry.header().log.device) {
         return Err(Fault::Evidence);
     }
+    let mut granted = BTreeSet::new();
     for op in decoded.into_iter().skip(1).flatten() {
         let MemberOp::Grant { subject: Subject::Device(device), role, priority, .. } = op else {
             return Err(Fault::Grant);
         };
-        if role > used.role || shown.get(&device).is_none_or(|shown| role > *shown) {
+        let twice = !granted.insert(device);
+        if twice || role > used.role || shown.get(&device).is_none_or(|shown| role > *shown) {
             return Err(Fault::Evidence);
         }
         if priority < used.priority {

@@ -32,6 +32,9 @@ pub(crate) struct Standing {
 pub(crate) struct Ended {
     by: RevocationNo,
     resigned: bool,
+    /// It follows from what a person's device told. Of several such the one counts that leaves most: none of those devices is to
+    /// undo what another one left.
+    told: bool,
 }
 
 impl Standing {
@@ -50,12 +53,26 @@ impl Standing {
         if !self.counts {
             return Ok(false);
         }
-        for end in self.ended.iter().filter(|end| !(resigns && end.resigned)) {
-            if left(tx, end.by, branch)? < seq {
-                return Ok(false);
+        Ok(self.cut(tx, branch, resigns)? >= seq)
+    }
+
+    /// The last place of a branch that what ended the grant leaves, whether it counts or not; but for resignations, if so said.
+    fn cut(
+        &self,
+        tx: &dyn ReadTx,
+        branch: BranchNo,
+        but_resigned: bool,
+    ) -> Result<Seq, StorageError> {
+        let (mut least, mut told) = (Seq::MAX, None);
+        for end in self.ended.iter().filter(|end| !(but_resigned && end.resigned)) {
+            let left = left(tx, end.by, branch)?;
+            if end.told {
+                told = told.max(Some(left));
+            } else {
+                least = least.min(left);
             }
         }
-        Ok(true)
+        Ok(told.map_or(least, |told| least.min(told)))
     }
 
     /// As [`Self::last`] for all branches where there is one. Not for a grant that holds.
@@ -64,8 +81,14 @@ impl Standing {
         tx: &dyn ReadTx,
     ) -> Result<BTreeMap<BranchNo, Seq>, StorageError> {
         let mut last = BTreeMap::new();
-        if let (true, Some(first)) = (self.counts, self.ended.first()) {
-            for (branch, _) in all_left(tx, first.by)? {
+        if !self.counts {
+            return Ok(last);
+        }
+        // What one of them leaves nothing of is not left at all, if it was not told.
+        let strict = self.ended.iter().position(|end| !end.told);
+        let which = strict.map_or(&self.ended[..], |at| &self.ended[at..=at]);
+        for end in which {
+            for (branch, _) in all_left(tx, end.by)? {
                 last.insert(branch, self.last(tx, branch)?);
             }
         }
@@ -83,8 +106,7 @@ impl Standing {
         if !self.counts {
             return Ok(0);
         }
-        let mut cuts = self.ended.iter().map(|end| left(tx, end.by, branch));
-        cuts.try_fold(Seq::MAX, |last, cut| Ok(last.min(cut?)))
+        self.cut(tx, branch, false)
     }
 }
 
@@ -164,7 +186,11 @@ pub(crate) fn stored(
     let mut ended = Vec::new();
     if row.ended > 0 {
         let counting = against(tx, number)?.into_iter().filter(|(_, row)| row.counts);
-        ended.extend(counting.map(|(by, row)| Ended { by, resigned: row.resigns() }));
+        ended.extend(counting.map(|(by, row)| Ended {
+            by,
+            resigned: row.resigns(),
+            told: row.is_told(),
+        }));
     }
     Ok(Standing { counts: row.counts, ended })
 }
@@ -180,13 +206,13 @@ fn judge(
     let mut standing = Standing { counts, ended: Vec::new() };
     for (by, r) in revocations.iter().filter(|(_, r)| !r.resigns()) {
         if above(r.used)?.leaves(tx, (r.branch, r.seq), false)? {
-            standing.ended.push(Ended { by: *by, resigned: false });
+            standing.ended.push(Ended { by: *by, resigned: false, told: r.is_told() });
         }
     }
     let others = standing.clone();
     for (by, r) in revocations.iter().filter(|(_, r)| r.resigns()) {
         if others.leaves(tx, (r.branch, r.seq), true)? {
-            standing.ended.push(Ended { by: *by, resigned: true });
+            standing.ended.push(Ended { by: *by, resigned: true, told: false });
         }
     }
     standing.ended.sort_by_key(|end| end.by);
@@ -194,6 +220,11 @@ fn judge(
 }
 
 impl Ledger<'_> {
+    /// Whether somebody ended a grant by an operation of his own, and that counts.
+    pub(crate) fn is_revoked_by_hand(&mut self, number: GrantNo) -> Result<bool, StorageError> {
+        Ok(self.standing(number)?.ended.iter().any(|end| !end.told))
+    }
+
     /// How a grant stands now.
     pub(crate) fn standing(&mut self, number: GrantNo) -> Result<Standing, StorageError> {
         let row = self.grant_row(number)?;

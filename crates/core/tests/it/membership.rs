@@ -19,7 +19,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, ValueName};
 use anabranch_core::outgoing::{Outgoing, Withhold};
 use anabranch_core::person::Evidence;
-use anabranch_core::run::VerifiedRun;
+use anabranch_core::run::{Run, VerifiedRun};
 use anabranch_core::verify::verify;
 use anabranch_reference::{Fault, fold, judge, needed, role};
 use anabranch_store::MemoryStorage;
@@ -53,7 +53,8 @@ enum Act {
         right: bool,
         twice: bool,
     },
-    /// With what some entries of the person's database and all below them tell, one of them left out or a byte of them changed.
+    /// With what some entries of the person's database and all below them tell, one of them left out, a byte of them changed, or the
+    /// signatures of parents.
     Embeds {
         tips: Vec<Index>,
         spoilt: Option<(Index, u8)>,
@@ -105,7 +106,7 @@ fn arb_act(mix: Mix) -> impl Strategy<Value = Act> {
     let cut = prop::option::of(prop::collection::vec(any::<Index>(), 0..4));
     let embeds = (
         prop::collection::vec(any::<Index>(), 0..3),
-        prop::option::weighted(0.05, (any::<Index>(), 0u8..9)),
+        prop::option::weighted(0.05, (any::<Index>(), 0u8..10)),
         prop::bool::weighted(0.7),
         prop::collection::vec((0..DEVICES, role, 0u32..3), 0..3),
     );
@@ -150,6 +151,12 @@ fn ticket(n: u8) -> DeviceKey {
     DeviceKey::from_seed(&[200 + n; 32])
 }
 
+fn goes_on(run: &[Entry], entry: &Entry) -> bool {
+    let last = &run[run.len() - 1];
+    let first = last.header().salt.is_some();
+    !first && entry.header().prev == Some(last.id()) && entry.header().grant == last.header().grant
+}
+
 /// The evidence that entries of `person` and all below them are.
 fn evidence(person: &World, tips: &[Index], spoilt: Option<(Index, u8)>) -> Vec<u8> {
     let all = person.by_id();
@@ -171,11 +178,29 @@ fn evidence(person: &World, tips: &[Index], spoilt: Option<(Index, u8)>) -> Vec<
     if let Some((at, 0)) = spoilt {
         runs.remove(at.index(runs.len()));
     }
+    // Where entries of a log follow each other, they are one run as often as not.
+    let long = tips.len() % 2 == 1;
+    let mut whole: Vec<Vec<Entry>> = Vec::new();
+    for entry in runs {
+        match whole.last_mut() {
+            Some(run) if long && goes_on(run, entry) => run.push(entry.clone()),
+            _ => whole.push(vec![entry.clone()]),
+        }
+    }
     let mut w = Writer::new();
-    w.array(runs.len());
-    runs.into_iter().for_each(|entry| person.run_of(vec![entry.clone()]).encode(&mut w));
+    w.array(whole.len());
+    for entries in whole {
+        let parents = entries.iter().flat_map(|e| &e.header().parents);
+        let signatures = parents.map(|parent| match spoilt {
+            Some((_, 9)) => anabranch_core::key::Signature([5; 64]),
+            _ => person.sign(parent),
+        });
+        let signatures = signatures.collect();
+        let head = person.sign(&entries[entries.len() - 1].position());
+        Run::new(person.database, entries, head, signatures).encode(&mut w);
+    }
     let mut bytes = w.finish();
-    if let Some((at, by @ 1..)) = spoilt {
+    if let Some((at, by @ 1..9)) = spoilt {
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << (by - 1);
     }

@@ -4,6 +4,7 @@ use crate::cases;
 use crate::replica::{Device, write};
 use crate::world::{grant, members};
 use anabranch_core::author::Draft;
+use anabranch_core::codec::Writer;
 use anabranch_core::entry::{Entry, GrantRef, Header, Payload, StoreId, Timestamp};
 use anabranch_core::error::{Error, Refusal};
 use anabranch_core::founding::Founding;
@@ -12,7 +13,7 @@ use anabranch_core::id::LogId;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject};
 use anabranch_core::person::Evidence;
-use anabranch_core::run::Run;
+use anabranch_core::run::{Run, VerifiedRun};
 use proptest::prelude::*;
 
 /// Ana's database of devices: her laptop founded it, and let her phone in. With a phone that nobody else has heard of.
@@ -284,6 +285,243 @@ fn made(
         Err(Error::Refused(refusal)) => Some(refusal),
         Err(other) => panic!("{other}"),
     }
+}
+
+/// Entries in a new log of that device, with that grant, on top of all there is `at`, signed as they should be.
+fn made_log(
+    at: &Device,
+    key: &DeviceKey,
+    (epoch, grant): (u64, GrantRef),
+    payloads: &[Vec<(StoreId, Payload)>],
+) -> Vec<VerifiedRun> {
+    let database = at.replica.database;
+    let tip = at.replica.entries().pop().unwrap();
+    let log = LogId { device: key.node_id(), epoch };
+    let (mut runs, mut prev) = (Vec::new(), None);
+    for (n, payloads) in payloads.iter().enumerate() {
+        let parents = if n == 0 { vec![tip.position()] } else { vec![] };
+        let signed = at.replica.view(|v| v.frontier().unwrap());
+        let signed = signed.tips().iter().filter(|t| parents.contains(&t.head.position));
+        let signatures = signed.map(|tip| tip.head.signature).collect();
+        let header = Header {
+            database: Some(database),
+            log,
+            seq: n as u64 + 1,
+            prev,
+            parents,
+            generation: tip.header().generation + n as u64 + 1,
+            timestamp: Timestamp(5_000_000 + n as u64),
+            grant,
+            payloads: vec![],
+            salt: None,
+        };
+        let entry = Entry::new(header, payloads.clone()).unwrap();
+        prev = Some(entry.id());
+        let head = Head::sign(key, &database, entry.position()).signature;
+        runs.push(Run::new(database, vec![entry], head, signatures).verify().unwrap());
+    }
+    runs
+}
+
+fn holding(at: &Device, subject: Subject) -> GrantRef {
+    let grants = at.replica.view(|v| v.grants().unwrap());
+    grants.iter().find(|g| g.subject == subject && g.holds).unwrap().id
+}
+
+fn of(device: &Device) -> Subject {
+    Subject::Device(device.key.node_id())
+}
+
+/// A signature over a parent that nobody would look at, since a run ends there, would let one replica take what another refuses.
+#[test]
+fn a_forged_parent_in_evidence_is_refused_whatever_else_is_in_it() {
+    let ana = Person::new();
+    let home = &ana.phone;
+    let grant = (5, holding(home, of(home)));
+    let [last] = &made_log(home, &ana.phone.key, grant, &[vec![]])[..] else { panic!() };
+    let forged = anabranch_core::key::Signature([7; 64]);
+    let head = last.head().signature;
+    let forged = Run::new(home.replica.database, last.entries().to_vec(), head, vec![forged]);
+    let mut w = Writer::new();
+    let runs = home.replica.outgoing(&Device::found_like(home, 99).replica);
+    w.array(runs.len() + 1);
+    runs.iter().for_each(|run| run.encode(&mut w));
+    let mut right = w.finish();
+    let mut wrong = right.clone();
+    for (bytes, run) in [(&mut right, last.clone()), (&mut wrong, forged.verify().unwrap())] {
+        let mut w = Writer::new();
+        run.encode(&mut w);
+        bytes.extend(w.finish());
+    }
+    assert!(Evidence::decode(home.replica.database, &right).is_ok());
+    let refused = Evidence::decode(home.replica.database, &wrong);
+    assert!(matches!(refused, Err(Error::Refused(Refusal::ParentNotHead(_)))), "{refused:?}");
+}
+
+/// What a device wrote before it was put out stays, whatever her other devices say of what they had heard.
+#[test]
+fn a_device_that_has_heard_little_takes_nothing_away() {
+    for role in [Role::Relay, Role::Write] {
+        let mut ana = Person::new();
+        let tablet = ana.laptop.admit(3, role);
+        ana.laptop.meet(&ana.phone);
+        let mut ben = granted(&ana.laptop, Role::Write);
+        let start = join(&ben, 9);
+        let person = holding(&ben, Subject::Person(ana.laptop.replica.database));
+        let mut phone = join(&ben, 2);
+        embed(&mut phone, &evidence(&ana.phone));
+        phone.put(vec![write(&["a"], Some("years of work"))]);
+        phone.meet(&ben);
+        ana.put_out(&ana.phone.key.clone());
+        let mut laptop = join(&ben, 1);
+        embed(&mut laptop, &evidence(&ana.laptop));
+        laptop.meet(&ben);
+        let told = MemberOp::Embed { evidence: evidence(&ana.laptop).encode() };
+        let runs = made_log(&start, &tablet.key, (5, person), &[vec![members(&[told])]]);
+        runs.iter().for_each(|run| ben.replica.admit_one(run).unwrap());
+        assert_eq!(ben.values(&["a"]), ["years of work"]);
+        // Nor is more left by one that may not write at hers.
+        let mut phone = phone.clone_to([8; 32]);
+        phone.put(vec![write(&["a"], Some("theft"))]);
+        let stolen = phone.replica.copy();
+        let at = Device { replica: stolen, ..phone };
+        let told = MemberOp::Embed { evidence: evidence(&ana.laptop).encode() };
+        let after = made_log(&at, &tablet.key, (6, person), &[vec![members(&[told])]]);
+        at.replica.update(&ben.replica, usize::MAX);
+        after.iter().for_each(|run| ben.replica.admit_one(run).unwrap());
+        let left = if role == Role::Relay { "years of work" } else { "theft" };
+        assert_eq!(ben.values(&["a"]), [left]);
+        ben.put(vec![write(&["b"], Some("on"))]);
+    }
+}
+
+/// A device fills up what could be told, in a log that it shows nobody at home, and is put out all the same.
+#[test]
+fn who_tells_too_much_is_put_out_too() {
+    let mut ana = Person::new();
+    let ben = granted(&ana.laptop, Role::Write);
+    let grant = (77, holding(&ana.laptop, of(&ana.phone)));
+    let hidden = Device::found_like(&ana.laptop, 2);
+    ana.phone.replica.update(&hidden.replica, usize::MAX);
+    let held = hidden.replica.entries().len();
+    let runs = made_log(&hidden, &ana.phone.key, grant, &vec![vec![]; 512 - held]);
+    // In few runs, as it would.
+    for run in &runs {
+        hidden.replica.admit_one(run).unwrap();
+    }
+    let mut phone = join(&ben, 2);
+    let full = hidden.replica.view(|v| Evidence::of(v));
+    let Ok(full) = full else { panic!("{full:?}") };
+    assert_eq!(embed(&mut phone, &full), 1);
+    phone.meet(&ben);
+    ana.put_out(&ana.phone.key.clone());
+    let mut laptop = join(&ben, 1);
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 1);
+    assert_eq!((role(&laptop, &phone), role(&laptop, &laptop)), (None, Some(Role::Write)));
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 0);
+}
+
+#[test]
+fn who_is_put_out_by_hand_or_leaves_is_not_let_in_by_being_a_device_of_hers() {
+    let ana = Person::new();
+    let mut ben = granted(&ana.laptop, Role::Write);
+    let mut phone = join(&ben, 2);
+    embed(&mut phone, &evidence(&ana.phone));
+    phone.meet(&ben);
+    let grant = holding(&ben, of(&phone));
+    ben.grant(&[MemberOp::Revoke { grant, cut: Cut::Past }]).unwrap();
+    ben.seal();
+    let mut laptop = join(&ben, 1);
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 0);
+    assert_eq!(role(&laptop, &phone), None);
+    let grant = holding(&laptop, of(&laptop));
+    laptop.grant(&[MemberOp::Revoke { grant, cut: Cut::Past }]).unwrap();
+    laptop.seal();
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 0);
+    assert_eq!(role(&laptop, &laptop), None);
+}
+
+/// What was told with a grant that ended is known all the same.
+#[test]
+fn a_grant_made_anew_does_not_forget_who_was_put_out() {
+    let mut ana = Person::new();
+    let mut ben = granted(&ana.laptop, Role::Write);
+    let (old, thief) = (evidence(&ana.phone), ana.phone.key.node_id());
+    ana.put_out(&ana.phone.key.clone());
+    let mut laptop = join(&ben, 1);
+    embed(&mut laptop, &evidence(&ana.laptop));
+    laptop.meet(&ben);
+    let person = Subject::Person(ana.laptop.replica.database);
+    let revoke = MemberOp::Revoke { grant: holding(&ben, person), cut: Cut::Tips(vec![]) };
+    ben.grant(&[revoke]).unwrap();
+    ben.grant(&[grant(person, Role::Write, 1)]).unwrap();
+    ben.seal();
+    assert_eq!(ben.replica.view(|v| v.role_by(&thief, &old).unwrap()), None);
+    ben.meet(&laptop);
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 1);
+    assert_eq!(role(&laptop, &laptop), Some(Role::Write));
+}
+
+/// The last admin does not leave because a person has devices that are admins here: they may go without anybody's saying so here.
+#[test]
+fn a_device_of_a_person_is_not_the_last_admin() {
+    let ana = Person::new();
+    let mut ben = granted(&ana.laptop, Role::Admin);
+    let mut laptop = join(&ben, 1);
+    embed(&mut laptop, &evidence(&ana.laptop));
+    laptop.meet(&ben);
+    assert_eq!(role(&ben, &laptop), Some(Role::Admin));
+    let grant = holding(&ben, of(&ben));
+    let left = ben.grant(&[MemberOp::Revoke { grant, cut: Cut::Past }]);
+    assert!(matches!(left, Err(Error::LastAdmin)), "{left:?}");
+}
+
+/// More open tips than an entry may name do not keep a device, or a ticket's holder, out.
+#[test]
+fn many_open_tips_keep_nobody_out() {
+    let ana = Person::new();
+    let mut ben = granted(&ana.laptop, Role::Write);
+    let (writer, ticket) = (DeviceKey::from_seed(&[50; 32]), DeviceKey::from_seed(&[51; 32]));
+    ben.grant(&[grant(Subject::Device(writer.node_id()), Role::Write, 1)]).unwrap();
+    ben.grant(&[grant(Subject::Ticket(ticket.node_id()), Role::Write, 1)]).unwrap();
+    ben.seal();
+    let used = holding(&ben, Subject::Device(writer.node_id()));
+    let logs: Vec<_> =
+        (0..300).flat_map(|n| made_log(&ben, &writer, (1_000 + n, used), &[vec![]])).collect();
+    logs.iter().for_each(|run| ben.replica.admit_one(run).unwrap());
+    let (mut phone, mut guest) = (join(&ben, 2), join(&ben, 6));
+    assert_eq!(embed(&mut phone, &evidence(&ana.phone)), 1);
+    guest.act(|ledger, author| ledger.redeem(author, &ticket).map(drop)).unwrap();
+    guest.seal();
+    phone.meet(&guest);
+    assert_eq!(
+        (role(&guest, &phone), role(&phone, &guest)),
+        (Some(Role::Write), Some(Role::Write))
+    );
+}
+
+/// What is known here and what was told before have most in common, and are written once.
+#[test]
+fn what_is_in_both_is_told_once() {
+    let mut ana = Person::new();
+    ana.laptop.grant(&[grant(Subject::Device(ana.phone.key.node_id()), Role::Admin, 0)]).unwrap();
+    ana.laptop.seal();
+    ana.laptop.meet(&ana.phone);
+    let ben = granted(&ana.laptop, Role::Write);
+    let give = |device: &mut Device, n: u8, rank: u32| {
+        let key = DeviceKey::from_seed(&[n; 32]).node_id();
+        device.grant(&[grant(Subject::Device(key), Role::Read, rank)]).unwrap();
+        device.seal();
+    };
+    (0..180).for_each(|n| give(&mut ana.phone, 20 + n % 100, u32::from(n)));
+    ana.laptop.meet(&ana.phone);
+    give(&mut ana.phone, 200, 1);
+    (0..160).for_each(|n| give(&mut ana.laptop, 130 + n % 50, u32::from(n)));
+    let (mut laptop, mut phone) = (join(&ben, 1), join(&ben, 2));
+    assert_eq!(embed(&mut phone, &evidence(&ana.phone)), 1);
+    phone.meet(&laptop);
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 1);
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 0);
 }
 
 proptest! {
