@@ -410,8 +410,7 @@ fn who_tells_too_much_is_put_out_too() {
         hidden.replica.admit_one(run).unwrap();
     }
     let mut phone = join(&ben, 2);
-    let full = hidden.replica.view(|v| Evidence::of(v));
-    let Ok(full) = full else { panic!("{full:?}") };
+    let full = evidence(&hidden);
     assert_eq!(embed(&mut phone, &full), 1);
     phone.meet(&ben);
     ana.put_out(&ana.phone.key.clone());
