@@ -356,6 +356,11 @@ pub(crate) fn apply(
     Ok(())
 }
 
+/// Whether what a device tells ends anything.
+fn may_end(devices: &Devices, device: &NodeId) -> bool {
+    devices.get(device).is_some_and(|role| *role >= Role::Write)
+}
+
 /// What the entry at the first place ends of what the one at the second granted.
 fn end_between(
     ledger: &mut Ledger<'_>,
@@ -363,8 +368,7 @@ fn end_between(
     (by, of): (Place, Place),
     devices: &Devices,
 ) -> Result<(), StorageError> {
-    let author = ledger.branch(by.0)?.log.device;
-    if devices.get(&author).is_none_or(|role| *role < Role::Write) {
+    if !may_end(devices, &ledger.branch(by.0)?.log.device) {
         return Ok(());
     }
     let of = ledger.view().entry_id(of.0, of.1)?;
@@ -447,19 +451,26 @@ impl Ledger<'_> {
             return Ok(false);
         }
         // All that was told, with whichever grant.
-        let (mut all, mut told, mut hashes) = (own.clone(), BTreeSet::new(), BTreeSet::new());
+        let (mut all, mut said, mut told) = (own.clone(), Vec::new(), Vec::new());
         for number in numbers {
             for (hash, known) in told_with(self.view(), *number)? {
+                let places = told_at(self.view(), *number, &hash)?;
                 if !known.entries.is_subset(&all.entries) {
-                    let places = told_at(self.view(), *number, &hash)?;
                     let first = *places.first().ok_or_else(|| corrupt("a person's devices"))?;
                     all.join(held(self.view(), own.person, first)?)?;
                 }
-                if *number == used {
-                    // It goes on counting if it does now, since the grant holds.
-                    told.extend(known.entries);
-                    hashes.insert(hash);
+                if *number != used {
+                    continue;
                 }
+                // It goes on counting if it does now, since the grant holds.
+                let mut ends = false;
+                for (branch, _) in places {
+                    ends |= may_end(&known.devices, &self.branch(branch)?.log.device);
+                }
+                if ends {
+                    told.push(known.entries.clone());
+                }
+                said.push(known.entries);
             }
         }
         // What somebody made too large by what he told is told in parts: any two are held against each other anyway.
@@ -471,9 +482,7 @@ impl Ledger<'_> {
         let lost = here
             .iter()
             .any(|(device, role)| all.devices.get(device).is_none_or(|shown| due(*shown) < *role));
-        let bytes = all.encode();
-        let hash = *blake3::hash(&bytes).as_bytes();
-        let mut ops = vec![MemberOp::Embed { evidence: bytes }];
+        let mut ops = vec![MemberOp::Embed { evidence: all.encode() }];
         for (device, shown) in &all.devices {
             let role = due(*shown);
             if here.get(device) != Some(&role) && !barred.contains(device) {
@@ -484,10 +493,13 @@ impl Ledger<'_> {
         }
         ops.truncate(limits::GRANT_OPS);
         // Who was put out may have been a device that is not known here.
-        let unheard = lost || all.revocations().any(|id| !told.contains(&id));
-        // Said once more, what was said changes nothing.
-        let news = ops.len() > 1 || (unheard && !hashes.contains(&hash));
-        if !news || !all.devices.contains_key(&author.key.node_id()) {
+        let heard = |id: &EntryId| told.iter().any(|entries| entries.contains(id));
+        let unheard = lost || all.revocations().any(|id| !heard(&id));
+        let device = author.key.node_id();
+        // Said once more, what was said changes nothing, or it would be said for ever.
+        let grants = ops.len() > 1 && !said.contains(&all.entries);
+        let ends = unheard && may_end(&all.devices, &device) && !told.contains(&all.entries);
+        if !(grants || ends) || !all.devices.contains_key(&device) {
             return Ok(false);
         }
         all.check_size()?;

@@ -27,16 +27,14 @@ impl ReadTx for Scratch {
             return Ok(());
         }
         let from = Bound::Included((table, from.to_vec()));
-        let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded((table, to.to_vec())));
-        let mut ascending = self.rows.range((from, to)).take_while(|((of, _), _)| *of == table);
-        let mut visit = |((_, key), value): (&(Table, Vec<u8>), &Vec<u8>)| visit(key, value);
+        let next = Table::ALL.get(table as usize + 1).map(|next| (*next, Vec::new()));
+        let to = to.map(|to| (table, to.to_vec())).or(next);
+        let mut rows = self.rows.range((from, to.map_or(Bound::Unbounded, Bound::Excluded)));
+        let visit = |((_, key), value): (&(Table, Vec<u8>), &Vec<u8>)| visit(key, value);
         // Ends early by itself; what it ended with is of no use.
         let _ = match order {
-            Order::Ascending => ascending.try_for_each(visit),
-            Order::Descending => {
-                let all: Vec<_> = ascending.collect();
-                all.into_iter().rev().try_for_each(&mut visit)
-            }
+            Order::Ascending => rows.try_for_each(visit),
+            Order::Descending => rows.rev().try_for_each(visit),
         };
         Ok(())
     }

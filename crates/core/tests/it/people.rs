@@ -420,6 +420,30 @@ fn who_tells_too_much_is_put_out_too() {
     assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 0);
 }
 
+/// One that may only read at hers says it first, which ends nothing; so it is said again by one that may.
+#[test]
+fn what_a_reader_told_is_told_again_by_who_may_put_out() {
+    let mut ana = Person::new();
+    let tablet = ana.laptop.admit(3, Role::Read);
+    ana.laptop.meet(&ana.phone);
+    let ben = granted(&ana.laptop, Role::Write);
+    let mut phone = join(&ben, 2);
+    embed(&mut phone, &evidence(&ana.phone));
+    phone.meet(&ben);
+    ana.put_out(&ana.phone.key.clone());
+    let mut reader = join(&ben, 3);
+    assert_eq!(embed(&mut reader, &evidence(&ana.laptop)), 0, "it has nothing to grant");
+    let person = holding(&ben, Subject::Person(ana.laptop.replica.database));
+    let told = MemberOp::Embed { evidence: evidence(&ana.laptop).encode() };
+    let runs = made_log(&ben, &tablet.key, (5, person), &[vec![members(&[told])]]);
+    runs.iter().for_each(|run| ben.replica.admit_one(run).unwrap());
+    assert_eq!(role(&ben, &phone), Some(Role::Write));
+    let mut laptop = join(&ben, 1);
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 1);
+    assert_eq!(role(&laptop, &phone), None);
+    assert_eq!(embed(&mut laptop, &evidence(&ana.laptop)), 0);
+}
+
 #[test]
 fn who_is_put_out_by_hand_or_leaves_is_not_let_in_by_being_a_device_of_hers() {
     let ana = Person::new();
