@@ -152,8 +152,9 @@ impl fmt::Display for Why {
             ),
             Self::Ticket(text) => write!(f, "the ticket does not let this device in: {text}"),
             Self::ClocksApart(us) => {
-                let (minutes, way) =
-                    (us.unsigned_abs() / 60_000_000, if *us > 0 { "ahead of" } else { "behind" });
+                // To the nearest one: each side looks at its clock when it greets, not at the same moment.
+                let minutes = us.unsigned_abs().saturating_add(30_000_000) / 60_000_000;
+                let way = if *us > 0 { "ahead of" } else { "behind" };
                 write!(
                     f,
                     "the peer's clock is {minutes} minutes {way} this one; set the one that is wrong, \

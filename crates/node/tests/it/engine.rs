@@ -252,6 +252,11 @@ async fn clocks_that_are_apart_are_a_warning_and_no_obstacle() {
     assert!(text.starts_with("the peer's clock is 180 minutes ahead of this one"), "{text}");
     assert!(text.contains("set the one that is wrong"), "{text}");
     assert_eq!(handle.standing().state, State::InStep);
+    // Whichever side greeted first.
+    for moment in [-900_000, 900_000] {
+        let text = Why::ClocksApart(moment - three_hours).to_string();
+        assert!(text.starts_with("the peer's clock is 180 minutes behind this one"), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
