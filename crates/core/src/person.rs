@@ -414,7 +414,8 @@ impl Ledger<'_> {
     /// Tells which devices a person has, if that is not known here: one entry for each grant of the person by which a device
     /// of it gets a right that it lacks, or loses one. Returns how many entries were written.
     ///
-    /// Nothing is written by who is none of the devices. Cost: some checks of evidence for each entry that told it before.
+    /// Nothing is written by who is none of the devices. Cost: a look at each different piece of evidence that was told before, and a
+    /// check of those that tell more.
     ///
     /// # Errors
     /// [`Error::PersonSize`] when all that is known does not fit into an entry, and as [`Ledger::commit`].
@@ -568,7 +569,8 @@ impl View<'_> {
     /// What the device may do that shows this evidence, were it to embed that: the strongest of the grants to the person that
     /// hold, as far as the evidence goes together with what was embedded before.
     ///
-    /// Cost: some look-ups if there is no such grant, else some checks of evidence for each entry that uses one.
+    /// Cost: some look-ups if there is no such grant, else a comparison for each different piece of evidence that was told before, and
+    /// a check of those of which neither holds the other.
     ///
     /// # Errors
     /// [`Error::Storage`].

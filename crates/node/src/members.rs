@@ -236,12 +236,10 @@ impl Replica {
     pub(crate) fn close_tickets(&self) -> Result<(), NodeError> {
         let (device, now) = (self.device().id(), self.device().now());
         let over = self.look(|view| {
-            if view.role_of(&device)? != Some(Role::Admin) {
-                return Ok(Vec::new());
-            }
-            let own = view.grant_of(&device)?;
+            let own = view.grant_of(&device)?.filter(|own| own.role == Role::Admin);
+            let Some(own) = own else { return Ok(Vec::new()) };
             let mut over = view.tickets_over(now)?;
-            over.retain(|ticket| own.as_ref().is_some_and(|own| own.outranks(ticket)));
+            over.retain(|ticket| own.outranks(ticket));
             Ok::<_, StorageError>(over)
         })?;
         // Each by itself: what is listed of the use of many would not fit into one entry.
