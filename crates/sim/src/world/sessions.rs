@@ -11,7 +11,7 @@ use anabranch_core::storage::{Durability, StorageError};
 use anabranch_node::{Act, Drive, Ending, Hold, Job, NodeError, Opening, Report, Task, Until};
 use anabranch_sync::channel::Direction;
 use anabranch_sync::frame::{Code, Frame};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -54,6 +54,15 @@ impl End {
     }
 }
 
+/// What one side of a session held when that began.
+#[derive(Debug, Default)]
+struct Held {
+    /// So many entries, in the order of arrival.
+    entries: u64,
+    /// Those of them that nobody needed then.
+    unneeded: BTreeSet<Position>,
+}
+
 /// A link.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -61,8 +70,8 @@ pub(super) struct Conn {
     ends: [End; 2],
     /// Whether anything was lost or altered on it.
     spoiled: bool,
-    /// How many entries each side held when it began that the other may have and is to get.
-    held: [u64; 2],
+    /// What each side held when it began that the other may have and is to get.
+    held: [Held; 2],
     until: Until,
 }
 
@@ -127,8 +136,8 @@ impl World<'_> {
             ],
             spoiled: false,
             held: [
-                if direction.send { self.due(from, to) } else { 0 },
-                if direction.receive { self.due(to, from) } else { 0 },
+                if direction.send { self.due(from, to) } else { Held::default() },
+                if direction.receive { self.due(to, from) } else { Held::default() },
             ],
             until,
         };
@@ -147,17 +156,34 @@ impl World<'_> {
         &from[self.random.usize(..from.len())]
     }
 
-    /// How many entries `from` holds now, if `to` can show that it may have them.
-    fn due(&self, from: usize, to: usize) -> u64 {
+    /// What `from` holds now, if `to` can show that it may have it.
+    fn due(&self, from: usize, to: usize) -> Held {
         let reader = self.nodes[to].device.id();
         let looks = [&self.nodes[from].replica, &self.nodes[to].replica];
-        let [Some(ours), Some(theirs)] = looks else { return 0 };
+        let [Some(ours), Some(theirs)] = looks else { return Held::default() };
         let member = theirs.look(|view| view.role_of(&reader)).ok().flatten().is_some();
         // What was revoked cannot be shown, nor what may have been.
         let shown = ours
             .look(|view| Ok::<_, StorageError>((view.totals()?, view.role_of(&reader)?.is_some())));
-        let Ok((totals, known)) = shown else { return 0 };
-        if member && (known || totals.revocations == 0) { totals.entries } else { 0 }
+        let Ok((totals, known)) = shown else { return Held::default() };
+        if !member || !known && totals.revocations > 0 {
+            return Held::default();
+        }
+        let mut unneeded = BTreeSet::new();
+        let read = ours.read(|view| {
+            if totals.revocations == 0 {
+                return Ok(());
+            }
+            view.entries(1, &mut |_, entry| {
+                let position = entry.position();
+                if !view.is_needed(&position)? {
+                    unneeded.insert(position);
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        });
+        // What cannot be read now is no promise.
+        read.map_or_else(|_| Held::default(), |()| Held { entries: totals.entries, unneeded })
     }
 
     /// It ends before all is done, in good order.
@@ -459,10 +485,10 @@ impl World<'_> {
         if self.nodes[a].rotten || self.nodes[b].rotten {
             return Ok(());
         }
-        for (from, to, count) in [(a, b, conn.held[0]), (b, a, conn.held[1])] {
+        for (from, to, held) in [(a, b, &conn.held[0]), (b, a, &conn.held[1])] {
             // What is not signed yet is told to nobody.
             let told = self.nodes[from].options.durability == Durability::Full;
-            if let Some(position) = self.first_lacking(from, to, count).filter(|_| told) {
+            if let Some(position) = self.first_lacking(from, to, held).filter(|_| told) {
                 let text = format!(
                     "nodes {a} and {b} said that all is done, and node {to} lacks {position:?}"
                 );
@@ -472,10 +498,10 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The first of the `count` entries that arrived first at `from` and that `to` does not hold.
-    fn first_lacking(&self, from: usize, to: usize, count: u64) -> Option<Position> {
+    /// The first of what was `held` at `from` that `to` does not hold.
+    fn first_lacking(&self, from: usize, to: usize, held: &Held) -> Option<Position> {
         let (from, to) = (self.nodes[from].replica.as_ref()?, self.nodes[to].replica.as_ref()?);
-        let (mut lacking, mut left) = (None, count);
+        let (mut lacking, mut left) = (None, held.entries);
         let read = from.read(|ours| {
             to.read(|theirs| {
                 ours.entries(1, &mut |_, entry| {
@@ -484,8 +510,9 @@ impl World<'_> {
                     }
                     left -= 1;
                     let position = entry.position();
-                    // What does not count goes nowhere.
-                    if ours.is_needed(&position)? && !theirs.holds(&position)? {
+                    // What does not count goes nowhere, and what came to count meanwhile may be on its way.
+                    let needed = ours.is_needed(&position)? && !held.unneeded.contains(&position);
+                    if needed && !theirs.holds(&position)? {
                         lacking = Some(position);
                     }
                     Ok(ControlFlow::Continue(()))
