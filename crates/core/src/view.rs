@@ -7,7 +7,7 @@ use crate::entry::{Entry, GrantRef, Header};
 use crate::error::{Error, corrupt};
 use crate::frontier::{Frontier, FrontierTip};
 use crate::head::Head;
-use crate::id::{DatabaseId, EntryId, LogId, Position, Seq};
+use crate::id::{DatabaseId, EntryId, LogId, NodeId, Position, Seq};
 use crate::lthash::LtHash;
 use crate::names::Names;
 use crate::rows::{
@@ -46,6 +46,9 @@ pub struct Totals {
     /// Names of replaced values whose entry is not held.
     pub names: u64,
 }
+
+/// Logs and branches of one device beyond which [`View::crowds`] names it. None is refused for that.
+pub const LOGS_OF_A_DEVICE: usize = 64;
 
 impl<'t> View<'t> {
     /// The tables underneath.
@@ -183,6 +186,29 @@ impl<'t> View<'t> {
             ControlFlow::Continue(())
         })?;
         found.into_iter().collect()
+    }
+
+    /// Devices with a right that have more logs and branches than [`LOGS_OF_A_DEVICE`], and how many: such a device is
+    /// copied or restored over and over, faulty, or an attacker. Cost: a step a log and branch.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn crowds(&self) -> Result<Vec<(NodeId, usize)>, StorageError> {
+        let mut logs: BTreeMap<NodeId, usize> = BTreeMap::new();
+        self.tx.keys(Table::BranchByLog, &[], None, &mut |key| {
+            if let Some(device) = key.first_chunk() {
+                *logs.entry(NodeId(*device)).or_default() += 1;
+            }
+            ControlFlow::Continue(())
+        })?;
+        logs.retain(|_, logs| *logs > LOGS_OF_A_DEVICE);
+        let mut crowds = Vec::new();
+        for (device, logs) in logs {
+            if self.role_of(&device)?.is_some() {
+                crowds.push((device, logs));
+            }
+        }
+        Ok(crowds)
     }
 
     /// Branches whose tip nothing builds on, ascending.

@@ -203,6 +203,7 @@ impl Asked {
             durability: Durability::Full,
             sum_from: replica.sum_from,
             bulk_from: replica.bulk.from,
+            full_at: replica.full_at,
             peer,
             shown,
             reader: Some(replica.device().key()),

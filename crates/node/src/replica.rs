@@ -70,6 +70,7 @@ pub struct Replica {
     pub(crate) summed: LastSummed,
     pub(crate) bulk: Bulk,
     pub(crate) sum_from: usize,
+    pub(crate) full_at: u64,
     pub(crate) request_limits: RequestLimits,
     /// Held while a device asks to be let in.
     pub(crate) asking: Mutex<()>,
@@ -120,6 +121,8 @@ pub struct ReplicaOptions {
     pub bulk: Bulk,
     /// From how many tips on a frontier is summed up for peers instead of told.
     pub sum_from: usize,
+    /// At what size of its storage, in bytes, nothing more is taken from peers; 0: at none.
+    pub full_at: u64,
     /// How long a peer may bring nothing of what it is to bring, entries or blobs, before that is taken from another one.
     pub claim_timeout: Duration,
     /// Bytes of content that are put in with one transaction.
@@ -152,6 +155,7 @@ impl Default for ReplicaOptions {
             pending_bytes: anabranch_sync::pending::PENDING_BYTES,
             bulk: Bulk::default(),
             sum_from: 100,
+            full_at: 0,
             claim_timeout: Duration::from_secs(10),
             put_bytes: 1024 * 1024,
             requests: RequestLimits::default(),
@@ -252,6 +256,7 @@ impl Replica {
             summed: LastSummed::default(),
             bulk,
             sum_from: options.sum_from,
+            full_at: options.full_at,
             request_limits: options.requests,
             asking: Mutex::default(),
             put_bytes: options.put_bytes,

@@ -8,7 +8,7 @@ use crate::replicas::{Opened, named};
 use crate::units;
 use anabranch::engine::core::storage::StorageError;
 use anabranch::engine::node::{Fate, Intent, Priority, Record};
-use anabranch::{Node, Role, Timestamp};
+use anabranch::{Node, NodeId, Role, Timestamp};
 use serde_json::{Value, json};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -31,6 +31,8 @@ struct State {
     asking: u64,
     /// Entries of this device that do not count.
     uncounted: u64,
+    /// Devices with very many logs, and how many.
+    crowds: Vec<(NodeId, usize)>,
 }
 
 /// Prints how replicas stand.
@@ -80,12 +82,19 @@ pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<(), Failure> {
 fn look(node: &Node, record: &Record) -> Result<State, Failure> {
     let opened = Opened::new(node, record)?;
     let replica = opened.replica();
-    let (entries, role, uncounted) = replica.look(|view| {
-        let entries = view.totals()?.entries;
-        Ok::<_, StorageError>((entries, view.role_of(&node.id())?, view.uncounted_by(&node.id())?))
-    })?;
+    let bytes = replica.storage().size()?;
     let asking = replica.requests()?.iter().filter(|asking| !asking.rejected).count() as u64;
-    Ok(State { entries, bytes: replica.storage().size()?, role, asking, uncounted })
+    let state = replica.look(|view| {
+        Ok::<_, StorageError>(State {
+            entries: view.totals()?.entries,
+            bytes,
+            role: view.role_of(&node.id())?,
+            asking,
+            uncounted: view.uncounted_by(&node.id())?,
+            crowds: view.crowds()?,
+        })
+    })?;
+    Ok(state)
 }
 
 fn role(standing: &Standing) -> Option<&'static str> {
@@ -172,6 +181,12 @@ fn details(standing: &Standing, live: Option<&Value>) -> Vec<String> {
             record.name
         ));
     }
+    for (device, logs) in standing.state.as_ref().map_or(&[][..], |state| &state.crowds) {
+        lines.push(format!(
+            "{device} has {logs} logs: it is copied or restored over and over, or attacks; 'anabranch members {} revoke {device}' puts it out",
+            record.name
+        ));
+    }
     match &standing.state {
         Ok(State { asking: 0, .. }) => {}
         Ok(State { asking, .. }) => {
@@ -230,6 +245,12 @@ fn object(standing: &Standing, live: Option<&Value>) -> Value {
         "joining": record.ticket.is_some() || record.request.is_some(),
         "requests": state.map(|s| s.asking),
         "uncounted": state.map(|s| s.uncounted),
+        "crowds": state.map(|s| {
+            let crowd = |(device, logs): &(NodeId, usize)| {
+                json!({ "device": device.to_string(), "logs": logs })
+            };
+            s.crowds.iter().map(crowd).collect::<Vec<Value>>()
+        }),
         "error": standing.state.as_ref().err().map(Failure::line),
     })
 }

@@ -297,3 +297,27 @@ fn what_was_written_past_a_cut_is_written_again() {
     }
     assert_eq!(a.digest("notes"), b.digest("notes"));
 }
+
+/// A device that begins a new log with every write, as one does that is put back from a copy again and again, is named until it
+/// is put out.
+#[test]
+fn a_device_with_very_many_logs_is_named() {
+    let (a, b, _serving, url) = joined();
+    let file = b.json(&["status"])["replicas"][0]["path"].as_str().unwrap().to_owned();
+    let crowds = |home: &Home| home.json(&["status"])["replicas"][0]["crowds"].clone();
+    for n in 0..64 {
+        let copy = format!("{file}.copy");
+        std::fs::copy(&file, &copy).unwrap();
+        std::fs::rename(&copy, &file).unwrap();
+        b.ok(&["db", "put", "notes", "t", "k", &format!(r#"{{"n":{n}}}"#)]);
+    }
+    b.ok(&["sync", "notes", &url]);
+    let logs = serde_json::json!([{ "device": id(&b), "logs": 65 }]);
+    assert_eq!((crowds(&a), crowds(&b)), (logs.clone(), logs));
+    let told = a.ok(&["status"]);
+    assert!(told.contains(&format!("{} has 65 logs", id(&b))), "{told}");
+    let value = a.ok(&["db", "get", "notes", "t", "k"]);
+    assert_eq!(value.trim(), r#"{"n":63}"#, "all of them count");
+    a.ok(&["members", "notes", "revoke", &id(&b)]);
+    assert_eq!(crowds(&a), serde_json::json!([]));
+}

@@ -172,8 +172,7 @@ impl World<'_> {
         let Some(ticket) = self.tickets.get(&number) else { return Ok(false) };
         let device = self.nodes[number].device.id();
         let now = self.nodes[0].device.now();
-        let state =
-            self.nodes[0].look(|view| Ok(view.ticket_state(&ticket.node_id(), &device, now)?));
+        let state = self.nodes[0].look(|view| view.ticket_state(&ticket.node_id(), &device, now));
         state.map(TicketState::admits).map_err(setup_failed)
     }
 

@@ -10,6 +10,7 @@ mod rogue;
 mod blobs;
 mod credit;
 mod forks;
+mod full;
 mod garbage;
 mod live;
 mod people;
