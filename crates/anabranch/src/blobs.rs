@@ -155,7 +155,7 @@ impl Blobs {
                 why: format!("it has more than {MEDIA_TYPE_BYTES} bytes"),
             });
         }
-        let mut put = self.db.replica().put_content()?;
+        let mut put = self.db.replica().put_content(&self.store)?;
         let mut part = vec![0; PART];
         loop {
             let count = match from.read(&mut part) {
@@ -170,7 +170,7 @@ impl Blobs {
             put.write(&part[..count])?;
             progress(put.size())?;
         }
-        let (_, blob) = put.finish(&self.store, &path, Seen::AtCommit, media_type)?;
+        let (_, blob) = put.finish(&path, Seen::AtCommit, media_type)?;
         Ok(blob)
     }
 
@@ -180,7 +180,8 @@ impl Blobs {
     /// What storage reports.
     pub fn get(&self, name: &str) -> Result<Option<Blob>, Error> {
         let path = path(name)?;
-        let values = self.db.replica().read(|view| view.cell(&self.store, &path))?;
+        let values =
+            self.db.replica().read_store(&self.store, |view| view.cell(&self.store, &path))?;
         Ok((!values.is_empty()).then(|| Blob::of(Cell { path, values })).flatten())
     }
 
@@ -190,7 +191,7 @@ impl Blobs {
     /// # Errors
     /// [`Error::Value`] when it was written by a later version or names no content.
     pub fn reader(&self, version: &BlobVersion) -> Result<BlobReader, Error> {
-        Ok(self.db.replica().reader(version.reference()?.content, self.wait))
+        Ok(self.db.replica().reader(&self.store, version.reference()?.content, self.wait))
     }
 
     /// The bytes of `range`, or those of it that there are, of the version shown under `name`; `None` when there is
@@ -228,7 +229,8 @@ impl Blobs {
     /// [`Error::Resolve`] when there is no conflict or no such version.
     pub async fn resolve(&self, name: &str, take: usize) -> Result<(), Error> {
         let path = path(name)?;
-        let values = self.db.replica().read(|view| view.cell(&self.store, &path))?;
+        let values =
+            self.db.replica().read_store(&self.store, |view| view.cell(&self.store, &path))?;
         let seen = values.iter().map(|v| v.name).collect();
         let blob = (!values.is_empty()).then(|| Blob::of(Cell { path: path.clone(), values }));
         let blob = blob.flatten().filter(|blob| !blob.others.is_empty());
@@ -243,7 +245,7 @@ impl Blobs {
     /// # Errors
     /// What storage reports.
     pub fn each(&self, visit: &mut dyn FnMut(Blob) -> ControlFlow<()>) -> Result<(), Error> {
-        Ok(self.db.replica().read(|view| {
+        Ok(self.db.replica().read_store(&self.store, |view| {
             view.scan_cells(&self.store, &Path::default(), None, &mut |cell| match Blob::of(cell) {
                 Some(blob) => visit(blob),
                 None => ControlFlow::Continue(()),
@@ -260,7 +262,7 @@ impl Blobs {
         let awaited = |view: anabranch_core::view::View<'_>| {
             view.is_awaited(&self.store, &path, &version.value.name)
         };
-        Ok(!self.db.replica().read(awaited)?)
+        Ok(!self.db.replica().read_store(&self.store, awaited)?)
     }
 
     /// When content comes to this device: with the entries, or when it is read.

@@ -83,7 +83,7 @@ impl<T: Serialize + DeserializeOwned> Bulk<T> {
         self.bytes = 0;
         let (count, mut batch) = (rows.len() as u64, Batch::default());
         let table = &self.table;
-        table.db.replica().read(|view| {
+        table.db.replica().read_store(&table.store, |view| {
             for (key, raw) in &rows {
                 let old = row_cells(view, &table.store, key)?;
                 batch.add(seen_writes(table, key, raw, &old)?);

@@ -32,7 +32,8 @@ impl Cells {
     /// # Errors
     /// What storage reports.
     pub fn get(&self, path: &Path) -> Result<Option<Cell>, Error> {
-        let values = self.db.replica().read(|view| view.cell(&self.store, path))?;
+        let values =
+            self.db.replica().read_store(&self.store, |view| view.cell(&self.store, path))?;
         Ok((!values.is_empty()).then(|| Cell { path: path.clone(), values }))
     }
 
@@ -47,7 +48,10 @@ impl Cells {
         after: Option<&Path>,
         visit: &mut dyn FnMut(Cell) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        Ok(self.db.replica().read(|view| view.scan_cells(&self.store, prefix, after, visit))?)
+        Ok(self
+            .db
+            .replica()
+            .read_store(&self.store, |view| view.scan_cells(&self.store, prefix, after, visit))?)
     }
 
     /// Writes `value` to the cell at `path`, or deletes it; replaces whatever is there when it is committed.

@@ -119,7 +119,7 @@ impl Database {
     /// [`Error::Resolve`] when the row has no conflict or one with fewer versions.
     pub async fn resolve_row(&self, table: &str, key: &str, take: usize) -> Result<usize, Error> {
         let store = StoreId::table(table);
-        let (row, conflicts) = self.replica().read(|view| {
+        let (row, conflicts) = self.replica().read_store(&store, |view| {
             let row = row_cells(view, &store, key)?;
             let conflicts = of_row(&store, key, &row)?;
             Ok::<_, Error>((row, conflicts))

@@ -58,7 +58,7 @@ impl Counter {
     /// What storage reports.
     pub fn get(&self, path: &[&str]) -> Result<i128, Error> {
         let path = Path::text(path)?;
-        Ok(self.db.replica().read(|view| view.sum(&self.store, &path))?)
+        Ok(self.db.replica().read_store(&self.store, |view| view.sum(&self.store, &path))?)
     }
 
     /// Calls `visit` with each path at or below `prefix` whose sum is not 0, by path, until it breaks. The empty prefix is
@@ -72,7 +72,7 @@ impl Counter {
         visit: &mut dyn FnMut(Vec<String>, i128) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let prefix = Path::text(prefix)?;
-        self.db.replica().read(|view| {
+        self.db.replica().read_store(&self.store, |view| {
             view.scan_sums(&self.store, &prefix, None, &mut |path, sum| {
                 let segments = path.segments().into_iter().map(|segment| match segment {
                     Segment::Text(text) => Some(text),

@@ -166,7 +166,8 @@ impl Doc {
     /// # Errors
     /// [`Error::Value`] when it is no `T`, or what storage reports.
     pub fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<Option<T>, Error> {
-        let raw = self.db.replica().read(|view| read(view, &self.store, path))?;
+        let raw =
+            self.db.replica().read_store(&self.store, |view| read(view, &self.store, path))?;
         raw.map(|raw| raw.get()).transpose()
     }
 
@@ -185,7 +186,8 @@ impl Doc {
     /// # Errors
     /// As [`Self::get`].
     pub fn is_empty_map(&self, path: &[&str]) -> Result<bool, Error> {
-        let raw = self.db.replica().read(|view| read(view, &self.store, path))?;
+        let raw =
+            self.db.replica().read_store(&self.store, |view| read(view, &self.store, path))?;
         Ok(raw.is_some_and(|raw| raw.as_bytes() == EMPTY_MAP))
     }
 }

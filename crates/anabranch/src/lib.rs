@@ -58,6 +58,7 @@ pub use anabranch_core::index::IndexInfo;
 pub use anabranch_core::membership::{Grant, Revocation};
 pub use anabranch_core::ops::{Role, ValueName};
 pub use anabranch_core::path::{ElementId, Path, PathError, Segment};
+pub use anabranch_core::seal::Scope as Sealed;
 pub use anabranch_core::storage::Order;
 pub use anabranch_core::ticket::Ticket;
 pub use anabranch_node::{

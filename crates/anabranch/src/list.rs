@@ -283,7 +283,8 @@ impl List {
         &self,
         change: impl FnOnce(&mut State) -> Result<Vec<Write>, Error>,
     ) -> Result<(), Error> {
-        let mut state = self.db.replica().read(|view| State::read(view, self))?;
+        let mut state =
+            self.db.replica().read_store(&self.store, |view| State::read(view, self))?;
         let writes = change(&mut state)?;
         self.db.commit(Draft { writes, ..Draft::default() }).await
     }
@@ -309,7 +310,7 @@ impl List {
     /// # Errors
     /// What storage reports.
     pub fn ids(&self) -> Result<Vec<ElementId>, Error> {
-        let state = self.db.replica().read(|view| State::read(view, self))?;
+        let state = self.db.replica().read_store(&self.store, |view| State::read(view, self))?;
         Ok(state.items.into_iter().map(|item| item.id).collect())
     }
 
@@ -346,7 +347,10 @@ impl List {
     }
 
     fn raws(&self) -> Result<Vec<Raw>, Error> {
-        let tree = self.db.replica().read(|view| doc::tree(view, &self.store, &self.base))?;
+        let tree = self
+            .db
+            .replica()
+            .read_store(&self.store, |view| doc::tree(view, &self.store, &self.base))?;
         Ok(tree.items()?.unwrap_or_default())
     }
 }

@@ -78,7 +78,10 @@ impl<T: Serialize + DeserializeOwned> Set<T> {
     /// As [`Self::add`], or what storage reports.
     pub fn contains(&self, element: &T) -> Result<bool, Error> {
         let path = path(element)?;
-        Ok(self.db.replica().read(|view| view.cell(&self.store, &path).map(|v| !v.is_empty()))?)
+        Ok(self
+            .db
+            .replica()
+            .read_store(&self.store, |view| view.cell(&self.store, &path).map(|v| !v.is_empty()))?)
     }
 
     /// Calls `visit` with each element, in the order of their encoding, until it breaks. One in memory.
@@ -87,7 +90,7 @@ impl<T: Serialize + DeserializeOwned> Set<T> {
     /// [`Error::Value`] when one is no `T`, or what storage reports.
     pub fn each(&self, visit: &mut dyn FnMut(T) -> ControlFlow<()>) -> Result<(), Error> {
         let mut failed = None;
-        self.db.replica().read(|view| {
+        self.db.replica().read_store(&self.store, |view| {
             view.scan_cells(&self.store, &Path::default(), None, &mut |cell| {
                 let [Segment::Bytes(element)] = &cell.path.segments()[..] else {
                     return ControlFlow::Continue(());

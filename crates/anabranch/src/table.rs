@@ -133,7 +133,10 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
     /// [`Error::Value`] when `row` is neither a struct nor a map, or what committing reports.
     pub async fn put(&self, key: &str, row: &T) -> Result<(), Error> {
         let raw = Raw::new(row)?;
-        let writes = self.db.replica().read(|view| put_writes(view, &self.store, key, &raw))?;
+        let writes = self
+            .db
+            .replica()
+            .read_store(&self.store, |view| put_writes(view, &self.store, key, &raw))?;
         self.db.commit(Draft { writes, ..Draft::default() }).await
     }
 
@@ -148,7 +151,8 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
     /// # Errors
     /// [`Error::Value`] when it is no `T`, or what storage reports.
     pub fn get(&self, key: &str) -> Result<Option<T>, Error> {
-        let row = self.db.replica().read(|view| row_cells(view, &self.store, key))?;
+        let row =
+            self.db.replica().read_store(&self.store, |view| row_cells(view, &self.store, key))?;
         if row.is_empty() { Ok(None) } else { row.raw().get().map(Some) }
     }
 
@@ -191,7 +195,7 @@ impl<T: Serialize + DeserializeOwned> Table<T> {
         after: Option<&str>,
         visit: &mut dyn FnMut(String, T) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.db.replica().read(|view| {
+        self.db.replica().read_store(&self.store, |view| {
             each_row(view, &self.store, prefix, after, &mut |key, row| {
                 Ok(visit(key, row.raw().get()?))
             })

@@ -55,7 +55,10 @@ impl Transaction {
         table: &Table<T>,
         key: &str,
     ) -> Result<Option<T>, Error> {
-        let row = self.db.replica().read(|view| row_cells(view, &table.store, key))?;
+        let row = self
+            .db
+            .replica()
+            .read_store(&table.store, |view| row_cells(view, &table.store, key))?;
         self.rows.push((table.store.clone(), crate::table::row_path(key)?));
         let RowCells { present, columns } = &row;
         for cell in present.iter().chain(columns.values()) {
@@ -76,7 +79,10 @@ impl Transaction {
         row: &T,
     ) -> Result<&mut Self, Error> {
         let raw = Raw::new(row)?;
-        let writes = self.db.replica().read(|view| put_writes(view, &table.store, key, &raw))?;
+        let writes = self
+            .db
+            .replica()
+            .read_store(&table.store, |view| put_writes(view, &table.store, key, &raw))?;
         self.add(writes);
         Ok(self)
     }
@@ -206,9 +212,8 @@ impl Transaction {
     ) -> Result<&mut Self, Error> {
         let state = match self.lists.entry((list.store.clone(), list.base.clone())) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                new.insert(self.db.replica().read(|view| State::read(view, list))?)
-            }
+            Entry::Vacant(new) => new
+                .insert(self.db.replica().read_store(&list.store, |view| State::read(view, list))?),
         };
         let writes = change(state)?;
         self.writes.extend(writes);

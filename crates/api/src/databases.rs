@@ -6,7 +6,7 @@ use crate::routes::{Answer, Shared, blocking, ok, shaped};
 use anabranch::engine::core::id::to_base32;
 use anabranch::engine::core::storage::StorageError;
 use anabranch::engine::node::{Offer, config::parse_duration};
-use anabranch::{Database, NewDatabase, Role, Ticket};
+use anabranch::{Database, NewDatabase, Role, Sealed, Ticket};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde::Deserialize;
@@ -31,10 +31,25 @@ struct New {
     name: String,
     #[serde(default)]
     sealed: bool,
+    sealed_stores: Option<Vec<String>>,
+}
+
+/// Names of the stores that are sealed in a database of which others are not.
+#[must_use]
+pub fn sealed_stores(sealed: &Sealed) -> Option<&[String]> {
+    match sealed {
+        Sealed::Stores(names) => Some(names),
+        Sealed::Nothing | Sealed::Everything => None,
+    }
 }
 
 pub(crate) async fn create(State(shared): State<Shared>, bytes: Bytes) -> Answer {
-    let New { name, sealed } = shaped(&bytes)?;
+    let New { name, sealed, sealed_stores } = shaped(&bytes)?;
+    let sealed = match sealed_stores {
+        Some(names) => Sealed::Stores(names),
+        None if sealed => Sealed::Everything,
+        None => Sealed::Nothing,
+    };
     let node = shared.api.node.clone();
     let terms = NewDatabase { sealed, ..NewDatabase::default() };
     let database = blocking(move || Ok((node.create_with(&name, terms)?, name))).await?;
@@ -44,8 +59,7 @@ pub(crate) async fn create(State(shared): State<Shared>, bytes: Bytes) -> Answer
 fn described(name: &str, database: &Database) -> Result<Value, Failure> {
     let device = database.replica().device().id();
     let (totals, role, sealed) = database.replica().look(|view| {
-        let sealed = view.ring()?.is_sealed();
-        Ok::<_, StorageError>((view.totals()?, view.role_of(&device)?, sealed))
+        Ok::<_, StorageError>((view.totals()?, view.role_of(&device)?, view.sealed()?))
     })?;
     let digest = database.digest()?;
     Ok(json!({
@@ -53,7 +67,8 @@ fn described(name: &str, database: &Database) -> Result<Value, Failure> {
         "database": database.id().to_string(),
         "entries": totals.entries,
         "role": role.map(Role::name),
-        "sealed": sealed,
+        "sealed": sealed != Sealed::Nothing,
+        "sealed_stores": sealed_stores(&sealed),
         "digest": digest.map(|digest| to_base32(&digest)),
     }))
 }

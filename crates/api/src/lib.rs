@@ -23,6 +23,7 @@ pub use change::{
     change_object, conflict_object, date, integer, kind_name, parts, place, value_object,
     written_object,
 };
+pub use databases::sealed_stores;
 pub use listen::{Listener, SOCKET, serve};
 pub use status::{intent_object, standing_object};
 pub use token::token;

@@ -148,7 +148,11 @@ impl Ledger<'_> {
         }
         self.check_sealed(draft)?;
         // Before anything else is looked up, since it may write entries of its own.
-        let key = if idle { None } else { self.tend(author, true)? };
+        let ring = self.ring()?;
+        let key = match ops.keys().chain(counts.keys()).any(|store| ring.seals(store)) {
+            true if !idle => self.tend(author, true)?,
+            _ => None,
+        };
         let device = author.key.node_id();
         let needed = if draft.members.is_empty() { Role::Write } else { Role::Admin };
         let grant = match self.resigned(&device, draft)? {
@@ -169,12 +173,14 @@ impl Ledger<'_> {
         let mut payloads = BTreeMap::new();
         for (store, ops) in ops.into_iter().filter(|(_, ops)| !ops.is_empty()) {
             let ops: Vec<CellOp> = ops.into_values().collect();
+            let key = key.as_ref().filter(|_| ring.seals(&store));
             let contents = if key.is_some() { contents_of(&store, &ops) } else { Vec::new() };
-            let payload = self.sealed(&key, &log, &store, encode_cells(&log, &ops), &contents);
+            let payload = self.sealed(key, &log, &store, encode_cells(&log, &ops), &contents);
             payloads.insert(store, payload);
         }
         for (store, ops) in counts.into_iter().filter(|(_, ops)| !ops.is_empty()) {
-            let payload = self.sealed(&key, &log, &store, encode_counts(&ops), &[]);
+            let key = key.as_ref().filter(|_| ring.seals(&store));
+            let payload = self.sealed(key, &log, &store, encode_counts(&ops), &[]);
             payloads.insert(store, payload);
         }
         if !draft.members.is_empty() {
@@ -192,7 +198,7 @@ impl Ledger<'_> {
     /// What of a payload is stored and sent.
     fn sealed(
         &self,
-        key: &Option<(Key, EntryId)>,
+        key: Option<&(Key, EntryId)>,
         log: &LogId,
         store: &StoreId,
         plain: Vec<u8>,

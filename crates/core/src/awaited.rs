@@ -284,12 +284,12 @@ impl View<'_> {
         Ok(found)
     }
 
-    /// Content that a value names, as this database keeps it: with padding if it is sealed.
+    /// Content that a value of `store` names, as it is kept: with padding if that is sealed.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub fn kept(&self, content: ContentRef) -> Result<ContentRef, StorageError> {
-        Ok(if self.is_sealed()? { content.padded() } else { content })
+    pub fn kept(&self, store: &StoreId, content: ContentRef) -> Result<ContentRef, StorageError> {
+        Ok(if self.sealed()?.covers(store) { content.padded() } else { content })
     }
 
     fn awaited_at(&self, key: AwaitKey, cell: &[u8]) -> Result<Awaited, StorageError> {
@@ -304,7 +304,8 @@ impl View<'_> {
         let name = ValueName { log, seq, index, id16: row.entry.first16() };
         let value =
             LiveValue { name, entry: row.entry, timestamp: row.timestamp, value: row.value };
-        let content = content_of(&value.value).map(|content| self.kept(content)).transpose()?;
+        let content =
+            content_of(&value.value).map(|content| self.kept(&store, content)).transpose()?;
         Ok(Awaited { key, store, content, value: Some((Path::trusted(path), value)) })
     }
 

@@ -16,6 +16,7 @@ use crate::rows::{
     BranchNo, CellRow, Place, StoreNo, cell_key, cell_prefix, last4, log_key, split_cell_key,
 };
 use crate::sabotage::{self, Bug};
+use crate::seal;
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use crate::unsummed::unsummed;
 use crate::view::View;
@@ -520,7 +521,7 @@ impl View<'_> {
         self.require_built()?;
         let counters = self.counters()?;
         let mut unsummed = unsummed(*self, &counters)?;
-        let closed = self.is_closed()?;
+        let closed = if self.is_closed()? { self.sealed()? } else { seal::Scope::Nothing };
         let mut list = (1..=counters.stores)
             .map(|number| {
                 let mut row = self.store_row(number)?;
@@ -528,7 +529,7 @@ impl View<'_> {
                     row.sum.merge(&added.sum);
                     row.live += added.live;
                 }
-                let closed = closed && row.id.kind.is_sealable();
+                let closed = closed.covers(&row.id);
                 Ok(StoreInfo {
                     closed,
                     digest: (!row.needs_newer && !closed).then(|| row.sum.digest()),

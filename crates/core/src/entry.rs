@@ -47,12 +47,6 @@ impl StoreKind {
         self.0.checked_sub(Self::FIRST_USER).and_then(|n| u16::try_from(n).ok())
     }
 
-    /// Whether its payloads are sealed in a sealed database.
-    pub(crate) fn is_sealable(self) -> bool {
-        // Those two are for everybody who judges entries.
-        !self.is_nameless()
-    }
-
     /// Whether there is one store of it, with an empty name.
     fn is_nameless(self) -> bool {
         matches!(self, Self::MEMBERS | Self::KEYS)

@@ -92,6 +92,13 @@ pub enum Error {
         "a sealed database is opened to devices one by one; to everyone it can be given to relay only"
     )]
     SealedToAll,
+    /// Too many stores are to be sealed, none, or one whose name no store can have.
+    #[error(
+        "from 1 to {} stores can be sealed, each with a name of 1 to {} bytes",
+        crate::limits::SEALED_STORES,
+        crate::limits::STORE_NAME_BYTES
+    )]
+    SealedStores,
     /// The storage holds no database yet.
     #[error("the database has not received its first entry yet; sync with a peer that has it")]
     Empty,

@@ -8,30 +8,31 @@ use crate::ledger::{Ledger, found};
 use crate::ops::{MemberOp, Role, Subject, TicketTerms, encode_members};
 use crate::rows::Own;
 use crate::seal::keys::handed_out;
-use crate::seal::{Key, KeyOp, encode_keys};
+use crate::seal::{Key, KeyOp, Scope, encode_keys};
 use crate::storage::WriteTx;
+use std::collections::BTreeSet;
 
 /// What a database is founded with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Founding {
     /// A key that becomes an admin ranking above the first device, so that who has it can let others in, and put the first one
     /// out, should that be lost.
     pub recovery: Option<NodeId>,
-    /// Whether payloads are sealed ([`crate::seal`]).
-    pub sealed: bool,
+    /// What of it is sealed ([`crate::seal`]).
+    pub sealed: Scope,
 }
 
 /// Founds a database on empty storage: its genesis entry names the author's device as the first admin.
 ///
 /// # Errors
-/// [`Error::Storage`], also when the storage already is a replica.
+/// [`Error::Storage`], also when the storage already is a replica; [`Error::SealedStores`].
 pub fn create(
     tx: &mut dyn WriteTx,
     author: &Author<'_>,
     salt: [u8; 16],
     founding: Founding,
 ) -> Result<DatabaseId, Error> {
-    let recovery = founding.recovery;
+    let Founding { recovery, sealed } = founding;
     let device = author.key.node_id();
     let admin = |device, priority| MemberOp::Grant {
         subject: Subject::Device(device),
@@ -56,14 +57,21 @@ pub fn create(
     };
     let mut payloads = vec![(StoreId::members(), Payload::Present(encode_members(&admins)))];
     let place = [&salt[..], &author.fresh_epoch.to_be_bytes()].concat();
-    let key = founding.sealed.then(|| Key::new(author.key, &place));
+    let key = (sealed != Scope::Nothing).then(|| Key::new(author.key, &place));
     if let Some(key) = &key {
         let readers: Vec<NodeId> = std::iter::once(device).chain(recovery).collect();
         let mut ops = vec![KeyOp::New { id: key.id() }];
+        if let Scope::Stores(names) = &sealed {
+            let stores: BTreeSet<String> = names.iter().cloned().collect();
+            ops.push(KeyOp::Only { stores: stores.into_iter().collect() });
+        }
         ops.extend(handed_out(key, author.key, &readers));
         payloads.push((StoreId::keys(), Payload::Present(encode_keys(&ops))));
     }
     let entry = Entry::new(header, payloads)?;
+    if Scope::of(&entry).is_of_stores() != sealed.is_of_stores() {
+        return Err(Error::SealedStores);
+    }
     let database = entry.database();
     found(tx, database)?;
     let mut ledger = Ledger::open(tx)?;

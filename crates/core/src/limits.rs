@@ -30,6 +30,8 @@ pub const EVIDENCE_BYTES: usize = 128 * 1024;
 /// Grants between a grant and the one that the genesis entry made.
 pub const DELEGATION_DEPTH: u32 = 64;
 
+/// Stores that are sealed in a database of which others are not.
+pub const SEALED_STORES: usize = 64;
 /// Operations in the payload of the store of keys.
 pub const KEY_OPS: usize = 64;
 /// Readers that one operation hands a key to. More are reached by more entries.

@@ -1,7 +1,7 @@
 //! Sealed databases: payloads are encrypted to the members, so that a relay stores, checks and forwards what it cannot read.
 //! Headers, the membership and the keys' own store stay clear.
 //!
-//! A database is sealed from its genesis on, whose entry makes the first key. A key is wrapped to the public key of each reader:
+//! A database is sealed from its genesis on, whose entry makes the first key, and may say which stores are ([`Scope`]). A key is wrapped to the public key of each reader:
 //! devices and open tickets (`seal/keys.rs`). Each key that is in use encrypts all others, by way of one another, so whoever gets that one has
 //! them all.
 //! A payload is XChaCha20-Poly1305 under one key, its nonce a keyed hash of what is sealed and where, so nothing depends on a random
@@ -11,10 +11,12 @@
 mod content;
 pub(crate) mod keys;
 mod ring;
+mod scope;
 
 pub(crate) use content::Sealer;
 pub use content::{CHUNK_OVERHEAD, ChunkError};
 pub use ring::Ring;
+pub use scope::Scope;
 
 use crate::blob::{ChunkHash, ContentRef};
 use crate::codec::{DecodeError, Reader, Writer};
@@ -312,11 +314,17 @@ pub enum KeyOp {
         /// At most [`limits::KEY_WRAPS`].
         to: Vec<(NodeId, Wrapped)>,
     },
+    /// In the genesis entry: only these stores are sealed. Anywhere else it has no effect.
+    Only {
+        /// Their names, ascending; from 1 to [`limits::SEALED_STORES`].
+        stores: Vec<String>,
+    },
 }
 
 const NEW: u64 = 0;
 const WRAP: u64 = 1;
 const UNDER: u64 = 2;
+const ONLY: u64 = 3;
 
 /// Encodes the payload of the store of keys.
 #[must_use]
@@ -339,6 +347,10 @@ pub fn encode_keys(ops: &[KeyOp]) -> Vec<u8> {
                 for (recipient, sealed) in to {
                     w.array(2).bytes(&recipient.0).bytes(sealed);
                 }
+            }
+            KeyOp::Only { stores } => {
+                w.array(2).u64(ONLY);
+                scope::put_names(&mut w, stores);
             }
         }
     }
@@ -380,7 +392,8 @@ fn decode_key_op(r: &mut Reader<'_>, kind: u64, fields: usize) -> Result<Op<KeyO
                 .collect::<Result<_, _>>()?;
             Ok(Op::Known(KeyOp::Wrap { id, to }))
         }
-        (NEW | WRAP | UNDER, _) => Ok(Op::Senseless),
+        (ONLY, 2) => Ok(Op::Known(KeyOp::Only { stores: scope::take_names(r)? })),
+        (NEW | WRAP | UNDER | ONLY, _) => Ok(Op::Senseless),
         _ => Ok(Op::Unknown),
     }
 }

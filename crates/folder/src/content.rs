@@ -4,7 +4,7 @@
 use crate::apply::{ContentSource, LocalChunks};
 use crate::fs::FileSystem;
 use crate::path::RelPath;
-use crate::tables::Index;
+use crate::tables::{Index, store};
 use anabranch_core::blob::{ChunkHash, ChunkSpan};
 use anabranch_core::seal::Ring;
 use anabranch_core::storage::{Durability, Storage, StorageError, Table};
@@ -111,7 +111,7 @@ impl ContentSource for Content<'_> {
     }
 
     fn open<'c>(&self, chunk: &'c [u8]) -> io::Result<Cow<'c, [u8]>> {
-        self.ring.open_chunk(chunk).map_err(io::Error::other)
+        self.ring.open_chunk(&store(), chunk).map_err(io::Error::other)
     }
 
     fn moved(&mut self, from: &RelPath, to: &RelPath) {

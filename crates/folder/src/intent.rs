@@ -15,7 +15,7 @@ use crate::plan::{Action, Goal, Was};
 use crate::record::sync_dir;
 use crate::scan::{Keeping, Problem, Progress, hash_file};
 use crate::state::{MODE_BITS, State};
-use crate::tables::{base_row, set_base};
+use crate::tables::{base_row, set_base, store};
 use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
@@ -154,7 +154,7 @@ pub(crate) fn recover(
     let nodes = Nodes::new(storage);
     for (path, intent) in left {
         let key = intent.goal.state.kept().and_then(|kept| ring.key(&kept.key));
-        let keeping = if ring.is_sealed() { Keeping::Sealed(key) } else { Keeping::Open };
+        let keeping = if ring.seals(&store()) { Keeping::Sealed(key) } else { Keeping::Open };
         let ours = match ours(fs, clock, &path, &intent, keeping, &nodes) {
             Ok(ours) => ours,
             Err(error) => {

@@ -80,7 +80,7 @@ pub(crate) fn record(
         if let Some(recorded) = record_with_key(replica, fs, clock, tell, key)? {
             return Ok(recorded);
         }
-        key = replica.content_key()?;
+        key = replica.content_key(&store())?;
     }
     let what = "the key of the sealed database is renewed all the time; try again";
     Err(FolderError::Input(what.into()))
@@ -100,10 +100,10 @@ fn record_with_key(
     let noted: Vec<RelPath> = done.keys().cloned().collect();
     let role = replica.look(|view| view.role_of(&replica.device().id()))?;
     let may_write = role >= Some(Role::Write);
-    let sealed = replica.look(|view| view.is_sealed())?;
+    let sealed = replica.look(|view| view.sealed().map(|sealed| sealed.covers(&store())))?;
     let mut find_key = || match key.clone() {
         // Whoever may not write has nothing to encrypt.
-        None if may_write => replica.likely_content_key().map_err(io::Error::other),
+        None if may_write => replica.likely_content_key(&store()).map_err(io::Error::other),
         key => Ok(key),
     };
     let tx = storage.read()?;

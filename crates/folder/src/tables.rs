@@ -124,7 +124,7 @@ impl<'t> There<'t> {
     fn fill(&mut self) -> Result<(), StorageError> {
         let mut read = 0;
         let (page, last, unread) = (&mut self.page, &mut self.after, &mut self.unread);
-        let (after, sealed) = (last.clone(), self.view.is_sealed()?);
+        let (after, sealed) = (last.clone(), self.view.sealed()?.covers(&store()));
         self.view.scan_cells(&store(), &Path::default(), after.as_ref(), &mut |cell| {
             *last = Some(cell.path.clone());
             page.extend(values(cell, sealed, unread));
@@ -274,7 +274,7 @@ pub(crate) fn set_base(
     base: Option<&Base>,
 ) -> Result<(), StorageError> {
     let old = base_row(&*tx, path)?;
-    let sealed = View::new(&*tx).is_sealed()?;
+    let sealed = View::new(&*tx).sealed()?.covers(&store());
     // What a sealed database does not keep, nobody asks for.
     let content =
         |base: &Base| base.state.pieces().filter(|_| !sealed || base.state.kept().is_some());
@@ -318,7 +318,7 @@ impl Index {
             if found.len() < PLACES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         let view = View::new(&*tx);
-        if found.is_empty() || !view.is_sealed()? {
+        if found.is_empty() || !view.sealed()?.covers(&store()) {
             return Ok(found);
         }
         let mut sealed = Vec::new();

@@ -13,7 +13,7 @@ use crate::path::RelPath;
 use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions};
 use crate::record::record;
 use crate::scan::{Problem, Progress};
-use crate::tables::{BaseRows, Index, There, base_row, set_base};
+use crate::tables::{BaseRows, Index, There, base_row, set_base, store};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::ops::Role;
 use anabranch_core::storage::{Durability, StorageError};
@@ -231,7 +231,7 @@ impl Site<'_> {
         let mut found = Found::new(storage);
         let tx = storage.read()?;
         let view = View::new(&*tx);
-        if !view.is_sealed()? {
+        if !view.sealed()?.covers(&store()) {
             return Ok((applied, found));
         }
         let written = actions.iter().filter_map(|action| match action {

@@ -22,6 +22,7 @@ use anabranch_core::founding::Founding;
 use anabranch_core::id::{DatabaseId, NodeId};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
+use anabranch_core::seal::Scope;
 use anabranch_core::storage::Storage;
 use anabranch_core::ticket::Ticket;
 use anabranch_store::{MemoryStorage, SqliteStorage};
@@ -34,13 +35,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// What a new database is made with.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct NewDatabase<'f> {
     /// A new key, by which another device can become admin should this one be lost ([`Replica::recover`]), is written to this
     /// file.
     pub recovery: Option<&'f Path>,
-    /// Whether it is sealed: relays pass it on without being able to read it.
-    pub sealed: bool,
+    /// What of it is sealed: relays pass that on without being able to read it.
+    pub sealed: Scope,
 }
 
 /// One device: its key, its replicas, its way to others. Cheap to share.

@@ -16,12 +16,13 @@ use anabranch_core::author::{Author, Draft};
 use anabranch_core::awaited::keep_elsewhere;
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::build;
-use anabranch_core::entry::Entry;
+use anabranch_core::entry::{Entry, StoreId};
 use anabranch_core::founding::{Founding, create};
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::{Ledger, found};
 use anabranch_core::sabotage::{self, Bug};
+use anabranch_core::seal::Scope;
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
 use anabranch_sync::pending::Pending;
@@ -318,7 +319,27 @@ impl Replica {
         &self,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        if self.is_sealed()? && self.look(|view| view.is_keyless())? {
+        self.read_where(|sealed| *sealed == Scope::Everything, look)
+    }
+
+    /// As [`Self::read`], to look at one store: where that is sealed, there has to be a key.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_store<T, E: From<StorageError>>(
+        &self,
+        store: &StoreId,
+        look: impl FnOnce(View<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.read_where(|sealed| sealed.covers(store), look)
+    }
+
+    fn read_where<T, E: From<StorageError>>(
+        &self,
+        needs_key: impl FnOnce(&Scope) -> bool,
+        look: impl FnOnce(View<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if self.sealed()?.is_some_and(needs_key) && self.look(|view| view.is_keyless())? {
             return Err(StorageError::NoKey.into());
         }
         self.read_any(look)

@@ -167,7 +167,8 @@ fn is_here(view: View<'_>, store: &StoreId, op: &CellOp) -> Result<bool, Storage
     let content = op.value.as_deref().filter(|_| store.kind == StoreKind::BLOBS);
     let Some(content) = content.and_then(content_of) else { return Ok(true) };
     let tx = view.tables();
-    let walker = Walker::new(&view.kept(content)?, |place| tx.get(Table::Blob, &place.hash.0));
+    let walker =
+        Walker::new(&view.kept(store, content)?, |place| tx.get(Table::Blob, &place.hash.0));
     for step in walker {
         match step {
             Ok(blob::Step::Chunk(span)) if tx.has(Table::Blob, &span.hash.0)? => {}

@@ -2,11 +2,12 @@
 
 use crate::error::NodeError;
 use crate::replica::Replica;
+use anabranch_core::entry::StoreId;
 use anabranch_core::error::Error;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ledger::Ledger;
 use anabranch_core::ops::Role;
-use anabranch_core::seal::Key;
+use anabranch_core::seal::{Key, Scope};
 use anabranch_core::storage::{Durability, StorageError};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,28 +15,33 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// What a replica knows of its being sealed.
 #[derive(Debug, Default)]
 pub(crate) struct Sealing {
-    /// Whether the database is, once that is known.
-    sealed: OnceLock<bool>,
+    /// What of the database is, once that is known.
+    sealed: OnceLock<Scope>,
     /// Whether keys are to be handed out when all cells are built: 2 if this device let somebody in.
     hand_out_due: AtomicU8,
 }
 
 impl Replica {
-    /// Whether the database is sealed. Cost: nothing once it holds an entry.
+    /// Whether any of the database is sealed. Cost: nothing once it holds an entry.
     ///
     /// # Errors
     /// Whatever the storage reports.
     pub fn is_sealed(&self) -> Result<bool, StorageError> {
+        Ok(self.sealed()?.is_some_and(|sealed| *sealed != Scope::Nothing))
+    }
+
+    /// What of the database is sealed; `None` before its first entry is here. Cost: as [`Self::is_sealed`].
+    ///
+    /// # Errors
+    /// Whatever the storage reports.
+    pub fn sealed(&self) -> Result<Option<&Scope>, StorageError> {
         if let Some(known) = self.sealing.sealed.get() {
-            return Ok(*known);
+            return Ok(Some(known));
         }
-        let (sealed, holds) = self
-            .look(|view| Ok::<_, StorageError>((view.is_sealed()?, view.totals()?.entries > 0)))?;
-        if holds {
-            // Its first entry says so, and that never changes.
-            _ = self.sealing.sealed.set(sealed);
-        }
-        Ok(sealed)
+        let (sealed, holds) =
+            self.look(|view| Ok::<_, StorageError>((view.sealed()?, view.totals()?.entries > 0)))?;
+        // Its first entry says so, and that never changes.
+        Ok(holds.then(|| self.sealing.sealed.get_or_init(|| sealed)))
     }
 
     /// Uses the keys of a sealed database that were handed to `reader`, a key that is not this device's own. Blocking.
@@ -46,13 +52,13 @@ impl Replica {
         Ok(())
     }
 
-    /// What content that is named now would be sealed with: `None` where nothing is sealed, and where a new key would be made first.
+    /// What content that `store` names now would be sealed with: `None` where that is not sealed, and where a new key would be made first.
     /// Nothing is written. Blocking; cost: after a change of the membership a step a grant.
     ///
     /// # Errors
     /// What the storage reports.
-    pub fn likely_content_key(&self) -> Result<Option<Key>, NodeError> {
-        if !self.is_sealed()? {
+    pub fn likely_content_key(&self, store: &StoreId) -> Result<Option<Key>, NodeError> {
+        if !self.sealed()?.is_some_and(|sealed| sealed.covers(store)) {
             return Ok(None);
         }
         let known = self.look(|view| match view.sealing_key()? {
@@ -70,16 +76,14 @@ impl Replica {
         Ok(found?)
     }
 
-    /// What content that is put in now is sealed with, if the database is. Blocking.
+    /// What content that is put in now, to be named by `store`, is sealed with, if that is. Blocking.
     ///
     /// # Errors
     /// What committing reports: it may be a new key. Also before the database's first entry is here, which says whether it is
     /// sealed.
-    pub fn content_key(&self) -> Result<Option<Key>, NodeError> {
-        if !self.is_sealed()? {
-            // Its first entry says whether it is.
-            let known = self.sealing.sealed.get().is_some();
-            return if known { Ok(None) } else { Err(Error::Empty.into()) };
+    pub fn content_key(&self, store: &StoreId) -> Result<Option<Key>, NodeError> {
+        if !self.sealed()?.ok_or(Error::Empty)?.covers(store) {
+            return Ok(None);
         }
         let key = self.as_author(|ledger, author| ledger.content_key(author))?;
         self.changed();

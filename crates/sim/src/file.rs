@@ -19,10 +19,13 @@ pub enum PlanError {
 /// # Errors
 /// None that a plan in memory can cause.
 pub fn write(plan: &Plan) -> Result<String, PlanError> {
-    let Plan { seed, nodes, edges, latency, loss, steps, newcomer, sealed } = plan;
+    let Plan { seed, nodes, edges, latency, loss, steps, newcomer, sealed, partly } = plan;
     let mut text = format!("{{\"seed\": {seed}, \"latency\": {latency}, \"loss\": {loss},");
     if *sealed {
         text.push_str(" \"sealed\": true,");
+    }
+    if *partly {
+        text.push_str(" \"partly\": true,");
     }
     if let Some(newcomer) = newcomer {
         text.push_str(&format!(" \"newcomer\": {newcomer},"));

@@ -500,6 +500,9 @@ pub struct Plan {
     /// Whether the database is sealed.
     #[serde(default)]
     pub sealed: bool,
+    /// Whether of a sealed one some stores are not.
+    #[serde(default)]
+    pub partly: bool,
 }
 
 /// What plans may contain.
@@ -532,8 +535,8 @@ impl Plan {
         let mut steps = writes(&mut random, count, span);
         steps.extend(faults(&mut random, count, edges.len(), span, &options.faults));
         steps.sort_by_key(|step| step.at);
-        let mut plan =
-            Self { seed, nodes, edges, latency, loss, steps, newcomer: None, sealed: false };
+        let (newcomer, sealed, partly) = (None, false, false);
+        let mut plan = Self { seed, nodes, edges, latency, loss, steps, newcomer, sealed, partly };
         let rules = members::chosen(seed);
         if rules {
             members::add(&mut plan, span);
@@ -548,7 +551,7 @@ impl Plan {
         if !rules {
             blobs::add(&mut plan, span);
         }
-        plan.sealed = members::sealed(seed);
+        (plan.sealed, plan.partly) = members::sealed(seed);
         if plan.sealed && !rules {
             members::relay(&mut plan);
         }

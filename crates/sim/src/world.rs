@@ -27,6 +27,7 @@ use anabranch_core::founding::Founding;
 use anabranch_core::id::{DatabaseId, Position};
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{MemberOp, Role, Subject, TicketTerms};
+use anabranch_core::seal::Scope;
 use anabranch_core::storage::{Storage, StorageError};
 use anabranch_core::view::View;
 use anabranch_node::{
@@ -831,7 +832,14 @@ fn found(
 ) -> Result<(DatabaseId, BTreeMap<usize, DeviceKey>), NodeError> {
     let storage = nodes[0].disk.open();
     // Only there is the founder's folder looked at before it hears of anybody.
-    let founding = Founding { sealed: plan.sealed, recovery: None };
+    // Of each kind of store there is one that is not sealed, but for those that hold content.
+    let some = ["after", "b", "d", "files", "t0"].map(str::to_owned).to_vec();
+    let sealed = match (plan.sealed, plan.partly) {
+        (false, _) => Scope::Nothing,
+        (true, false) => Scope::Everything,
+        (true, true) => Scope::Stores(some),
+    };
+    let founding = Founding { sealed, recovery: None };
     let database = match nodes[0].folder {
         Some(_) => anabranch_folder::found(&*storage, &nodes[0].device, founding)?,
         None => Replica::found_with(&*storage, &nodes[0].device, founding)?,

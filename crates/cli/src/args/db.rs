@@ -10,16 +10,23 @@ pub(crate) enum DbCommand {
     #[command(after_help = "Examples:
   anabranch db new notes
   anabranch db new notes --recovery notes.key    and keep that file elsewhere
-  anabranch db new notes --sealed                then 'share --role relay' lets helpers in that cannot read it")]
+  anabranch db new notes --sealed                then 'share --role relay' lets helpers in that cannot read it
+  anabranch db new notes --sealed=diary,pins     these stores alone; helpers read the others")]
     New {
         /// What to call it: letters, digits, '-', '_' and '.'
         name: String,
         /// Write a new key to this file, by which another device can become admin should this one be lost
         #[arg(long, value_name = "FILE")]
         recovery: Option<PathBuf>,
-        /// Encrypt what is in it to those who may read, so that relays pass on what they cannot read
-        #[arg(long)]
-        sealed: bool,
+        /// Encrypt what is in it, or in these stores of it, to those who may read, so that relays pass on what they cannot read
+        #[arg(
+            long,
+            value_name = "STORE,…",
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = ""
+        )]
+        sealed: Option<String>,
     },
     /// List the databases of this device
     #[command(after_help = "Example:\n  anabranch db ls")]

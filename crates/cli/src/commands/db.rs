@@ -19,8 +19,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::table;
 use crate::units;
-use anabranch::NewDatabase;
 use anabranch::engine::core::id::to_base32;
+use anabranch::{NewDatabase, Sealed};
 use serde_json::json;
 
 pub(crate) use forget::confirm;
@@ -30,6 +30,7 @@ pub(crate) use verify::replica as verify;
 pub(crate) async fn run(context: &Context, command: DbCommand) -> Result<(), Failure> {
     match command {
         DbCommand::New { name, recovery, sealed } => {
+            let sealed = scope(sealed.as_deref());
             new(context, &name, NewDatabase { recovery: recovery.as_deref(), sealed })
         }
         DbCommand::Ls => ls(context),
@@ -67,21 +68,37 @@ fn path_parts(path: &str) -> Result<Vec<&str>, Failure> {
     Ok(parts)
 }
 
+/// What '--sealed' asks for.
+fn scope(sealed: Option<&str>) -> Sealed {
+    match sealed {
+        None => Sealed::Nothing,
+        Some("") => Sealed::Everything,
+        Some(names) => Sealed::Stores(names.split(',').map(str::to_owned).collect()),
+    }
+}
+
 fn new(context: &Context, name: &str, terms: NewDatabase<'_>) -> Result<(), Failure> {
     let node = context.node()?;
+    let (recovery, sealed) = (terms.recovery, terms.sealed.clone());
     let id = node.inner().create_with(name, terms)?.database();
-    let sealed = if terms.sealed { "sealed " } else { "" };
-    let mut text = format!("made {sealed}database {name} ({id})");
-    if let Some(file) = terms.recovery {
+    let mut text = match &sealed {
+        Sealed::Nothing => format!("made database {name} ({id})"),
+        Sealed::Everything => format!("made sealed database {name} ({id})"),
+        Sealed::Stores(names) => {
+            format!("made database {name} ({id}); sealed in it: {}", names.join(", "))
+        }
+    };
+    if let Some(file) = recovery {
         let file = file.display();
         text.push_str(&format!("\n{file} lets whoever has it become its admin: keep it elsewhere"));
     }
-    let recovery = terms.recovery.map(|file| file.display().to_string());
+    let recovery = recovery.map(|file| file.display().to_string());
     let document = json!({
         "name": name,
         "database": id.to_string(),
         "recovery": recovery,
-        "sealed": terms.sealed,
+        "sealed": sealed != Sealed::Nothing,
+        "sealed_stores": anabranch_api::sealed_stores(&sealed),
     });
     context.output.summary(&text, &document)
 }

@@ -7,9 +7,9 @@ use crate::place::{Place, no_database, resolve};
 use crate::replicas::Opened;
 use crate::units;
 use anabranch::engine::core::founding::Founding;
-use anabranch::engine::node::{Offer, Record};
+use anabranch::engine::node::{Offer, Record, Replica};
 use anabranch::engine::transport::Address;
-use anabranch::{Node, Role, Ticket, Timestamp};
+use anabranch::{Node, Role, Sealed, Ticket, Timestamp};
 use anabranch_folder::Folder;
 use serde_json::json;
 use std::time::Duration;
@@ -33,15 +33,20 @@ pub(crate) async fn run(context: &Context, args: &TicketArgs) -> Result<(), Fail
     context.output.answer(&made.ticket.to_string(), &made.object())
 }
 
+/// Whether all of it is sealed.
+fn is_sealed(replica: &Replica) -> Result<bool, Failure> {
+    Ok(replica.sealed()? == Some(&Sealed::Everything))
+}
+
 /// The replica that `text` names, to be let in to. A folder that is none yet becomes one, `sealed` or not.
 pub(crate) fn shareable(node: &Node, text: &str, sealed: bool) -> Result<Record, Failure> {
     let not_sealed = |what: &str| {
-        Failure::usage(format!("{what} is a replica already, and not sealed"))
+        Failure::usage(format!("{what} is a replica already, and not sealed as a whole"))
             .hint("what is shared is sealed from its beginning or never; make a new one")
     };
     match resolve(node, text)? {
         Place::Database(record) => {
-            if sealed && !Opened::new(node, &record)?.replica().is_sealed()? {
+            if sealed && !is_sealed(Opened::new(node, &record)?.replica())? {
                 return Err(not_sealed(&record.name));
             }
             Ok(record)
@@ -51,9 +56,10 @@ pub(crate) fn shareable(node: &Node, text: &str, sealed: bool) -> Result<Record,
                 return Err(Failure::usage(format!("{} is not a folder", path.display())));
             }
             if !Folder::is_adopted(&path) {
+                let sealed = if sealed { Sealed::Everything } else { Sealed::Nothing };
                 let founding = Founding { sealed, recovery: None };
                 Folder::adopt_with(node.inner(), &path, founding)?;
-            } else if sealed && !Folder::open(node.inner(), &path)?.replica().is_sealed()? {
+            } else if sealed && !is_sealed(Folder::open(node.inner(), &path)?.replica())? {
                 return Err(not_sealed(&path.display().to_string()));
             }
             crate::replicas::folder_record(node, &path)

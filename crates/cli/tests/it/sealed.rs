@@ -387,3 +387,41 @@ fn the_recovery_key_opens_a_sealed_database() {
     put(&relay, "second", "by what was the relay");
     assert_eq!(relay.json(&["db", "info", "notes"])["opened"], true);
 }
+
+/// A helper that reads some stores of a database and relays others.
+#[test]
+fn some_stores_are_sealed_and_others_are_not() {
+    let (a, relay) = (Home::new(), Home::new());
+    let refused = a.run(&["db", "new", "notes", "--sealed=pins,,diary"]);
+    assert!(refused.code != 0, "{}", refused.out);
+    let made = a.ok(&["db", "new", "notes", "--sealed=pins,diary"]);
+    assert!(made.contains("sealed in it: pins, diary"), "{made}");
+    a.ok(&["db", "put", "notes", "pins", "bank", r#"{"pin": "the secret one"}"#]);
+    a.ok(&["db", "put", "notes", "tasks", "milk", r#"{"done": false}"#]);
+    a.ok(&["db", "counter", "add", "notes", "diary", "pages", "7"]);
+    let (mut serving, url) = a.serve("0");
+    let ticket = a.ok(&["ticket", "notes", "--address", &url, "--role", "relay"]);
+    let file = relay.write("ticket", &ticket);
+    relay.ok(&["join", &format!("@{file}")]);
+    serving.kill();
+    assert_eq!(relay.ok(&["db", "get", "notes", "tasks", "milk"]).trim(), r#"{"done":false}"#);
+    for secret in [
+        &["db", "get", "notes", "pins", "bank"][..],
+        &["db", "counter", "get", "notes", "diary", "pages"],
+    ] {
+        let refused = relay.run(secret);
+        assert!(refused.code != 0 && refused.err.contains("no key"), "{}", refused.err);
+    }
+    assert!(containing(&relay.state(), &[b"the secret one", b"bank", b"pages"]).is_empty());
+    for (home, opened) in [(&a, true), (&relay, false)] {
+        let info = home.json(&["db", "info", "notes"]);
+        assert_eq!((&info["sealed"], &info["opened"]), (&true.into(), &opened.into()), "{info}");
+        assert_eq!(info["sealed_stores"], serde_json::json!(["diary", "pins"]));
+        assert_eq!(info["digest"].is_string(), opened);
+    }
+    let text = relay.ok(&["db", "info", "notes"]);
+    assert!(text.contains("diary, pins; this device relays what it cannot read"), "{text}");
+    // What is asked to be sealed as a whole is not taken for that.
+    let refused = a.run(&["ticket", "notes", "--sealed"]);
+    assert!(refused.code != 0 && refused.err.contains("not sealed as a whole"), "{}", refused.err);
+}

@@ -349,7 +349,7 @@ impl Part {
             let store_id = scope.store(*store)?;
             let kind = store_id.kind;
             let known = kind.has_cells() || kind.has_sums();
-            if !known && !scope.ring.seals(kind) {
+            if !known && !scope.ring.seals(store_id) {
                 continue;
             }
             let Ok(payload) = scope.ring.open(log, store_id, payload) else { continue };

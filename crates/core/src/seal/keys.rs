@@ -4,11 +4,11 @@
 //! The key of the moment is the newest that nobody knows who may not read any more; if there is none, whoever writes next makes
 //! one. So nobody has to be there when a right ends, and two devices that end different rights at the same time need not agree.
 
-use super::{Key, KeyId, KeyOp, Ring, Wrapped, decode_keys, encode_keys, ring};
+use super::{Key, KeyId, KeyOp, Ring, Scope, Wrapped, decode_keys, encode_keys, ring};
 use crate::author::Author;
 use crate::awaited;
 use crate::codec::Writer;
-use crate::entry::{Entry, Payload, StoreId, StoreKind};
+use crate::entry::{Entry, Payload, StoreId};
 use crate::error::{Error, corrupt};
 use crate::id::{EntryId, NodeId};
 use crate::index;
@@ -49,12 +49,22 @@ impl View<'_> {
         Ring::load(self.tx)
     }
 
-    /// Whether payloads are sealed.
+    /// Whether any of the database is sealed.
     ///
     /// # Errors
     /// [`StorageError`].
     pub fn is_sealed(&self) -> Result<bool, StorageError> {
         self.tx.has(Table::Meta, META_SEALED)
+    }
+
+    /// What of the database is sealed.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn sealed(&self) -> Result<Scope, StorageError> {
+        let row = self.tx.get(Table::Meta, META_SEALED)?;
+        let scope = row.map_or(Ok(Scope::Nothing), |row| Scope::from_row(&row));
+        scope.map_err(|_| corrupt("what of the database is sealed"))
     }
 
     /// The key of that name, if it is held.
@@ -112,11 +122,10 @@ impl Ledger<'_> {
 
     /// A genesis entry that makes a key seals the database.
     pub(crate) fn note_sealed(&mut self, entry: &Entry) -> Result<(), StorageError> {
-        let makes = |(store, _): (&StoreId, _)| store.kind == StoreKind::KEYS;
-        if entry.header().salt.is_none() || !entry.payloads().any(makes) {
+        let Some(row) = entry.header().salt.and_then(|_| Scope::of(entry).row()) else {
             return Ok(());
-        }
-        self.tx.put(Table::Meta, META_SEALED, &[])?;
+        };
+        self.tx.put(Table::Meta, META_SEALED, &row)?;
         self.ring = None;
         Ok(())
     }
@@ -218,7 +227,7 @@ impl Ledger<'_> {
         let mut found = Vec::new();
         for op in ops.iter().flatten() {
             match op {
-                KeyOp::New { .. } => {}
+                KeyOp::New { .. } | KeyOp::Only { .. } => {}
                 KeyOp::Wrap { id, to } => {
                     let ours = to.iter().filter(|(reader, _)| *reader == own);
                     found.extend(
@@ -626,13 +635,16 @@ pub(crate) fn apply(
     let place = branch_key(branch, header.seq);
     let grant = ledger.branch(branch)?.grant;
     for op in decoded.ops.iter().flatten() {
-        let (KeyOp::New { id } | KeyOp::Under { id, .. } | KeyOp::Wrap { id, .. }) = op;
+        let (KeyOp::New { id } | KeyOp::Under { id, .. } | KeyOp::Wrap { id, .. }) = op else {
+            continue;
+        };
         let author = [&membership_key::key_known(&id.0)[..], &header.log.device.0].concat();
         if !ledger.tx.has(Table::Membership, &author)? {
             ledger.tx.put(Table::Membership, &author, &[0])?;
         }
         let mut put = |key: Vec<u8>, row: &[u8]| ledger.tx.put(Table::Membership, &key, row);
         match op {
+            KeyOp::Only { .. } => {}
             KeyOp::New { id } => {
                 let row =
                     [&header.generation.to_be_bytes()[..], &grant.to_be_bytes(), &entry.id().0];

@@ -1,11 +1,10 @@
 //! The keys that a replica can open payloads with.
 
 use super::content::{self, ChunkError};
-use super::{Bound, Key, KeyId, Sealed};
-use crate::entry::{StoreId, StoreKind};
+use super::{Bound, Key, KeyId, Scope, Sealed};
+use crate::entry::StoreId;
 use crate::error::corrupt;
 use crate::id::{DatabaseId, LogId};
-use crate::rows::META_SEALED;
 use crate::storage::{Order, ReadTx, StorageError, Table};
 use crate::view::View;
 use std::borrow::Cow;
@@ -18,19 +17,21 @@ pub(super) const HELD: &[u8] = b"seal/key/";
 /// Opens payloads. By default of a database that is not sealed: there they are what they are.
 #[derive(Debug, Clone, Default)]
 pub struct Ring {
-    /// `None`: the database is not sealed.
+    /// `None`: nothing is sealed.
     sealed: Option<DatabaseId>,
+    scope: Scope,
     keys: BTreeMap<KeyId, Key>,
 }
 
 impl Ring {
     /// Reads the keys. Cost: a look-up where the database is not sealed, else a row a key.
     pub(crate) fn load(tx: &dyn ReadTx) -> Result<Self, StorageError> {
-        if !tx.has(Table::Meta, META_SEALED)? {
+        let scope = View::new(tx).sealed()?;
+        if scope == Scope::Nothing {
             return Ok(Self::default());
         }
         let database = View::new(tx).database()?.ok_or_else(|| corrupt("the database id"))?;
-        let mut ring = Self { sealed: Some(database), keys: BTreeMap::new() };
+        let mut ring = Self { sealed: Some(database), scope, keys: BTreeMap::new() };
         let mut damaged = false;
         tx.scan(Table::Local, HELD, None, Order::Ascending, &mut |key, row| {
             let Some(id) = key.strip_prefix(HELD) else { return ControlFlow::Break(()) };
@@ -45,15 +46,16 @@ impl Ring {
         if damaged { Err(corrupt("a key of the sealed database")) } else { Ok(ring) }
     }
 
-    /// Whether the database is sealed.
+    /// Whether any of the database is sealed.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.sealed.is_some()
     }
 
-    /// Whether payloads of this kind are sealed.
-    pub(crate) fn seals(&self, kind: StoreKind) -> bool {
-        self.is_sealed() && kind.is_sealable()
+    /// Whether payloads of this store are sealed.
+    #[must_use]
+    pub fn seals(&self, store: &StoreId) -> bool {
+        self.scope.covers(store)
     }
 
     /// The key of that name, if it is held.
@@ -75,7 +77,12 @@ impl Ring {
 
     #[cfg(test)]
     pub(super) fn found(&mut self, database: DatabaseId) {
-        self.sealed = Some(database);
+        self.found_with(database, Scope::Everything);
+    }
+
+    #[cfg(test)]
+    pub(super) fn found_with(&mut self, database: DatabaseId, scope: Scope) {
+        (self.sealed, self.scope) = (Some(database), scope);
     }
 
     /// The operations in a payload of an entry of `log`. What is no sealed payload, or not sealed for this place, holds none.
@@ -88,7 +95,7 @@ impl Ring {
         store: &StoreId,
         payload: &'p [u8],
     ) -> Result<Cow<'p, [u8]>, KeyId> {
-        let Some(database) = self.sealed.filter(|_| self.seals(store.kind)) else {
+        let Some(database) = self.sealed.filter(|_| self.seals(store)) else {
             return Ok(Cow::Borrowed(payload));
         };
         let Ok(sealed) = Sealed::decode(payload) else { return Ok(Cow::Borrowed(&[])) };
@@ -96,12 +103,17 @@ impl Ring {
         let bound = Bound { database, log, store };
         Ok(Cow::Owned(key.open_payload(&bound, payload).unwrap_or_default()))
     }
-    /// The content in a chunk, given the bytes that are kept of it and that have its name.
+
+    /// The content in a chunk that `store` names, given the bytes that are kept of it and that have its name.
     ///
     /// # Errors
-    /// [`ChunkError`]; never in a database that is not sealed.
-    pub fn open_chunk<'c>(&self, chunk: &'c [u8]) -> Result<Cow<'c, [u8]>, ChunkError> {
-        if !self.is_sealed() {
+    /// [`ChunkError`]; never of a store that is not sealed.
+    pub fn open_chunk<'c>(
+        &self,
+        store: &StoreId,
+        chunk: &'c [u8],
+    ) -> Result<Cow<'c, [u8]>, ChunkError> {
+        if !self.seals(store) {
             return Ok(Cow::Borrowed(chunk));
         }
         let id = content::key_of(chunk).ok_or(ChunkError::Damaged)?;

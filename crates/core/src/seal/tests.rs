@@ -1,5 +1,6 @@
 use super::*;
 use crate::blob::{Builder, ChunkSpan, MAX_CHUNK, NodeSpan, Piece, Step, Walker};
+use crate::entry::{Entry, GrantRef, Header, Payload as StorePayload, Timestamp};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -63,6 +64,7 @@ proptest! {
         }).collect();
         let ops = vec![
             KeyOp::New { id: KeyId([3; 32]) },
+            KeyOp::Only { stores: vec!["a".into(), "b".into()] },
             KeyOp::Under {
                 id: KeyId([1; 32]),
                 others: pairs.iter().map(|(id, sealed)| (KeyId(*id), *sealed)).collect(),
@@ -192,7 +194,7 @@ impl Built {
         for step in Walker::new(&self.content.padded(), lookup) {
             let Step::Chunk(span) = step.unwrap() else { panic!("a node is missing") };
             let (_, bytes) = self.chunks.iter().find(|(other, _)| other.hash == span.hash).unwrap();
-            let chunk = ring.open_chunk(bytes).unwrap();
+            let chunk = ring.open_chunk(&table(), bytes).unwrap();
             assert_eq!((plain.len() as u64, chunk.len() as u64), (span.offset, span.len));
             plain.extend_from_slice(&chunk);
         }
@@ -232,15 +234,15 @@ proptest! {
         let mut bytes = Sealer::new(&key(1)).seal(&noise("chunk", len));
         let at = at % bytes.len();
         bytes[at] ^= 1 << bit;
-        prop_assert!(ring(&[key(1)]).open_chunk(&bytes).is_err());
+        prop_assert!(ring(&[key(1)]).open_chunk(&table(), &bytes).is_err());
     }
 
     #[test]
     fn arbitrary_chunks_are_refused(bytes: Vec<u8>) {
-        prop_assert!(ring(&[key(1)]).open_chunk(&bytes).is_err());
-        prop_assert_eq!(&*Ring::default().open_chunk(&bytes).unwrap(), &bytes[..]);
+        prop_assert!(ring(&[key(1)]).open_chunk(&table(), &bytes).is_err());
+        prop_assert_eq!(&*Ring::default().open_chunk(&table(), &bytes).unwrap(), &bytes[..]);
         let named = [&key(1).id().0[..], &bytes].concat();
-        prop_assert!(ring(&[key(1)]).open_chunk(&named).is_err());
+        prop_assert!(ring(&[key(1)]).open_chunk(&table(), &named).is_err());
     }
 }
 
@@ -287,8 +289,8 @@ fn padding_is_no_landmark() {
 #[test]
 fn a_chunk_says_which_key_it_needs() {
     let chunk = Sealer::new(&key(1)).seal(b"text");
-    assert_eq!(ring(&[key(2)]).open_chunk(&chunk), Err(ChunkError::NoKey(key(1).id())));
-    assert_eq!(&*ring(&[key(2), key(1)]).open_chunk(&chunk).unwrap(), b"text");
+    assert_eq!(ring(&[key(2)]).open_chunk(&table(), &chunk), Err(ChunkError::NoKey(key(1).id())));
+    assert_eq!(&*ring(&[key(2), key(1)]).open_chunk(&table(), &chunk).unwrap(), b"text");
 }
 
 #[test]
@@ -315,4 +317,57 @@ fn a_payload_lists_what_it_names() {
     }
     let short = [&[0x82], &bare[1..]].concat();
     assert!(is_none(&short));
+}
+
+fn genesis(ops: Option<Vec<u8>>) -> Entry {
+    let header = Header {
+        database: None,
+        log: log(1),
+        seq: 1,
+        prev: None,
+        parents: Vec::new(),
+        generation: 1,
+        timestamp: Timestamp(1),
+        grant: GrantRef::OWN,
+        payloads: Vec::new(),
+        salt: Some([1; 16]),
+    };
+    let payload = |ops| (StoreId::keys(), StorePayload::Present(ops));
+    Entry::new(header, ops.map(payload).into_iter().collect()).unwrap()
+}
+
+#[test]
+fn a_first_entry_says_what_is_sealed_and_what_is_no_list_seals_everything() {
+    let only =
+        |stores: &[&str]| KeyOp::Only { stores: stores.iter().map(|s| (*s).into()).collect() };
+    let said = |ops: &[KeyOp]| Scope::of(&genesis(Some(encode_keys(ops))));
+    let new = KeyOp::New { id: KeyId([3; 32]) };
+    assert_eq!(Scope::of(&genesis(None)), Scope::Nothing);
+    assert_eq!(said(std::slice::from_ref(&new)), Scope::Everything);
+    let some = Scope::Stores(vec!["a".into(), "b".into()]);
+    assert_eq!(said(&[new.clone(), only(&["a", "b"]), only(&["c"])]), some);
+    let many: Vec<String> = (0..65).map(|n| format!("{n:03}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let long = "x".repeat(limits::STORE_NAME_BYTES + 1);
+    for odd in [&[][..], &[""], &["b", "a"], &["a", "a"], &many, &[&long]] {
+        assert_eq!(said(&[new.clone(), only(odd)]), Scope::Everything, "{odd:?}");
+    }
+    for scope in [Scope::Everything, some, Scope::Stores(vec!["z".into()])] {
+        assert_eq!(Scope::from_row(&scope.row().unwrap()).unwrap(), scope);
+    }
+    assert_eq!(Scope::Nothing.row(), None);
+    assert!(Scope::from_row(&[0x80]).is_err() && Scope::from_row(&[0]).is_err());
+}
+
+#[test]
+fn what_is_not_on_the_list_is_as_it_is() {
+    let mut ring = ring(&[key(1)]);
+    ring.found_with(DatabaseId([7; 32]), Scope::Stores(vec!["t".into()]));
+    let bytes = sealed(&key(1), b"text");
+    assert_eq!(&*ring.open(&log(1), &table(), &bytes).unwrap(), b"text");
+    // One name seals stores of all kinds, but for the two that everybody has to read.
+    assert!(ring.seals(&StoreId::doc("t")) && !ring.seals(&StoreId::table("u")));
+    assert!(!ring.seals(&StoreId::members()) && !ring.seals(&StoreId::keys()));
+    assert_eq!(&*ring.open(&log(1), &StoreId::table("u"), b"clear").unwrap(), b"clear");
+    assert!(ring.open(&log(1), &table(), b"clear").unwrap().is_empty());
 }

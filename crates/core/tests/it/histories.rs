@@ -9,6 +9,7 @@ use anabranch_core::entry::StoreId;
 use anabranch_core::founding::Founding;
 use anabranch_core::ops::{Role, ValueName};
 use anabranch_core::path::Path;
+use anabranch_core::seal::Scope;
 use anabranch_core::verify::verify;
 use anabranch_reference::{fold_with, frontier, judge};
 use anabranch_store::MemoryStorage;
@@ -103,7 +104,7 @@ struct History {
 }
 
 impl History {
-    fn new(sealed: bool) -> Self {
+    fn new(sealed: Scope) -> Self {
         let mut admin = Device::found_with(Founding { sealed, recovery: None });
         let others = [admin.admit(2, Role::Write), admin.admit(3, Role::Write)];
         let mut devices = vec![admin];
@@ -211,9 +212,11 @@ proptest! {
     #[test]
     fn whatever_happened_all_replicas_become_one(
         steps in prop::collection::vec(arb_step(), 1..40),
-        sealed: bool,
+        sealed in prop::sample::select(vec![
+            Scope::Nothing, Scope::Everything, Scope::Stores(vec!["t".into()]),
+        ]),
     ) {
-        let mut history = History::new(sealed);
+        let mut history = History::new(sealed.clone());
         for step in &steps {
             history.take(step);
         }
@@ -221,7 +224,7 @@ proptest! {
         let replicas: Vec<&Replica> = history.devices.iter().map(|d| &d.replica).collect();
         let held = replicas[0].entries();
         let ring = replicas[0].view(|v| v.ring().unwrap());
-        prop_assert_eq!(ring.is_sealed(), sealed);
+        prop_assert_eq!(replicas[1].view(|v| v.sealed().unwrap()), sealed);
         let (state, digests) = (fold_with(&held, &ring), replicas[0].digests());
         for replica in &replicas {
             prop_assert_eq!(replica.digests(), digests);

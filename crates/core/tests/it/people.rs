@@ -14,6 +14,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject};
 use anabranch_core::person::Evidence;
 use anabranch_core::run::{Run, VerifiedRun};
+use anabranch_core::seal::Scope;
 use proptest::prelude::*;
 
 /// Ana's database of devices: her laptop founded it, and let her phone in. With a phone that nobody else has heard of.
@@ -193,7 +194,7 @@ fn a_database_with_anything_else_in_it_is_no_person() {
     laptop.put(vec![write(&["a"], Some("1"))]);
     let of = |device: &Device| device.replica.view(Evidence::of);
     assert!(matches!(of(&laptop), Err(Error::NoPerson)));
-    let sealed = Founding { sealed: true, recovery: None };
+    let sealed = Founding { sealed: Scope::Everything, recovery: None };
     assert!(matches!(of(&Device::found_with(sealed)), Err(Error::NoPerson)));
     // One that changed too often is not cut short.
     let mut laptop = Device::found();

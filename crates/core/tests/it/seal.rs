@@ -17,7 +17,7 @@ use anabranch_core::ledger::Ledger;
 use anabranch_core::ops::{CellOp, Cut, MemberOp, Role, Subject, encode_cells};
 use anabranch_core::path::Path;
 use anabranch_core::run::{Run, VerifiedRun};
-use anabranch_core::seal::{Bound, Key, KeyOp, decode_keys, encode_keys};
+use anabranch_core::seal::{Bound, Key, KeyOp, Scope, decode_keys, encode_keys};
 use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::verify::verify;
 use anabranch_reference::fold_with;
@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn founder() -> Device {
-    Device::found_with(Founding { sealed: true, recovery: None })
+    Device::found_with(Founding { sealed: Scope::Everything, recovery: None })
 }
 
 /// Two admins who know of each other, and of a reader.
@@ -168,6 +168,124 @@ fn members_read_what_a_relay_passes_on_and_cannot() {
     assert!(relay.replica.view(|v| v.is_closed().unwrap()));
     assert_eq!(digest(&relay), None);
     assert!(!bob.replica.view(|v| v.is_closed().unwrap()));
+}
+
+/// A database of which `pins` is sealed and `t` is not.
+fn partly_sealed() -> Device {
+    let sealed = Scope::Stores(vec!["pins".into()]);
+    Device::found_with(Founding { sealed, recovery: None })
+}
+
+fn pin(key: &str, value: &str) -> anabranch_core::author::Write {
+    let mut write = write(&[key], Some(value));
+    write.store = StoreId::table("pins");
+    write
+}
+
+fn pins(device: &Device, key: &str) -> usize {
+    let path = Path::text([key]).unwrap();
+    device.replica.view(|v| v.cell(&StoreId::table("pins"), &path).unwrap().len())
+}
+
+#[test]
+fn of_a_partly_sealed_database_a_relay_reads_what_is_not() {
+    let mut ana = partly_sealed();
+    let relay = let_in(&mut ana, 2, Role::Relay);
+    // Both in one entry.
+    ana.put(vec![pin("bank", "the plain pin"), write(&["note"], Some("for everybody"))]);
+    ana.seal();
+    ana.meet(&relay);
+    assert_eq!(relay.values(&["note"]), ["for everybody"]);
+    assert_eq!((pins(&relay, "bank"), pins(&ana, "bank")), (0, 1));
+    assert_eq!(occurs(&relay.replica, b"the plain pin"), 0);
+    assert_eq!(occurs(&relay.replica, b"bank"), 0);
+    let stores = |device: &Device| {
+        let stores = device.replica.view(|v| v.stores().unwrap()).into_iter();
+        stores.map(|store| (store.id.to_string(), (store.closed, store.digest))).collect()
+    };
+    let (hers, its): (BTreeMap<_, _>, BTreeMap<_, _>) = (stores(&ana), stores(&relay));
+    assert_eq!(its["table t"], hers["table t"]);
+    assert_eq!(its["table pins"], (true, None));
+    assert_eq!(digest(&relay), None);
+    // Who comes in later by way of the relay has both.
+    let late = Device::found_like(&ana, 3);
+    change(&mut ana, vec![grant(Subject::Device(late.key.node_id()), Role::Read, 0)]);
+    ana.meet(&relay);
+    relay.meet(&late);
+    assert_eq!(digest(&late), digest(&ana));
+    assert_eq!((late.values(&["note"]).len(), pins(&late, "bank")), (1, 1));
+    // Who is put out reads what is not sealed, if somebody gives it to him, and of the rest nothing that is new.
+    revoke(&mut ana, &late.key);
+    ana.put(vec![pin("safe", "another pin"), write(&["news"], Some("for everybody"))]);
+    ana.seal();
+    ana.meet(&late);
+    unlock(&late.replica, &late.key);
+    assert_eq!((late.values(&["news"]).len(), pins(&late, "safe"), pins(&ana, "safe")), (1, 0, 1));
+    assert_eq!(occurs(&late.replica, b"another pin"), 0);
+    let tx = ana.replica.storage.read().unwrap();
+    verify(&*tx, &MemoryStorage::new(), &mut |_| {}).unwrap();
+}
+
+#[test]
+fn without_a_key_a_writer_writes_what_is_not_sealed() {
+    let mut ana = partly_sealed();
+    let mut bob = Device::found_like(&ana, 2);
+    // Let in by somebody who handed no key on: a redemption, say.
+    let op = grant(Subject::Device(bob.key.node_id()), Role::Write, 0);
+    let draft = Draft { members: vec![op], ..Draft::default() };
+    let wraps = |op: &KeyOp| matches!(op, KeyOp::Wrap { .. });
+    ana.act(|ledger, author| ledger.commit(author, &draft)).unwrap();
+    ana.seal();
+    let entries = ana.replica.entries();
+    let handed = entries.iter().filter(|entry| key_ops(entry).iter().any(wraps)).count();
+    assert!(handed >= 1);
+    ana.meet(&bob);
+    let mut tx = bob.replica.storage.write(Durability::Full).unwrap();
+    for key in held(&*tx) {
+        tx.delete(Table::Local, &key).unwrap();
+    }
+    tx.commit().unwrap();
+    bob.put(vec![write(&["note"], Some("clear"))]);
+    let refused = bob.commit(&Draft { writes: vec![pin("bank", "1234")], ..Draft::default() });
+    assert!(matches!(refused, Err(Error::Storage(StorageError::NoKey))), "{refused:?}");
+    bob.seal();
+    bob.meet(&ana);
+    assert_eq!(ana.values(&["note"]), ["clear"]);
+    assert_eq!(pins(&ana, "bank"), 0);
+}
+
+/// Rows of the keys that a replica holds.
+fn held(tx: &dyn ReadTx) -> Vec<Vec<u8>> {
+    let mut keys = Vec::new();
+    let order = anabranch_core::storage::Order::Ascending;
+    tx.scan(Table::Local, b"seal/", None, order, &mut |key, _| {
+        if key.starts_with(b"seal/") {
+            keys.push(key.to_vec());
+        }
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    keys
+}
+
+#[test]
+fn what_cannot_be_sealed_founds_nothing() {
+    let names = (0..65).map(|n| n.to_string()).collect();
+    for stores in [vec![], vec!["x".repeat(129)], names] {
+        let storage = MemoryStorage::new();
+        let mut tx = storage.write(Durability::Full).unwrap();
+        let key = DeviceKey::from_seed(&[1; 32]);
+        let (wall, fresh_epoch, instance) = (Timestamp(1), 1, [1; 32]);
+        let author = anabranch_core::author::Author { key: &key, wall, fresh_epoch, instance };
+        let founding = Founding { sealed: Scope::Stores(stores), recovery: None };
+        let made = anabranch_core::founding::create(&mut *tx, &author, [7; 16], founding);
+        assert!(matches!(made, Err(Error::SealedStores)), "{made:?}");
+    }
+    // In any order, and twice, is no mistake.
+    let sealed = Scope::Stores(vec!["b".into(), "a".into(), "b".into()]);
+    let ana = Device::found_with(Founding { sealed, recovery: None });
+    let stores = Scope::Stores(vec!["a".into(), "b".into()]);
+    assert_eq!(ana.replica.view(|v| v.sealed().unwrap()), stores);
 }
 
 #[test]

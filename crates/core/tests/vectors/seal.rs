@@ -99,6 +99,7 @@ fn read(payload: &[u8]) -> Value {
     let op = |op: Option<KeyOp>| match op {
         None => Value::Null,
         Some(KeyOp::New { id }) => json!({ "new": hex(id.0) }),
+        Some(KeyOp::Only { stores }) => json!({ "only": stores }),
         Some(KeyOp::Under { id, others }) => json!({
             "under": hex(id.0),
             "others": pairs(others.into_iter().map(|(id, sealed)| (id.0, sealed)).collect()),
@@ -136,7 +137,18 @@ fn stores() -> Vec<Value> {
     vec![
         store("a new key with another under it, wrapped for a reader", &encode_keys(&all)),
         store("no operations on keys", &encode_keys(&[])),
-        odd("an operation on keys from later", |w| _ = w.array(2).u64(3).bytes(&[1; 32])),
+        store(
+            "a new key, and what alone is sealed",
+            &encode_keys(&[
+                KeyOp::New { id: key(1).id() },
+                KeyOp::Only { stores: vec!["diary".into(), "pins".into()] },
+            ]),
+        ),
+        odd("sealed stores out of order", |w| {
+            w.array(2).u64(3).array(2).text("pins").text("diary");
+        }),
+        odd("no sealed store", |w| _ = w.array(2).u64(3).array(0)),
+        odd("an operation on keys from later", |w| _ = w.array(2).u64(4).bytes(&[1; 32])),
         odd("a new key with an argument too many", |w| {
             w.array(3).u64(0).bytes(&[1; 32]).u64(0);
         }),

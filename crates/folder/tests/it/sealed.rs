@@ -11,7 +11,7 @@ use anabranch_core::blob::{
 use anabranch_core::founding::Founding;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::{Cut, MemberOp, Role, Subject, TicketTerms};
-use anabranch_core::seal::{CHUNK_OVERHEAD, Key, KeyId, Ring};
+use anabranch_core::seal::{CHUNK_OVERHEAD, Key, KeyId, Ring, Scope};
 use anabranch_core::storage::Table;
 use anabranch_folder::fs::{FileSystem, Op};
 use anabranch_folder::path::RelPath;
@@ -42,7 +42,7 @@ fn put_out(replica: &Replica) {
 
 /// A folder of a sealed database, and somebody who may read it.
 fn sealed_folder() -> Folder {
-    let folder = Folder::founded(Founding { sealed: true, recovery: None });
+    let folder = Folder::founded(Founding { sealed: Scope::Everything, recovery: None });
     let (role, terms) = (Role::Read, TicketTerms::default());
     rule(&folder.replica, vec![MemberOp::Grant { subject: reader(), role, priority: 0, terms }]);
     folder
@@ -84,7 +84,7 @@ impl Folder {
             let Step::Chunk(span) = step.unwrap() else { panic!("a node is missing") };
             let bytes = blobs.get(&span.hash).unwrap().unwrap_or_else(|| panic!("{span:?}"));
             span.hash.verify(&bytes).unwrap();
-            plain.extend_from_slice(&ring.open_chunk(&bytes).unwrap());
+            plain.extend_from_slice(&ring.open_chunk(&store(), &bytes).unwrap());
         }
         plain.truncate(state.content().unwrap().size() as usize);
         (plain, nodes.get())

@@ -254,7 +254,7 @@ impl Collection {
                         self.spares(view, &kept, &store, &cell.path, value).and_then(|spares| {
                             match content_of(&value.value).filter(|_| spares) {
                                 Some(content) => {
-                                    let content = view.kept(content)?;
+                                    let content = view.kept(&store, content)?;
                                     mark(tx, &content, &seen, &mut |hash| {
                                         marks.borrow_mut().add(hash)
                                     })
@@ -324,7 +324,7 @@ impl Collection {
         let mut after: Option<Path> = None;
         loop {
             let (mut values, mut last) = (Vec::new(), None);
-            self.replica.read(|view| {
+            self.replica.read_store(store, |view| {
                 let prefix = path.cloned().unwrap_or_default();
                 view.scan_cells(store, &prefix, after.as_ref(), &mut |cell| {
                     let strange = cell.values.iter().filter(|v| v.name.log.device != own);

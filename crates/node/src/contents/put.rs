@@ -31,6 +31,8 @@ const PINS: usize = 4096;
 #[derive(Debug)]
 pub struct Put {
     replica: Arc<Replica>,
+    /// What is to name it.
+    store: StoreId,
     id: WorkId,
     builder: Builder,
     /// What it is sealed with, in a sealed database.
@@ -70,19 +72,20 @@ fn lost() -> StorageError {
 }
 
 impl Replica {
-    /// Begins to put content in. Memory: twice [`crate::ReplicaOptions::put_bytes`] and a chunk.
+    /// Begins to put content in that `store` is to name. Memory: twice [`crate::ReplicaOptions::put_bytes`] and a chunk.
     ///
     /// # Errors
     /// [`NodeError::Random`], [`NodeError::Setting`] in a replica whose blobs are elsewhere, [`NodeError::Core`] before the
     /// database's first entry is here and, where it is sealed, as committing does.
-    pub fn put_content(self: &Arc<Self>) -> Result<Put, NodeError> {
+    pub fn put_content(self: &Arc<Self>, store: &StoreId) -> Result<Put, NodeError> {
         self.require_blobs()?;
-        let key = self.content_key()?;
+        let key = self.content_key(store)?;
         let random: [u8; 32] = self.device().random()?;
         let mut id = WorkId::default();
         id.copy_from_slice(&random[..16]);
         Ok(Put {
             replica: Arc::clone(self),
+            store: store.clone(),
             id,
             builder: key.as_ref().map_or_else(Builder::new, Builder::sealed),
             key,
@@ -131,14 +134,13 @@ impl Put {
         Ok(())
     }
 
-    /// Ends the content and commits an entry that gives it the name `path` in `store`, in place of the values `seen`.
+    /// Ends the content and commits an entry that gives it the name `path` in its store, in place of the values `seen`.
     /// Durable when it returns. Blocking.
     ///
     /// # Errors
     /// [`NodeError::Core`]; then nothing was committed.
     pub fn finish(
         mut self,
-        store: &StoreId,
         path: &Path,
         seen: Seen,
         media_type: &str,
@@ -150,7 +152,7 @@ impl Put {
         let blob = BlobRef { content, media_type: media_type.to_owned() };
         let value = Some(blob.encode());
         let write = Write {
-            store: store.clone(),
+            store: self.store.clone(),
             path: path.clone(),
             value,
             seen: seen.clone(),
@@ -170,7 +172,7 @@ impl Put {
             self.settle(tx, entry, &draft.writes[0])
         });
         if outdated.get() {
-            return self.sealed_again(content)?.finish(store, path, seen, media_type);
+            return self.sealed_again(content)?.finish(path, seen, media_type);
         }
         let entry = committed?;
         for (hash, _) in &self.waiting.pieces {
@@ -189,9 +191,9 @@ impl Put {
     /// The same content under the key of now.
     fn sealed_again(mut self, content: ContentRef) -> Result<Self, NodeError> {
         self.flush()?;
-        let mut again = self.replica.put_content()?;
+        let mut again = self.replica.put_content(&self.store)?;
         let mut failed = None;
-        let reader = self.replica.reader(content, Duration::ZERO);
+        let reader = self.replica.reader(&self.store, content, Duration::ZERO);
         let read = reader.read(0..u64::MAX, &mut |part| {
             again.write(part).map_err(|e| {
                 failed = Some(e);

@@ -6,8 +6,10 @@ use crate::error::NodeError;
 use crate::replica::Replica;
 use crate::wants::ClaimId;
 use anabranch_core::blob::{ChunkHash, ChunkSpan, ContentRef, Step, WalkError, Walker};
+use anabranch_core::entry::StoreId;
 use anabranch_core::seal::{ChunkError, Ring};
 use anabranch_core::storage::StorageError;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -25,6 +27,8 @@ const STRETCH: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct BlobReader {
     replica: Arc<Replica>,
+    /// What names it.
+    store: StoreId,
     content: ContentRef,
     claim: ClaimId,
     wait: Duration,
@@ -38,10 +42,16 @@ struct Stretch {
 }
 
 impl Replica {
-    /// A reader of `content`, which waits `wait` long for each part that is not here.
+    /// A reader of `content`, which `store` names; it waits `wait` long for each part that is not here.
     #[must_use]
-    pub fn reader(self: &Arc<Self>, content: ContentRef, wait: Duration) -> BlobReader {
-        BlobReader { replica: Arc::clone(self), content, claim: self.new_claim(), wait }
+    pub fn reader(
+        self: &Arc<Self>,
+        store: &StoreId,
+        content: ContentRef,
+        wait: Duration,
+    ) -> BlobReader {
+        let (replica, store) = (Arc::clone(self), store.clone());
+        BlobReader { store, content, claim: self.new_claim(), wait, replica }
     }
 }
 
@@ -105,9 +115,9 @@ impl BlobReader {
     /// What lies at the beginning of `range`, up to the first piece that is not here, and what follows is lacking.
     fn stretch(&self, range: Range<u64>) -> Result<Stretch, NodeError> {
         let blobs = self.replica.blobs();
-        let (ring, content) = self
-            .replica
-            .look(|view| Ok::<_, StorageError>((view.ring()?, view.kept(self.content)?)))?;
+        let (ring, content) = self.replica.look(|view| {
+            Ok::<_, StorageError>((view.ring()?, view.kept(&self.store, self.content)?))
+        })?;
         let mut stretch = Stretch { bytes: Vec::new(), lacking: Vec::new() };
         let (mut asked, mut looked) = (BTreeSet::new(), 0);
         for step in Walker::within(&content, range.clone(), |place| blobs.get(&place.hash)) {
@@ -123,7 +133,8 @@ impl BlobReader {
                     match bytes {
                         None => Some(span.hash),
                         Some(bytes) if stretch.lacking.is_empty() => {
-                            stretch.add(&ring, &span, &bytes, &range)?;
+                            let bytes = self.open(&ring, &span, &bytes)?;
+                            stretch.add(&span, &bytes, &range)?;
                             None
                         }
                         Some(_) => None,
@@ -140,6 +151,20 @@ impl BlobReader {
             }
         }
         Ok(stretch)
+    }
+
+    /// The bytes of a chunk.
+    fn open<'c>(
+        &self,
+        ring: &Ring,
+        span: &ChunkSpan,
+        bytes: &'c [u8],
+    ) -> Result<Cow<'c, [u8]>, NodeError> {
+        span.hash.verify(bytes).map_err(|e| damaged(&e))?;
+        ring.open_chunk(&self.store, bytes).map_err(|e| match e {
+            ChunkError::NoKey(_) => StorageError::NoKey.into(),
+            e => damaged(&e),
+        })
     }
 
     fn wait_for(
@@ -172,18 +197,7 @@ impl Drop for BlobReader {
 
 impl Stretch {
     /// Adds what of a chunk lies in `range`.
-    fn add(
-        &mut self,
-        ring: &Ring,
-        span: &ChunkSpan,
-        bytes: &[u8],
-        range: &Range<u64>,
-    ) -> Result<(), NodeError> {
-        span.hash.verify(bytes).map_err(|e| damaged(&e))?;
-        let bytes = ring.open_chunk(bytes).map_err(|e| match e {
-            ChunkError::NoKey(_) => StorageError::NoKey.into(),
-            e => damaged(&e),
-        })?;
+    fn add(&mut self, span: &ChunkSpan, bytes: &[u8], range: &Range<u64>) -> Result<(), NodeError> {
         let from = range.start.saturating_sub(span.offset) as usize;
         let to = (range.end.min(span.offset + span.len) - span.offset) as usize;
         let part = bytes

@@ -83,9 +83,9 @@ fn name(name: &str) -> Path {
 }
 
 fn put(replica: &Arc<Replica>, path: &str, content: &[u8]) {
-    let mut put = replica.put_content().unwrap();
+    let mut put = replica.put_content(&store()).unwrap();
     put.write(content).unwrap();
-    put.finish(&store(), &name(path), Seen::AtCommit, "").unwrap();
+    put.finish(&name(path), Seen::AtCommit, "").unwrap();
 }
 
 fn read(replica: &Arc<Replica>, path: &str) -> Option<Vec<u8>> {
@@ -96,7 +96,7 @@ fn read(replica: &Arc<Replica>, path: &str) -> Option<Vec<u8>> {
         bytes.extend_from_slice(part);
         Ok(())
     };
-    replica.reader(content, Duration::ZERO).read(0..u64::MAX, sink).unwrap();
+    replica.reader(&store(), content, Duration::ZERO).read(0..u64::MAX, sink).unwrap();
     Some(bytes)
 }
 
@@ -158,11 +158,11 @@ fn a_collection_spares_what_a_put_is_about_to_name() {
     put(&replica, "old", b"new");
     let mut collection = replica.collect(1_000).unwrap();
     assert!(collection.mark().unwrap());
-    let mut slow = replica.put_content().unwrap();
+    let mut slow = replica.put_content(&store()).unwrap();
     slow.write(&content).unwrap();
     while collection.sweep().unwrap() {}
     assert!(replica.collect(1).is_err(), "one at a time");
-    slow.finish(&store(), &name("again"), Seen::AtCommit, "").unwrap();
+    slow.finish(&name("again"), Seen::AtCommit, "").unwrap();
     assert_eq!(rows(&replica), [1, 0, 0, 1], "awaited while a collection may take it for unnamed");
     while step(&mut collection) {}
     collection.end().unwrap();
@@ -187,7 +187,7 @@ fn a_put_that_ends_between_mark_and_sweep_keeps_its_content() {
 #[test]
 fn what_a_killed_put_left_is_taken_away_after_a_day() {
     let (clock, device, replica) = found();
-    let mut put = replica.put_content().unwrap();
+    let mut put = replica.put_content(&store()).unwrap();
     put.write(&noise(3, 400_000)).unwrap();
     std::mem::forget(put);
     let storage = Arc::clone(replica.storage());
@@ -203,11 +203,11 @@ fn what_a_killed_put_left_is_taken_away_after_a_day() {
 #[test]
 fn a_put_that_seemed_dead_fails_and_names_nothing() {
     let (clock, _, replica) = found();
-    let mut slow = replica.put_content().unwrap();
+    let mut slow = replica.put_content(&store()).unwrap();
     slow.write(&noise(4, 400_000)).unwrap();
     clock.0.store(25 * HOUR, Ordering::SeqCst);
     assert!(collect(&replica, 100) > 0);
-    let failed = slow.finish(&store(), &name("x"), Seen::AtCommit, "");
+    let failed = slow.finish(&name("x"), Seen::AtCommit, "");
     assert!(failed.is_err_and(|e| e.to_string().contains("try again")));
     assert_eq!(read(&replica, "x"), None);
 }
@@ -392,9 +392,9 @@ async fn content_of_two_names_is_lacking_under_both() {
     claim(&one, "a lie", lie);
     put(&one, "b", &content);
     let again = StoreId::blobs("c");
-    let mut other_store = one.put_content().unwrap();
+    let mut other_store = one.put_content(&again).unwrap();
     other_store.write(&content).unwrap();
-    other_store.finish(&again, &name("c"), Seen::AtCommit, "").unwrap();
+    other_store.finish(&name("c"), Seen::AtCommit, "").unwrap();
     lose(&one, "a", 2);
     let other = empty(&device, &one);
     tokio::time::timeout(Duration::from_secs(20), synced(&other, &one)).await.unwrap();
@@ -450,10 +450,10 @@ fn what_was_committed_does_not_fail_for_what_could_not_be_tidied_up() {
     Replica::found(&*storage, &device).unwrap();
     let replica = open(Arc::clone(&storage) as Arc<dyn Storage>, &device);
     let content = noise(1, 300_000);
-    let mut put = replica.put_content().unwrap();
+    let mut put = replica.put_content(&store()).unwrap();
     put.write(&content).unwrap();
     storage.full_later.store(u32::MAX, Ordering::SeqCst);
-    put.finish(&store(), &name("x"), Seen::AtCommit, "").unwrap();
+    put.finish(&name("x"), Seen::AtCommit, "").unwrap();
     storage.full_later.store(0, Ordering::SeqCst);
     assert!(rows(&replica)[2] > 0);
     assert_eq!((collect(&replica, 100), rows(&replica)), (0, [0; 4]));
@@ -464,7 +464,7 @@ fn what_was_committed_does_not_fail_for_what_could_not_be_tidied_up() {
 fn a_reader_may_wait_for_ever() {
     let (_, _, replica) = found();
     put(&replica, "x", b"here");
-    let reader = replica.reader(content_at(&replica, "x"), Duration::MAX);
+    let reader = replica.reader(&store(), content_at(&replica, "x"), Duration::MAX);
     let mut bytes = Vec::new();
     let sink = &mut |part: &[u8]| {
         bytes.extend_from_slice(part);

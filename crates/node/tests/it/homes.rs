@@ -160,8 +160,9 @@ async fn recovering_leaves_the_own_log_as_it_was() {
     drop(Home::open(&home).unwrap());
     let node = Node::open(&home).unwrap();
     let file = dir.path().join("recovery.key");
-    let replica =
-        node.create_with("notes", NewDatabase { recovery: Some(&file), sealed: false }).unwrap();
+    let replica = node
+        .create_with("notes", NewDatabase { recovery: Some(&file), ..NewDatabase::default() })
+        .unwrap();
     let storage = std::sync::Arc::clone(replica.storage());
     let options = anabranch_node::ReplicaOptions {
         durability: anabranch_core::storage::Durability::Normal,

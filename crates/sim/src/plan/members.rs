@@ -70,9 +70,11 @@ pub(super) fn chosen(seed: u64) -> bool {
     source(seed).u32(..4) == 0
 }
 
-/// Whether the database is sealed: in every second plan.
-pub(super) fn sealed(seed: u64) -> bool {
-    Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7365_616c_6564).bool()
+/// Whether the database is sealed: in every second plan; and whether only some stores of it are: in every fourth of these.
+pub(super) fn sealed(seed: u64) -> (bool, bool) {
+    let mut random = Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7365_616c_6564);
+    let sealed = random.bool();
+    (sealed, sealed && random.u32(..4) == 0)
 }
 
 /// Lets some of those who may read a sealed database only relay it.

@@ -79,7 +79,7 @@ impl World<'_> {
         let name = store().name;
         Ok(match deed {
             BlobDeed::Put { name, content: number, takes } => {
-                let mut put = Box::new(replica.put_content()?);
+                let mut put = Box::new(replica.put_content(&store())?);
                 put.write(&content(*number))?;
                 Some((Doing::Put { put, name: *name }, *takes))
             }
@@ -112,7 +112,7 @@ impl World<'_> {
                 let cell = replica.read(|view| view.cell(&store(), &path))?;
                 let content = cell.first().and_then(|value| content_of(&value.value));
                 content.map(|content| {
-                    let reader = replica.reader(content, std::time::Duration::ZERO);
+                    let reader = replica.reader(&store(), content, std::time::Duration::ZERO);
                     let from = content.size() / 16 * u64::from(*from);
                     (Doing::Read { reader, from, left: READS }, 0)
                 })
@@ -177,7 +177,7 @@ impl World<'_> {
     fn try_go_on(&mut self, node: usize, doing: Doing) -> Result<Option<(Doing, Time)>, NodeError> {
         match doing {
             Doing::Put { put, name } => {
-                let (entry, _) = put.finish(&store(), &path(name)?, Seen::AtCommit, "")?;
+                let (entry, _) = put.finish(&path(name)?, Seen::AtCommit, "")?;
                 let _ = self.acknowledge(node, vec![Ok(vec![entry])]);
                 Ok(None)
             }
@@ -286,7 +286,7 @@ fn closed(tx: &dyn ReadTx) -> Result<Vec<ContentRef>, StorageError> {
     let (view, mut named) = (View::new(tx), Vec::new());
     let ring = view.ring()?;
     let entries = view.newest(usize::MAX).map_err(|e| StorageError::Corrupt(e.to_string()))?;
-    for (_, entry) in entries.iter().filter(|_| ring.is_sealed()) {
+    for (_, entry) in entries.iter().filter(|_| ring.seals(&store())) {
         for (id, payload) in entry.payloads().filter(|(id, _)| **id == store()) {
             let bytes = payload.bytes().unwrap_or_default();
             if ring.open(&entry.header().log, id, bytes).is_err() {
@@ -302,7 +302,7 @@ fn kept(
     tx: &dyn ReadTx,
     contents: impl IntoIterator<Item = ContentRef>,
 ) -> Result<Vec<ContentRef>, StorageError> {
-    contents.into_iter().map(|content| View::new(tx).kept(content)).collect()
+    contents.into_iter().map(|content| View::new(tx).kept(&store(), content)).collect()
 }
 
 /// Whoever may read can open all that is here of what is live, and a relay has no keys.
@@ -321,7 +321,7 @@ fn judge_sealed(
         for step in walker.filter_map(Result::ok) {
             let Step::Chunk(span) = step else { continue };
             let Some(bytes) = tx.get(Table::Blob, &span.hash.0)? else { continue };
-            let plain = ring.open_chunk(&bytes).ok();
+            let plain = ring.open_chunk(&store(), &bytes).ok();
             if plain.is_none_or(|plain| plain.len() as u64 != span.len) {
                 return failed(format!("node {number} cannot open {:?}", span.hash));
             }

@@ -11,7 +11,7 @@ use anabranch::engine::core::membership::Grant;
 use anabranch::engine::core::ops::Subject;
 use anabranch::engine::core::storage::StorageError;
 use anabranch::engine::core::view::Totals;
-use anabranch::{NodeId, Role};
+use anabranch::{NodeId, Role, Sealed};
 use anabranch_api::kind_name;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ struct Info {
     role: Option<Role>,
     frontier: [u8; 32],
     digest: Option<[u8; 32]>,
-    sealed: bool,
+    sealed: Sealed,
     /// Some of it cannot be opened here.
     closed: bool,
 }
@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context, args: &DbArgs) -> Result<(), Failure> {
             role: view.role_of(&node.id())?,
             frontier: view.frontier_digest()?,
             digest: view.state_digest()?,
-            sealed: view.ring()?.is_sealed(),
+            sealed: view.sealed()?,
             closed: view.is_closed()?,
         })
     })?;
@@ -56,7 +56,8 @@ pub(super) fn run(context: &Context, args: &DbArgs) -> Result<(), Failure> {
         "entries": info.totals.entries,
         "logs": info.totals.branches,
         "role": info.role.map(Role::name),
-        "sealed": info.sealed,
+        "sealed": info.sealed != Sealed::Nothing,
+        "sealed_stores": anabranch_api::sealed_stores(&info.sealed),
         "opened": !info.closed,
         "digest": digest,
         "frontier": to_base32(&info.frontier),
@@ -75,13 +76,18 @@ pub(super) fn run(context: &Context, args: &DbArgs) -> Result<(), Failure> {
         vec!["digest".into(), digest.unwrap_or_else(|| lacks.into())],
         vec!["frontier".into(), to_base32(&info.frontier)],
     ];
-    if info.sealed {
+    let sealed = match &info.sealed {
+        Sealed::Nothing => None,
+        Sealed::Everything => Some("yes".to_owned()),
+        Sealed::Stores(names) => Some(names.join(", ")),
+    };
+    if let Some(sealed) = sealed {
         let opened = match (info.closed, info.role) {
-            (false, _) => "yes; this device has every key",
-            (true, Some(Role::Relay)) => "yes; this device relays what it cannot read",
-            (true, _) => "yes; some of it with a key that this device does not have yet",
+            (false, _) => "this device has every key",
+            (true, Some(Role::Relay)) => "this device relays what it cannot read",
+            (true, _) => "some of it with a key that this device does not have yet",
         };
-        head.push(vec!["sealed".into(), opened.into()]);
+        head.push(vec!["sealed".into(), format!("{sealed}; {opened}")]);
     }
     let stores: Vec<_> = info.stores.iter().map(store_row).collect();
     let grants: Vec<_> = info.grants.iter().map(|g| grant_row(g, node.id())).collect();

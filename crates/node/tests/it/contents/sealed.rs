@@ -4,7 +4,7 @@ use super::*;
 use anabranch_core::blob::{Step, Walker};
 use anabranch_core::founding::Founding;
 use anabranch_core::ops::Cut;
-use anabranch_core::seal::KeyId;
+use anabranch_core::seal::{KeyId, Scope};
 use std::collections::BTreeSet;
 
 fn device(seed: u8) -> Device {
@@ -13,7 +13,7 @@ fn device(seed: u8) -> Device {
 
 fn found_sealed() -> Arc<Replica> {
     let (device, storage) = (device(1), Arc::new(MemoryStorage::new()));
-    let founding = Founding { sealed: true, recovery: None };
+    let founding = Founding { sealed: Scope::Everything, recovery: None };
     Replica::found_with(&*storage, &device, founding).unwrap();
     open(storage, &device)
 }
@@ -78,10 +78,10 @@ fn content_named_after_somebody_was_put_out_is_not_for_him() {
 
     // Most of it is stored already when the reader is put out.
     let content = noise(2, 2_000_000);
-    let mut late = one.put_content().unwrap();
+    let mut late = one.put_content(&store()).unwrap();
     late.write(&content).unwrap();
     revoke(&one, 2, Cut::Past);
-    late.finish(&store(), &name("late"), Seen::AtCommit, "").unwrap();
+    late.finish(&name("late"), Seen::AtCommit, "").unwrap();
     assert!(keys_of(&one, "late").is_disjoint(&known));
     assert!(read(&one, "late") == Some(content));
 
@@ -91,6 +91,55 @@ fn content_named_after_somebody_was_put_out_is_not_for_him() {
     assert!(read(&one, "before") == Some(noise(1, 300_000)));
     assert!(read(&one, "late") == Some(noise(2, 2_000_000)) && blobs(&one) < all);
     assert_eq!(rows(&one), [0; 4]);
+}
+
+/// Of one database a relay reads the content of one store and carries that of another.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_is_sealed_where_its_store_is() {
+    let (device, storage) = (device(1), Arc::new(MemoryStorage::new()));
+    let founding = Founding { sealed: Scope::Stores(vec!["secret".into()]), recovery: None };
+    Replica::found_with(&*storage, &device, founding).unwrap();
+    let one = open(storage, &device);
+    let relay = let_in(&one, 2, Role::Relay);
+    let secret = StoreId::blobs("secret");
+    let put_in = |store: &StoreId, bytes: &[u8]| {
+        let mut put = one.put_content(store).unwrap();
+        put.write(bytes).unwrap();
+        put.finish(&name("x"), Seen::AtCommit, "").unwrap();
+    };
+    let content_of = |replica: &Arc<Replica>, store: &StoreId| {
+        let cell = replica.read(|view| view.cell(store, &name("x"))).unwrap();
+        let content = cell.first().and_then(|v| anabranch_core::blob::content_of(&v.value))?;
+        let mut bytes = Vec::new();
+        let reader = replica.reader(store, content, Duration::ZERO);
+        reader
+            .read(0..u64::MAX, &mut |part| {
+                bytes.extend_from_slice(part);
+                Ok(())
+            })
+            .unwrap();
+        Some(bytes)
+    };
+    // The same bytes in both, so that nothing of one serves the other.
+    let bytes = noise(1, 400_000);
+    put_in(&secret, &bytes);
+    synced(&relay, &one).await;
+    assert!(!occurs(&relay, &bytes[..20]) && blobs(&relay) == blobs(&one));
+    assert!(content_of(&relay, &secret).is_none());
+    put_in(&store(), &bytes);
+    synced(&relay, &one).await;
+    assert!(content_of(&relay, &store()) == Some(bytes.clone()));
+    assert!(content_of(&one, &secret) == Some(bytes.clone()));
+    assert!(content_of(&one, &store()) == Some(bytes.clone()));
+    assert_eq!((blobs(&relay), rows(&relay)), (blobs(&one), [0; 4]));
+    // Nothing that is named goes.
+    assert_eq!(collect(&one, 100), 0);
+    let three = let_in(&one, 3, Role::Read);
+    synced(&relay, &one).await;
+    synced(&three, &relay).await;
+    for store in [&secret, &store()] {
+        assert!(content_of(&three, store) == Some(bytes.clone()));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +164,7 @@ async fn a_relay_carries_content_that_it_cannot_open() {
     relay.set_keep(None, Keep::Lazy).unwrap();
     assert!(refused(relay.evict("b", None, 100).unwrap_err()));
     relay.set_keep(None, Keep::Eager).unwrap();
-    assert!(relay.put_content().is_err());
+    assert!(relay.put_content(&store()).is_err());
 
     let three = let_in(&one, 3, Role::Read);
     synced(&relay, &one).await;
@@ -164,15 +213,15 @@ fn finding_out_the_key_writes_nothing() {
     let mut tx = one.storage().write(Durability::Full).unwrap();
     assert!(tx.delete(Table::Local, b"seal/tended").unwrap());
     tx.commit().unwrap();
-    let likely = one.likely_content_key().unwrap().unwrap();
+    let likely = one.likely_content_key(&store()).unwrap().unwrap();
     assert!(keys.contains(&likely.id()) && keys.len() == 1);
     assert_eq!(entries(), count);
-    assert_eq!(one.content_key().unwrap().unwrap().id(), likely.id());
+    assert_eq!(one.content_key(&store()).unwrap().unwrap().id(), likely.id());
 }
 
 #[test]
 fn nothing_is_put_where_nobody_knows_yet_whether_it_is_sealed() {
     let one = found_sealed();
-    let error = empty(&device(2), &one).put_content().unwrap_err();
+    let error = empty(&device(2), &one).put_content(&store()).unwrap_err();
     assert!(error.to_string().contains("has not received its first entry"), "{error}");
 }
