@@ -47,6 +47,15 @@ pub struct Totals {
     pub names: u64,
 }
 
+/// What one device wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Logs and branches of logs.
+    pub logs: u64,
+    /// Entries in them.
+    pub entries: u64,
+}
+
 /// Logs and branches of one device beyond which [`View::crowds`] names it. None is refused for that.
 pub const LOGS_OF_A_DEVICE: usize = 64;
 
@@ -209,6 +218,21 @@ impl<'t> View<'t> {
             }
         }
         Ok(crowds)
+    }
+
+    /// How many logs and branches each device has, and how many entries there are in them. Cost: a step a log and branch.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn written(&self) -> Result<BTreeMap<NodeId, Written>, StorageError> {
+        let mut written: BTreeMap<NodeId, Written> = BTreeMap::new();
+        for number in 1..=self.counters()?.branches {
+            let branch = self.branch(number)?;
+            let device = written.entry(branch.log.device).or_default();
+            device.logs += 1;
+            device.entries += branch.tip.seq - branch.base_seq();
+        }
+        Ok(written)
     }
 
     /// Branches whose tip nothing builds on, ascending.

@@ -94,6 +94,7 @@ impl View<'_> {
     fn list(&self, all: bool) -> Result<(), Failure> {
         let members = self.replica.members()?;
         let twice = self.replica.equivocators()?;
+        let written = self.replica.look(|view| view.written())?;
         let shown = members.iter().filter(|member| all || member.grant.holds);
         let (mut rows, mut objects) = (Vec::new(), Vec::new());
         for member in shown {
@@ -104,6 +105,18 @@ impl View<'_> {
                 row.push("wrote two histories of a log: see 'members proof'".to_owned());
             }
             object["equivocated"] = forked.into();
+            if let Subject::Device(device) = &member.grant.subject {
+                let written = written.get(device).copied().unwrap_or_default();
+                let entries = units::counted(written.entries, "entry", "entries");
+                let logs = units::counted(written.logs, "log", "logs");
+                row.insert(
+                    3,
+                    if written.logs > 1 { format!("{entries} in {logs}") } else { entries },
+                );
+                (object["entries"], object["logs"]) = (written.entries.into(), written.logs.into());
+            } else {
+                row.insert(3, String::new());
+            }
             rows.push(row);
             objects.push(object);
         }

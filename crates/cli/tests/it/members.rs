@@ -318,6 +318,10 @@ fn a_device_with_very_many_logs_is_named() {
     assert!(told.contains(&format!("{} has 65 logs", id(&b))), "{told}");
     let value = a.ok(&["db", "get", "notes", "t", "k"]);
     assert_eq!(value.trim(), r#"{"n":63}"#, "all of them count");
+    let members = a.json(&["members", "notes", "ls"])["members"].clone();
+    let its = members.as_array().unwrap().iter().find(|member| member["who"] == id(&b)).unwrap();
+    assert_eq!((&its["logs"], &its["entries"]), (&65.into(), &65.into()), "{its}");
+    assert!(a.ok(&["members", "notes", "ls"]).contains("65 entries in 65 logs"));
     a.ok(&["members", "notes", "revoke", &id(&b)]);
     assert_eq!(crowds(&a), serde_json::json!([]));
 }
