@@ -379,22 +379,10 @@ impl World {
 
     /// Fails when commits take more than twice as long under attack.
     pub(crate) fn compare(&self, name: &str, times: usize, calm: Duration, under: Duration) {
-        self.compare_above(FLOOR, name, times, calm, under);
-    }
-
-    /// The same; what is below `floor` counts as that.
-    pub(crate) fn compare_above(
-        &self,
-        floor: Duration,
-        name: &str,
-        times: usize,
-        calm: Duration,
-        under: Duration,
-    ) {
         let ratio = under.as_secs_f64() / calm.as_secs_f64();
         println!("{name}: {times} times, {calm:?} -> {under:?}, ratio {ratio:.2}");
         let strict = std::env::var("ANABRANCH_ATTACKS_STRICT").is_ok();
-        let floor = if strict { Duration::from_millis(2) } else { floor };
+        let floor = if strict { Duration::from_millis(2) } else { FLOOR };
         assert!(under <= calm.max(floor) * 2, "{name}: {calm:?} became {under:?}");
     }
 
