@@ -312,6 +312,26 @@ fn an_index_may_be_there_before_its_table() {
 }
 
 #[test]
+fn an_index_is_over_one_field_of_one_table() {
+    let device = full(3);
+    let other = StoreId::table("u");
+    let both = [(&table(), "a"), (&table(), "b"), (&other, "a"), (&other, "b")];
+    device.replica.tables(|tx| {
+        for (store, field) in both {
+            assert!(index::declare(tx, store, field).unwrap());
+            assert!(!index::declare(tx, store, field).unwrap(), "it is there");
+        }
+        assert!(index::withdraw(tx, &other, "a").unwrap());
+        assert!(!index::withdraw(tx, &other, "a").unwrap(), "it is gone");
+        for (store, field) in [both[0], both[1], both[3]] {
+            assert!(!index::declare(tx, store, field).unwrap(), "{store} {field} stays");
+        }
+        // While the rows of the old one are still to be removed.
+        assert!(index::declare(tx, &other, "a").unwrap());
+    });
+}
+
+#[test]
 fn what_cannot_be_indexed_is_refused() {
     let replica = Device::found().replica;
     let refused = |store: &StoreId, field: &str| {
