@@ -10,6 +10,7 @@ use anabranch_core::cells::{Cell, LiveValue};
 use anabranch_core::entry::{StoreId, StoreKind, Timestamp};
 use anabranch_core::id::NodeId;
 use anabranch_core::path::{ElementId, Path};
+use anabranch_core::storage::StorageError;
 use std::ops::ControlFlow;
 
 /// One of the values that a cell has.
@@ -85,11 +86,15 @@ impl Database {
     /// Every conflict in the tables and documents of this database. Cost: reads every live value.
     ///
     /// # Errors
-    /// What storage reports.
+    /// What storage reports; also where some stores are sealed and there is no key.
     pub fn conflicts(&self) -> Result<Vec<Conflict>, Error> {
         self.replica().read(|view| {
             let mut found = Vec::new();
+            let keyless = view.is_keyless()?;
             for store in view.stores()? {
+                if store.closed && keyless {
+                    return Err(StorageError::NoKey.into());
+                }
                 match store.id.kind {
                     StoreKind::TABLE => each_row(view, &store.id, "", None, &mut |key, row| {
                         found.extend(of_row(&store.id, &key, &row)?);

@@ -45,10 +45,15 @@ pub fn sealed_stores(sealed: &Sealed) -> Option<&[String]> {
 
 pub(crate) async fn create(State(shared): State<Shared>, bytes: Bytes) -> Answer {
     let New { name, sealed, sealed_stores } = shaped(&bytes)?;
-    let sealed = match sealed_stores {
-        Some(names) => Sealed::Stores(names),
-        None if sealed => Sealed::Everything,
-        None => Sealed::Nothing,
+    let sealed = match (sealed, sealed_stores) {
+        (false, Some(names)) => Sealed::Stores(names),
+        (true, None) => Sealed::Everything,
+        (false, None) => Sealed::Nothing,
+        (true, Some(_)) => {
+            return Err(Failure::bad(
+                "'sealed' is for all of it, 'sealed_stores' for some: give one",
+            ));
+        }
     };
     let node = shared.api.node.clone();
     let terms = NewDatabase { sealed, ..NewDatabase::default() };

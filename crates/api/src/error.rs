@@ -58,6 +58,7 @@ impl From<NodeError> for Failure {
             }
             NodeError::NameTaken(_) => (StatusCode::CONFLICT, "taken"),
             NodeError::BadName(_)
+            | NodeError::Core(CoreError::SealedStores)
             | NodeError::Setting(_)
             | NodeError::AsksForAdmin(_)
             | NodeError::Address(_)

@@ -142,17 +142,22 @@ impl Ledger<'_> {
         }
         let ops = self.resolve(&draft.writes)?;
         let counts = self.count(&draft.tallies)?;
+        let ring = self.ring()?;
+        let mut stores = draft.writes.iter().map(|write| &write.store);
+        let mut counters = draft.tallies.iter().map(|tally| &tally.store);
+        let sealed =
+            stores.any(|store| ring.seals(store)) || counters.any(|store| ring.seals(store));
+        // What is there to be deleted cannot be seen either.
+        if sealed && ring.ids().next().is_none() {
+            return Err(StorageError::NoKey.into());
+        }
         let idle = ops.values().all(BTreeMap::is_empty) && counts.values().all(Vec::is_empty);
         if idle && draft.members.is_empty() {
             return Ok(None);
         }
         self.check_sealed(draft)?;
         // Before anything else is looked up, since it may write entries of its own.
-        let ring = self.ring()?;
-        let key = match ops.keys().chain(counts.keys()).any(|store| ring.seals(store)) {
-            true if !idle => self.tend(author, true)?,
-            _ => None,
-        };
+        let key = if sealed && !idle { self.tend(author, true)? } else { None };
         let device = author.key.node_id();
         let needed = if draft.members.is_empty() { Role::Write } else { Role::Admin };
         let grant = match self.resigned(&device, draft)? {

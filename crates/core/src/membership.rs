@@ -534,6 +534,11 @@ impl View<'_> {
         Ok(!self.grants_of(&Subject::Device(*device))?.is_empty())
     }
 
+    /// Whether a grant to `device` by name holds.
+    pub(crate) fn is_named(&self, device: &NodeId) -> Result<bool, StorageError> {
+        Ok(self.grants_of(&Subject::Device(*device))?.iter().any(GrantRow::holds))
+    }
+
     /// The grant of the ticket with this public key.
     pub(crate) fn ticket_grant(&self, key: &NodeId) -> Result<Option<GrantRow>, StorageError> {
         let mut grants = self.grants_of(&Subject::Ticket(*key))?;

@@ -197,7 +197,7 @@ impl<'t> View<'t> {
         found.into_iter().collect()
     }
 
-    /// Devices with a right that have more logs and branches than [`LOGS_OF_A_DEVICE`], and how many: such a device is
+    /// Devices with a right of their own that have more logs and branches than [`LOGS_OF_A_DEVICE`], and how many: such a device is
     /// copied or restored over and over, faulty, or an attacker. Cost: a step a log and branch.
     ///
     /// # Errors
@@ -213,7 +213,7 @@ impl<'t> View<'t> {
         logs.retain(|_, logs| *logs > LOGS_OF_A_DEVICE);
         let mut crowds = Vec::new();
         for (device, logs) in logs {
-            if self.role_of(&device)?.is_some() {
+            if self.is_named(&device)? {
                 crowds.push((device, logs));
             }
         }

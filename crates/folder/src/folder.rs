@@ -408,7 +408,7 @@ impl Folder {
     /// # Errors
     /// What storage reports.
     pub fn conflicts(&self) -> Result<Vec<Conflict>, FolderError> {
-        self.replica.read(|view| {
+        self.replica.read_store(&store(), |view| {
             let mut found = Vec::new();
             for row in There::new(view) {
                 let (path, values) = row?;
@@ -429,7 +429,7 @@ impl Folder {
     /// [`FolderError::Resolve`] when there is no conflict or no such value.
     pub async fn resolve(&self, path: &RelPath, take: usize) -> Result<(), FolderError> {
         let cell = cell_path(path)?;
-        let values = self.replica.read(|view| view.cell(&store(), &cell))?;
+        let values = self.replica.read_store(&store(), |view| view.cell(&store(), &cell))?;
         if values.len() < 2 {
             return Err(FolderError::Resolve(format!("{path} has no conflict")));
         }

@@ -137,9 +137,10 @@ impl Site<'_> {
 
     fn round(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
         let own = self.replica.device().id();
-        let (keyless, role) = self
-            .replica
-            .look(|view| Ok::<_, StorageError>((view.is_keyless()?, view.role_of(&own)?)))?;
+        let (keyless, role) = self.replica.look(|view| {
+            let keyless = view.sealed()?.covers(&store()) && view.is_keyless()?;
+            Ok::<_, StorageError>((keyless, view.role_of(&own)?))
+        })?;
         match role {
             // Nothing would seem to be in the tree.
             Some(Role::Relay) if keyless => return Err(StorageError::NoKey.into()),

@@ -217,12 +217,6 @@ pub const SETTINGS: &[Setting] = &[
         about: "pages in the write-ahead log before it is moved into the file",
     },
     Setting {
-        key: "store.max_size",
-        kind: Kind::Bytes(0, 1 << 50),
-        default: "0",
-        about: "size of a database's files at which nothing more is taken from peers; 0: no limit",
-    },
-    Setting {
         key: "store.reader_cache",
         kind: Kind::Bytes(64 * KIB, GIB),
         default: "4MiB",
@@ -425,7 +419,6 @@ impl Settings {
                 durability,
                 pending_bytes: values.bytes("sync.pending_bytes")? as usize,
                 sum_from: values.count("sync.sum_from")?,
-                full_at: values.bytes("store.max_size")?,
                 claim_timeout: values.duration("net.claim_timeout")?,
                 bulk: Bulk {
                     from: values.count("bulk.from")? as u64,

@@ -203,7 +203,6 @@ impl Asked {
             durability: Durability::Full,
             sum_from: replica.sum_from,
             bulk_from: replica.bulk.from,
-            full_at: replica.full_at,
             peer,
             shown,
             reader: Some(replica.device().key()),

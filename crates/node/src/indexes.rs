@@ -37,7 +37,7 @@ impl Replica {
         Ok(known)
     }
 
-    /// As [`Self::read`], for who searches the index over `field` of `store`: if it is being built, that is finished first.
+    /// As [`Self::read_store`], for who searches the index over `field` of `store`: if it is being built, that is finished first.
     /// Blocking.
     ///
     /// # Errors
@@ -48,6 +48,7 @@ impl Replica {
         field: &str,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.require_key(|sealed| sealed.covers(store))?;
         loop {
             {
                 let tx = self.storage().read()?;

@@ -71,7 +71,6 @@ pub struct Replica {
     pub(crate) summed: LastSummed,
     pub(crate) bulk: Bulk,
     pub(crate) sum_from: usize,
-    pub(crate) full_at: u64,
     pub(crate) request_limits: RequestLimits,
     /// Held while a device asks to be let in.
     pub(crate) asking: Mutex<()>,
@@ -122,8 +121,6 @@ pub struct ReplicaOptions {
     pub bulk: Bulk,
     /// From how many tips on a frontier is summed up for peers instead of told.
     pub sum_from: usize,
-    /// At what size of its storage, in bytes, nothing more is taken from peers; 0: at none.
-    pub full_at: u64,
     /// How long a peer may bring nothing of what it is to bring, entries or blobs, before that is taken from another one.
     pub claim_timeout: Duration,
     /// Bytes of content that are put in with one transaction.
@@ -156,7 +153,6 @@ impl Default for ReplicaOptions {
             pending_bytes: anabranch_sync::pending::PENDING_BYTES,
             bulk: Bulk::default(),
             sum_from: 100,
-            full_at: 0,
             claim_timeout: Duration::from_secs(10),
             put_bytes: 1024 * 1024,
             requests: RequestLimits::default(),
@@ -257,7 +253,6 @@ impl Replica {
             summed: LastSummed::default(),
             bulk,
             sum_from: options.sum_from,
-            full_at: options.full_at,
             request_limits: options.requests,
             asking: Mutex::default(),
             put_bytes: options.put_bytes,
@@ -319,7 +314,8 @@ impl Replica {
         &self,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.read_where(|sealed| *sealed == Scope::Everything, look)
+        self.require_key(|sealed| *sealed == Scope::Everything)?;
+        self.read_any(look)
     }
 
     /// As [`Self::read`], to look at one store: where that is sealed, there has to be a key.
@@ -331,18 +327,19 @@ impl Replica {
         store: &StoreId,
         look: impl FnOnce(View<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.read_where(|sealed| sealed.covers(store), look)
+        self.require_key(|sealed| sealed.covers(store))?;
+        self.read_any(look)
     }
 
-    fn read_where<T, E: From<StorageError>>(
+    /// Where a key is needed there has to be one: an empty store would be shown in its place.
+    pub(crate) fn require_key(
         &self,
-        needs_key: impl FnOnce(&Scope) -> bool,
-        look: impl FnOnce(View<'_>) -> Result<T, E>,
-    ) -> Result<T, E> {
-        if self.sealed()?.is_some_and(needs_key) && self.look(|view| view.is_keyless())? {
-            return Err(StorageError::NoKey.into());
+        is_needed: impl FnOnce(&Scope) -> bool,
+    ) -> Result<(), StorageError> {
+        match self.sealed()?.is_some_and(is_needed) && self.look(|view| view.is_keyless())? {
+            true => Err(StorageError::NoKey),
+            false => Ok(()),
         }
-        self.read_any(look)
     }
 
     /// As [`Self::read`], also where nothing can be opened: then stores are empty and have no digest.

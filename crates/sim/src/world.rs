@@ -189,7 +189,6 @@ fn node(setup: &Setup, number: usize, seed: u64, clock: &Arc<Clock>) -> Node {
             durability: setup.durability,
             pending_bytes: setup.pending,
             sum_from: if setup.bulk == 0 { 100 } else { setup.bulk as usize },
-            full_at: 0,
             claim_timeout: Duration::from_secs(3),
             bulk: match setup.bulk {
                 0 => Bulk::default(),

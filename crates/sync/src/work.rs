@@ -9,7 +9,7 @@ use crate::trial::Trial;
 use anabranch_core::admit::{Load, admit_all};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::codec::{Reader, Writer};
-use anabranch_core::entry::{StoreKind, Timestamp};
+use anabranch_core::entry::Timestamp;
 use anabranch_core::error::Error;
 use anabranch_core::frontier::{Frontier, FrontierTip};
 use anabranch_core::id::{DatabaseId, LogId, NodeId, Position, Seq};
@@ -59,8 +59,6 @@ pub struct Access<'a> {
     pub sum_from: usize,
     /// From how many entries on, if that is also a quarter of those held, what arrives is loaded in bulk.
     pub bulk_from: u64,
-    /// At what size of the storage, in bytes, nothing more is taken from peers; 0: at none.
-    pub full_at: u64,
     /// Who is at the other end.
     pub peer: NodeId,
     /// What it showed on this channel.
@@ -74,15 +72,6 @@ pub struct Access<'a> {
 /// A batch whose runs were verified.
 #[derive(Debug)]
 pub struct Batch(Vec<VerifiedRun>);
-
-impl Batch {
-    /// Whether it says who may do what and nothing else: that is taken at any size, since it may end what fills the disk.
-    fn is_membership(&self) -> bool {
-        let says = |kind| matches!(kind, StoreKind::MEMBERS | StoreKind::KEYS);
-        let mut entries = self.0.iter().flat_map(VerifiedRun::entries);
-        entries.all(|entry| entry.payloads().all(|(store, _)| says(store.kind)))
-    }
-}
 
 /// Who wrote what came in a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -415,26 +404,10 @@ impl Access<'_> {
                 let batch = check(database, raw, &bytes).map_err(|e| e.to_string());
                 Ok(Answer::Checked { number, batch })
             }
-            Work::Apply { batch, .. } if !batch.is_membership() && self.is_full()? => {
-                Ok(self.takes_no_more())
-            }
-            Work::PutBlob { .. } if self.is_full()? => Ok(self.takes_no_more()),
             Work::Apply { batch, trial, load } => self.apply(batch.0, trial, load),
             Work::ReadBlobs { hashes } => self.read_blobs(hashes),
             Work::PutBlob { hash, bytes } => self.put_blob(hash, bytes),
         }
-    }
-
-    fn is_full(&self) -> Result<bool, StorageError> {
-        Ok(self.full_at > 0 && self.storage.size()? >= self.full_at)
-    }
-
-    fn takes_no_more(&self) -> Answer {
-        let text = format!(
-            "no more is taken of the database, which has reached {} bytes there (store.max_size)",
-            self.full_at
-        );
-        Answer::Failed { code: Code::Limit, text }
     }
 
     fn open(&self, request: Option<Request>) -> Result<Answer, Error> {

@@ -228,7 +228,6 @@ impl Attack {
                         durability: Durability::Normal,
                         sum_from: 3,
                         bulk_from: 2,
-                        full_at: 0,
                         peer,
                         shown: self.session.shown_on(channel),
                         reader: None,

@@ -8,6 +8,7 @@ mod counting;
 mod indexing;
 mod lists;
 mod merging;
+mod sealed;
 mod sets;
 mod stores;
 mod watching;

@@ -73,7 +73,9 @@ fn scope(sealed: Option<&str>) -> Sealed {
     match sealed {
         None => Sealed::Nothing,
         Some("") => Sealed::Everything,
-        Some(names) => Sealed::Stores(names.split(',').map(str::to_owned).collect()),
+        Some(names) => {
+            Sealed::Stores(names.split(',').map(|name| name.trim().to_owned()).collect())
+        }
     }
 }
 

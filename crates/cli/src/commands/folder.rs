@@ -141,10 +141,15 @@ async fn resolve(
 }
 
 fn digest(context: &Context, folder: &Folder) -> Result<(), Failure> {
-    let digest = folder.replica().read(|view| view.state_digest())?.ok_or_else(|| {
-        Failure::failed("the folder holds operations of a later version, so it has no digest here")
+    let digest = folder
+        .replica()
+        .read_store(&anabranch_folder::store(), |view| view.state_digest())?
+        .ok_or_else(|| {
+            Failure::failed(
+                "the folder holds operations of a later version, so it has no digest here",
+            )
             .hint("update anabranch")
-    })?;
+        })?;
     let digest = to_base32(&digest);
     context.output.answer(&digest, &json!({ "digest": digest }))
 }

@@ -322,6 +322,8 @@ fn a_device_with_very_many_logs_is_named() {
     let its = members.as_array().unwrap().iter().find(|member| member["who"] == id(&b)).unwrap();
     assert_eq!((&its["logs"], &its["entries"]), (&65.into(), &65.into()), "{its}");
     assert!(a.ok(&["members", "notes", "ls"]).contains("65 entries in 65 logs"));
+    // What everybody may do, it may still.
+    a.ok(&["members", "notes", "grant", "anyone", "relay"]);
     a.ok(&["members", "notes", "revoke", &id(&b)]);
     assert_eq!(crowds(&a), serde_json::json!([]));
 }

@@ -198,6 +198,9 @@ impl Drop for BlobReader {
 impl Stretch {
     /// Adds what of a chunk lies in `range`.
     fn add(&mut self, span: &ChunkSpan, bytes: &[u8], range: &Range<u64>) -> Result<(), NodeError> {
+        if bytes.len() as u64 != span.len {
+            return Err(damaged(&"a chunk is not as long as its manifest says"));
+        }
         let from = range.start.saturating_sub(span.offset) as usize;
         let to = (range.end.min(span.offset + span.len) - span.offset) as usize;
         let part = bytes

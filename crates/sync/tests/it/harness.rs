@@ -62,8 +62,6 @@ pub(crate) struct Node {
     pub(crate) instance: [u8; 32],
     /// From how many tips on it sums its frontier up.
     pub(crate) sum_from: usize,
-    /// At what size it takes no more; 0: at none.
-    pub(crate) full_at: u64,
     pub(crate) asks: Asks,
 }
 
@@ -78,7 +76,6 @@ impl Node {
             epoch: u64::from(seed) * 1000,
             instance: [seed; 32],
             sum_from: usize::MAX,
-            full_at: 0,
             asks: Asks::default(),
         }
     }
@@ -364,7 +361,6 @@ impl<'a> Run<'a> {
                     summed: &node.summed,
                     durability: Durability::Full,
                     sum_from: node.sum_from,
-                    full_at: node.full_at,
                     bulk_from: u64::MAX,
                     peer: self.sessions[side].peer().unwrap(),
                     shown: self.sessions[side].shown_on(channel),

@@ -10,7 +10,6 @@ mod rogue;
 mod blobs;
 mod credit;
 mod forks;
-mod full;
 mod garbage;
 mod live;
 mod people;

@@ -176,7 +176,6 @@ impl Net {
                     summed: &node.summed,
                     durability: Durability::Full,
                     sum_from: 3,
-                    full_at: 0,
                     bulk_from: u64::MAX,
                     peer: end.session.peer().unwrap(),
                     shown: end.session.shown_on(channel),

@@ -214,7 +214,6 @@ impl<'a> Rogue<'a> {
             summed: &self.node.summed,
             durability: Durability::Full,
             sum_from: self.node.sum_from,
-            full_at: 0,
             bulk_from: u64::MAX,
             peer: self.key.node_id(),
             shown: self.session.shown_on(channel),

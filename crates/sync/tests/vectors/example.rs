@@ -96,7 +96,6 @@ impl Side {
             summed: &LastSummed::default(),
             durability: Durability::Full,
             sum_from: usize::MAX,
-            full_at: 0,
             bulk_from: u64::MAX,
             peer: self.session.peer().unwrap(),
             shown: self.session.shown_on(channel),
