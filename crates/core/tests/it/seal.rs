@@ -777,8 +777,11 @@ struct Churn {
 }
 
 impl Churn {
-    fn new() -> Self {
-        let mut ana = founder();
+    /// `partly`: `t` alone is sealed.
+    fn new(partly: bool) -> Self {
+        let some = Scope::Stores(vec!["t".into()]);
+        let sealed = if partly { some } else { Scope::Everything };
+        let mut ana = Device::found_with(Founding { sealed, recovery: None });
         let mut devices = vec![let_in(&mut ana, 2, Role::Admin)];
         devices.push(let_in(&mut ana, 3, Role::Write));
         devices.push(let_in(&mut ana, 4, Role::Write));
@@ -810,7 +813,9 @@ impl Churn {
             Turn::Write { by } => {
                 let text = format!("<told {}>", self.told.len());
                 built(&self.devices[by]);
-                let writes = vec![write(&[&text], Some(&text))];
+                let mut clear = write(&[&format!("row {}", self.told.len() % 3)], Some("for all"));
+                clear.store = StoreId::table("open");
+                let writes = vec![write(&[&text], Some(&text)), clear];
                 let done = self.devices[by].commit(&Draft { writes, ..Draft::default() });
                 if done.is_err() {
                     return;
@@ -864,8 +869,9 @@ proptest! {
     #[test]
     fn who_may_read_reads_all_and_who_may_not_reads_nothing_new(
         turns in prop::collection::vec(arb_turn(), 1..40),
+        partly: bool,
     ) {
-        let mut churn = Churn::new();
+        let mut churn = Churn::new(partly);
         for turn in &turns {
             churn.take(turn);
         }
@@ -879,9 +885,17 @@ proptest! {
         // Who was put out by somebody who had no right to any more never was.
         let revocations = |d: &Device| d.replica.view(|v| v.revocations().unwrap());
         let doubts = churn.devices.iter().any(|d| revocations(d).iter().any(|r| !r.counts));
-        let mut digests = BTreeSet::new();
+        let (mut digests, mut open) = (BTreeSet::new(), BTreeMap::new());
         for device in &churn.devices {
             built(device);
+            if partly {
+                let stores = device.replica.view(|v| v.stores().unwrap());
+                let store = stores.into_iter().find(|store| store.id == StoreId::table("open"));
+                let digest = store.map(|store| (store.closed, store.digest));
+                let frontier = device.replica.view(|v| v.frontier_digest().unwrap());
+                prop_assert_eq!(*open.entry(frontier).or_insert(digest), digest);
+                prop_assert!(digest.is_none_or(|(closed, digest)| !closed && digest.is_some()));
+            }
             let me = device.key.node_id();
             let role = device.replica.view(|v| v.role_of(&me).unwrap());
             let ring = device.replica.view(|v| v.ring().unwrap());
