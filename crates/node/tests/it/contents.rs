@@ -235,27 +235,30 @@ fn puts_and_collections_of_many_threads_lose_nothing() {
     Replica::found(&SqliteStorage::create(&file, Options::default()).unwrap(), &device).unwrap();
     // Each as a process of its own would have it.
     let again = || open(Arc::new(SqliteStorage::open(&file, Options::default()).unwrap()), &device);
+    let rounds = Arc::new(AtomicU64::new(0));
     let putting = |who: u64| {
-        let replica = again();
+        let (replica, rounds) = (again(), Arc::clone(&rounds));
         std::thread::spawn(move || {
-            for n in 0..25 {
+            let mut n = 0;
+            // However the threads are scheduled, some are collected in between.
+            while n < 25 || rounds.load(Ordering::SeqCst) < 3 {
                 // Contents come again and again, under names that are overwritten.
                 put(&replica, &format!("{who}/{}", n % 2), &noise((n * who) % 4, 150_000));
+                n += 1;
             }
+            n
         })
     };
     let threads = [putting(1), putting(2), putting(3)];
     let replica = again();
-    let mut rounds = 0;
     while threads.iter().any(|thread| !thread.is_finished()) {
         collect(&replica, 7);
-        rounds += 1;
+        rounds.fetch_add(1, Ordering::SeqCst);
     }
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(rounds > 2, "{rounds}");
+    let counts = threads.map(|thread| thread.join().unwrap());
     collect(&replica, 7);
-    for who in 1..4u64 {
-        for n in [23, 24u64] {
+    for (who, count) in (1..4u64).zip(counts) {
+        for n in [count - 2, count - 1] {
             let found = read(&replica, &format!("{who}/{}", n % 2));
             assert!(found == Some(noise((n * who) % 4, 150_000)), "{who} {n}");
         }
