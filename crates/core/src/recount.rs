@@ -10,6 +10,7 @@ use crate::blob::ContentRef;
 use crate::build::again::{self, Again};
 use crate::counters;
 use crate::entry::{StoreId, StoreKind};
+use crate::error::corrupt;
 use crate::id::Seq;
 use crate::ledger::Ledger;
 use crate::membership::standing::Standing;
@@ -164,8 +165,9 @@ impl Ledger<'_> {
                     let there =
                         built == u64::MAX || self.view().arrival(flip.branch, row.seq)? <= built;
                     for (store, payload) in &row.body.payloads {
-                        let id = stores.get(*store as usize - 1);
-                        let (Some(id), Some(payload)) = (id, payload.bytes()) else { continue };
+                        let id = (*store as usize).checked_sub(1).and_then(|at| stores.get(at));
+                        let id = id.ok_or_else(|| corrupt("an entry"))?;
+                        let Some(payload) = payload.bytes() else { continue };
                         let kind = id.kind;
                         let payload = match ring.open(&log, id, payload) {
                             Ok(payload) => payload,

@@ -333,6 +333,40 @@ fn numbers_that_cannot_be_are_damage() {
     }
 }
 
+/// An entry whose store is none, where entries cease to count and what they did is looked up.
+#[test]
+fn an_entry_that_lost_its_store_is_damage() {
+    for store in [0, 9] {
+        let mut device = Device::found();
+        let mut other = device.admit(2, Role::Write);
+        other.put(vec![write(&["a"], Some("theirs"))]);
+        device.meet(&other);
+        let mut tx = device.replica.storage.write(Durability::Full).unwrap();
+        let mut rows = Vec::new();
+        tx.scan(Table::Entry, &[], None, Order::Ascending, &mut |key, row| {
+            if row.windows(6).any(|text| text == b"theirs") {
+                rows.push((key.to_vec(), row.to_vec()));
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        let [(key, row)] = &mut rows[..] else { panic!("{rows:?}") };
+        let at = row.windows(2).rposition(|item| item == [0x82, 2]).unwrap();
+        row[at + 1] = store;
+        tx.put(Table::Entry, key, row).unwrap();
+        tx.commit().unwrap();
+        let grants = device.replica.view(|v| v.grants().unwrap());
+        let theirs = Subject::Device(other.key.node_id());
+        let held = grants.iter().find(|grant| grant.subject == theirs).unwrap();
+        let op = MemberOp::Revoke { grant: held.id, cut: Cut::Tips(Vec::new()) };
+        let told = device.act(|ledger, author| {
+            ledger.commit(author, &Draft { members: vec![op.clone()], ..Draft::default() })
+        });
+        let damage = matches!(&told, Err(Error::Storage(StorageError::Corrupt(_))));
+        assert!(damage, "store {store}: {told:?}");
+    }
+}
+
 /// A count that lost a bit gives out a number once more: nothing that has it may be overwritten, nor a branch leave itself, which
 /// whoever follows bases would never get out of.
 #[test]
