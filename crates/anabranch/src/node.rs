@@ -92,11 +92,11 @@ impl Node {
     /// As [`Self::create`], sealed or with a key for recovery.
     ///
     /// ```
-    /// # use anabranch::{NewDatabase, Node, Table};
+    /// # use anabranch::{NewDatabase, Node, Sealed, Table};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let node = Node::in_memory()?;
-    /// let terms = NewDatabase { sealed: true, ..NewDatabase::default() };
+    /// let terms = NewDatabase { sealed: Sealed::Everything, ..NewDatabase::default() };
     /// let diary = node.create_with("diary", terms)?;
     /// let days: Table<String> = diary.table("days");
     /// # _ = days;
