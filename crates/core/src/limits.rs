@@ -1,5 +1,5 @@
 //! Every bound that is part of the format: beyond one of these an entry is not admissible, on any replica, for ever (I4).
-//! Bounds that only protect one node (memory, connections, quotas) are configuration and live with that node (I10).
+//! Bounds that only protect one node (memory, connections) are configuration and live with that node (I10).
 
 /// Bytes of one entry: canonical header and payloads. Larger values and manifests are blobs.
 pub const ENTRY_BYTES: usize = 192 * 1024;

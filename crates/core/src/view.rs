@@ -57,7 +57,7 @@ pub struct Written {
 }
 
 /// Logs and branches of one device beyond which [`View::crowds`] names it. None is refused for that.
-pub const LOGS_OF_A_DEVICE: usize = 64;
+pub const LOGS_OF_A_DEVICE: u64 = 64;
 
 impl<'t> View<'t> {
     /// The tables underneath.
@@ -202,18 +202,10 @@ impl<'t> View<'t> {
     ///
     /// # Errors
     /// [`StorageError`].
-    pub fn crowds(&self) -> Result<Vec<(NodeId, usize)>, StorageError> {
-        let mut logs: BTreeMap<NodeId, usize> = BTreeMap::new();
-        self.tx.keys(Table::BranchByLog, &[], None, &mut |key| {
-            if let Some(device) = key.first_chunk() {
-                *logs.entry(NodeId(*device)).or_default() += 1;
-            }
-            ControlFlow::Continue(())
-        })?;
-        logs.retain(|_, logs| *logs > LOGS_OF_A_DEVICE);
+    pub fn crowds(&self) -> Result<Vec<(NodeId, u64)>, StorageError> {
         let mut crowds = Vec::new();
-        for (device, logs) in logs {
-            if self.is_named(&device)? {
+        for (device, Written { logs, .. }) in self.written()? {
+            if logs > LOGS_OF_A_DEVICE && self.is_named(&device)? {
                 crowds.push((device, logs));
             }
         }

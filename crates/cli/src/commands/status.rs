@@ -32,7 +32,7 @@ struct State {
     /// Entries of this device that do not count.
     uncounted: u64,
     /// Devices with very many logs, and how many.
-    crowds: Vec<(NodeId, usize)>,
+    crowds: Vec<(NodeId, u64)>,
 }
 
 /// Prints how replicas stand.
@@ -246,7 +246,7 @@ fn object(standing: &Standing, live: Option<&Value>) -> Value {
         "requests": state.map(|s| s.asking),
         "uncounted": state.map(|s| s.uncounted),
         "crowds": state.map(|s| {
-            let crowd = |(device, logs): &(NodeId, usize)| {
+            let crowd = |(device, logs): &(NodeId, u64)| {
                 json!({ "device": device.to_string(), "logs": logs })
             };
             s.crowds.iter().map(crowd).collect::<Vec<Value>>()
