@@ -288,6 +288,10 @@ pub trait Storage: Send + Sync {
         Ok(None)
     }
 
+    /// Has the disk take in what is committed and not durable yet while others go on writing, so that the next commit with
+    /// [`Durability::Full`] keeps them waiting for less. It promises nothing, and does nothing where little would be gained.
+    fn sync_ahead(&self) {}
+
     /// A mark that changes when this storage is copied, moved or restored to another place: the same state directory
     /// then starts a new log (I6).
     fn instance(&self) -> [u8; 32];

@@ -213,7 +213,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "store.checkpoint_pages",
         kind: Kind::Count(1, 1 << 20),
-        default: "4000",
+        default: "8000",
         about: "pages in the write-ahead log before it is moved into the file",
     },
     Setting {

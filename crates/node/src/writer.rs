@@ -7,6 +7,7 @@ use crate::error::NodeError;
 use crate::replica::Replica;
 use anabranch_core::author::Draft;
 use anabranch_core::entry::Entry;
+use anabranch_core::limits;
 use anabranch_core::storage::{Durability, StorageError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,6 +20,9 @@ use tokio::sync::oneshot;
 const GROUP: usize = 1_024;
 /// How long signing may be put off under normal durability while more commits come.
 const UNSIGNED: Duration = Duration::from_millis(20);
+/// Drafts after which signing is not put off any further. One signature is for so many entries at the most, so there would be
+/// one soon in the middle of a commit; from here on the disk is given time for what it has to sync.
+const UNSIGNED_DRAFTS: u64 = limits::RUN_ENTRIES as u64 / 2;
 /// How long to wait for another commit before signing: longer than a writer that waits for each commit takes to send the
 /// next, since signing syncs the disk; shorter than a person or a peer notices.
 const IDLE: Duration = Duration::from_micros(500);
@@ -59,8 +63,8 @@ pub(crate) struct Writer {
 struct Passing {
     /// Jobs that the thread has been sent and has not answered, or that it is signing: then commits queue up.
     queued: AtomicU64,
-    /// Counts what went past.
-    passed: AtomicU64,
+    /// Counts the drafts that were committed, past the thread and by it.
+    committed: AtomicU64,
     /// Whether the thread was told since it last signed.
     told: AtomicBool,
 }
@@ -85,7 +89,7 @@ impl Writer {
             match self.committer.commit_at_once(&drafts) {
                 Ok(None) => {}
                 Ok(Some(committed)) => {
-                    self.passing.passed.fetch_add(1, Ordering::AcqRel);
+                    self.passing.committed.fetch_add(drafts.len() as u64, Ordering::AcqRel);
                     if !self.passing.told.swap(true, Ordering::AcqRel)
                         && self.send(Message::Unsigned).is_err()
                     {
@@ -150,6 +154,8 @@ struct Thread {
 struct Unsigned {
     /// Since when there has been something, or since when the last attempt failed.
     since: Instant,
+    /// What [`Passing::committed`] was when it was last known that nothing else was.
+    committed: u64,
     /// After how long it is due even if more commits come.
     due: Duration,
     /// How long to wait for another commit before that.
@@ -157,14 +163,18 @@ struct Unsigned {
 }
 
 impl Unsigned {
-    fn now() -> Self {
-        Self { since: Instant::now(), due: UNSIGNED, idle: IDLE }
+    fn now(committed: u64) -> Self {
+        Self { since: Instant::now(), committed, due: UNSIGNED, idle: IDLE }
     }
 
-    /// After an attempt that failed: later each time.
+    /// After an attempt that failed: later each time, however much there is.
     fn again(&self) -> Self {
-        let pause = if self.idle == IDLE { AGAIN } else { (self.due * 2).min(AGAIN_AT_MOST) };
-        Self { since: Instant::now(), due: pause, idle: pause }
+        let pause = if self.failed() { (self.due * 2).min(AGAIN_AT_MOST) } else { AGAIN };
+        Self { since: Instant::now(), due: pause, idle: pause, ..*self }
+    }
+
+    fn failed(&self) -> bool {
+        self.idle != IDLE
     }
 
     /// How long to wait for another commit.
@@ -172,26 +182,32 @@ impl Unsigned {
         self.idle.min(self.due.saturating_sub(self.since.elapsed()))
     }
 
-    fn is_due(&self) -> bool {
-        self.since.elapsed() >= self.due
+    fn is_due(&self, committed: u64) -> bool {
+        let much = committed - self.committed >= UNSIGNED_DRAFTS;
+        much && !self.failed() || self.since.elapsed() >= self.due
     }
 }
 
 impl Thread {
     fn run(&self, queue: &Receiver<Message>, unsigned: bool) {
         let normal = self.committer.durability == Durability::Normal;
-        let mut unsigned = unsigned.then(Unsigned::now);
+        let committed = || self.passing.committed.load(Ordering::Acquire);
+        // As of the last signature, before which nothing else was committed.
+        let mut signed = committed();
+        let mut unsigned = unsigned.then(|| Unsigned::now(signed));
         loop {
-            let passed = self.passing.passed.load(Ordering::Acquire);
+            let before = committed();
             let message = match &unsigned {
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(waits) => queue.recv_timeout(waits.patience()),
             };
             if let Some(waits) = &unsigned {
-                let idle = matches!(message, Err(RecvTimeoutError::Timeout))
-                    && passed == self.passing.passed.load(Ordering::Acquire);
+                let now = committed();
+                let idle = matches!(message, Err(RecvTimeoutError::Timeout)) && now == before;
                 let closed = matches!(message, Err(RecvTimeoutError::Disconnected));
-                if idle || closed || waits.is_due() {
+                if idle || closed || waits.is_due(now) {
+                    self.committer.storage.sync_ahead();
+                    signed = committed();
                     unsigned = if self.sign() { None } else { Some(waits.again()) };
                 }
             }
@@ -200,10 +216,12 @@ impl Thread {
                     let (group, told) = gather(first, queue);
                     let wrote = self.commit(group);
                     if (wrote && normal) || told {
-                        unsigned = unsigned.or_else(|| Some(Unsigned::now()));
+                        unsigned = unsigned.or_else(|| Some(Unsigned::now(signed)));
                     }
                 }
-                Ok(Message::Unsigned) => unsigned = unsigned.or_else(|| Some(Unsigned::now())),
+                Ok(Message::Unsigned) => {
+                    unsigned = unsigned.or_else(|| Some(Unsigned::now(signed)));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -217,6 +235,8 @@ impl Thread {
         self.passing.queued.fetch_sub(drafts.len() as u64, Ordering::AcqRel);
         match committed {
             Ok(results) => {
+                let count: usize = drafts.iter().map(Vec::len).sum();
+                self.passing.committed.fetch_add(count as u64, Ordering::AcqRel);
                 if self.committer.durability == Durability::Full {
                     self.announce();
                 }
@@ -283,6 +303,18 @@ fn gather(first: Job, queue: &Receiver<Message>) -> (Vec<Job>, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signing_is_due_after_a_while_or_when_there_is_much_unless_it_has_just_failed() {
+        let waits = Unsigned { since: Instant::now(), due: Duration::MAX, ..Unsigned::now(1_000) };
+        assert!(!waits.is_due(1_000) && !waits.is_due(1_000 + UNSIGNED_DRAFTS - 1));
+        assert!(waits.is_due(1_000 + UNSIGNED_DRAFTS));
+        assert!(Unsigned { due: Duration::ZERO, ..waits }.is_due(1_000));
+        // A full disk, say: not with each commit again.
+        let failed = waits.again();
+        assert!(!failed.is_due(1_000_000));
+        assert!(Unsigned { due: Duration::ZERO, ..failed }.is_due(1_000));
+    }
 
     /// The group may fail, and what it stands beside in the queue is to be signed all the same.
     #[test]

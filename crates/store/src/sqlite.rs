@@ -49,6 +49,9 @@ use crate::pool::{Lease, Pool};
 /// How many findings [`SqliteStorage::check`] returns at most.
 const MAX_FINDINGS: u32 = 100;
 
+/// How often the log is synced ahead of a commit that has to wait for it. Each time leaves what was committed meanwhile.
+const AHEAD: u32 = 2;
+
 /// A database in a SQLite file.
 ///
 /// Dropping it moves what the write-ahead log holds into the file, as far as no other process is using it; committed
@@ -259,6 +262,16 @@ impl Storage for SqliteStorage {
             Ok(transaction) => Ok(Some(Box::new(transaction))),
             Err(StorageError::Busy(_)) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    fn sync_ahead(&self) {
+        let Some(checkpointer) = &self.checkpointer else { return };
+        for _ in 0..AHEAD {
+            if !checkpointer.begin_sync() || self.options.sync(&self.wal_path).is_err() {
+                // Whoever has to be sure syncs as well, and is told.
+                return;
+            }
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use anabranch_core::storage::{Durability, Storage as _};
-use anabranch_store::SqliteStorage;
+use anabranch_core::storage::{Durability, Storage as _, Table};
+use anabranch_store::{Options, SqliteStorage};
 
 use crate::plan::{Asking, Plan, Progress};
-use crate::world::{World, contents};
+use crate::world::{World, contents, options};
 
 /// After one in so many ends the plan is carried out to its own.
 const FINISHING: u64 = 4;
@@ -192,4 +192,42 @@ fn a_synced_commit_without_changes_takes_those_before_it_along() {
         let found = contents(&world.open().unwrap()).unwrap();
         assert_eq!(normal.place(&found, 0, 3), Some(3), "{seed}");
     }
+}
+
+/// Promised is nothing, but the next commit that is to be durable then finds its log on the disk.
+#[test]
+fn what_is_synced_ahead_is_on_the_disk_and_little_is_not_worth_it() {
+    let world = World::new(5);
+    let storage = SqliteStorage::create(
+        world.disk.path().join("db"),
+        Options { checkpoint_pages: 1_000, ..options() },
+    )
+    .unwrap();
+    let put = |key: u32, durability| {
+        let mut tx = storage.write(durability).unwrap();
+        tx.put(Table::Cell, &key.to_be_bytes(), &[7; 4_000]).unwrap();
+        tx.commit().unwrap();
+    };
+    let unsynced = || world.disk.statistics().bytes_unsynced;
+    let syncs = || world.disk.statistics().syncs;
+    put(0, Durability::Full);
+    assert_eq!(unsynced(), 0);
+    for key in 1..=10 {
+        put(key, Durability::Normal);
+    }
+    let before = syncs();
+    storage.sync_ahead();
+    assert!(unsynced() > 10 * 4_000 && syncs() == before, "ten pages are written with what comes");
+    for key in 11..=100 {
+        put(key, Durability::Normal);
+    }
+    storage.sync_ahead();
+    assert_eq!((unsynced(), syncs()), (0, before + 1));
+    storage.sync_ahead();
+    assert_eq!(syncs(), before + 1, "it is there already");
+    world.disk.crash();
+    drop(storage);
+    world.disk.recover().unwrap();
+    let storage = SqliteStorage::open(world.disk.path().join("db"), options()).unwrap();
+    assert_eq!(contents(&storage).unwrap().len(), 101);
 }

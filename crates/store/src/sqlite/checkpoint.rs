@@ -1,5 +1,6 @@
 //! Moving the write-ahead log into the file, on a thread beside those who commit. What is committed meanwhile is moved in
 //! further passes, each shorter than the one before, and the last rest while nobody writes: only then can the log start anew.
+//! SQLite would leave all syncing of the file to that rest, so each pass has it synced: pages at random places take long.
 //!
 //! Safe at any time and for any number of processes: SQLite syncs the log before it touches the file, and the file before the
 //! log is written from its beginning again.
@@ -17,11 +18,13 @@ use super::connection::{self, Writer};
 use super::options::Options;
 use crate::pool::Pool;
 
-/// Passes beside those who commit. Each takes syncs, in which they write more; however much that is, the last rest is not beside
-/// them.
-const PASSES: u32 = 2;
+/// Passes beside those who commit, at the most. Each takes syncs, in which they write more; however much that is, the last rest
+/// is not beside them.
+const PASSES: u32 = 8;
 /// A log that is so many times as long as one that is moved holds up who writes on until it was moved.
-const BEHIND: u32 = 16;
+const BEHIND: u32 = 8;
+/// Pages of the log that are not worth a sync of their own: one takes as long as writing about so many.
+const AHEAD_OF: u32 = 64;
 /// How long the last rest waits for the writer, and who writes on for a log that is too long.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the last rest keeps the writer waiting for other processes that write, and for who still reads the log.
@@ -39,6 +42,8 @@ struct Shared {
     writer: Arc<Pool<Writer>>,
     /// Pages in the log after the last own commit.
     pages: AtomicU32,
+    /// How many of them are synced or being synced.
+    synced: AtomicU32,
     /// At how many it is moved next.
     due: AtomicU32,
     under_way: Mutex<bool>,
@@ -54,6 +59,7 @@ impl Checkpointer {
             options,
             writer,
             pages: AtomicU32::new(0),
+            synced: AtomicU32::new(0),
             under_way: Mutex::new(false),
             over: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -61,12 +67,16 @@ impl Checkpointer {
         Self { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
 
-    /// A commit left `pages` in the log. Only called while the writer is lent.
-    pub(super) fn committed(&self, pages: u32) {
+    /// A commit left `pages` in the log, and if it is `synced`, all of them are. Only called while the writer is lent.
+    pub(super) fn committed(&self, pages: u32, synced: bool) {
         let shared = &self.shared;
         if pages < shared.pages.swap(pages, Ordering::Relaxed) {
             // It started anew.
             shared.due.store(shared.options.checkpoint_pages, Ordering::Relaxed);
+            shared.synced.store(0, Ordering::Relaxed);
+        }
+        if synced {
+            shared.synced.store(pages, Ordering::Relaxed);
         }
         if pages < shared.due.load(Ordering::Relaxed)
             || std::mem::replace(&mut *shared.under_way(), true)
@@ -78,6 +88,17 @@ impl Checkpointer {
             Some(thread) => *self.thread() = Some(thread),
             None => shared.run(Shared::move_some),
         }
+    }
+
+    /// Whether so much of the log is not synced that doing it beside those who commit saves them time. It counts as synced then.
+    pub(super) fn begin_sync(&self) -> bool {
+        let pages = self.shared.pages.load(Ordering::Relaxed);
+        let synced = self.shared.synced.load(Ordering::Relaxed);
+        let much = pages.saturating_sub(synced) >= AHEAD_OF;
+        if much {
+            self.shared.synced.store(pages, Ordering::Relaxed);
+        }
+        much
     }
 
     /// A thread that moves the log, if there may be one.
@@ -167,9 +188,10 @@ impl Shared {
     }
 
     fn move_all(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut last = 0;
+        let (mut last, mut left_before) = (0, u32::MAX);
         for _ in 0..PASSES {
             let (pages, moved) = pass(connection, CheckpointMode::PASSIVE)?;
+            anabranch_sqlite_sync::sync(connection)?;
             // A pass knows nothing of what was committed since it began.
             let pages = pages.max(self.pages.load(Ordering::Relaxed));
             let left = pages.saturating_sub(moved);
@@ -180,10 +202,12 @@ impl Shared {
                 self.again_soon(pages);
                 return Ok(());
             }
-            if few {
+            // Another one would not leave much less.
+            let as_many = left > left_before / 4 * 3;
+            if few || as_many {
                 break;
             }
-            last = moved;
+            (last, left_before) = (moved, left);
         }
         self.move_rest(connection)
     }
@@ -199,6 +223,7 @@ impl Shared {
         match pass(connection, CheckpointMode::RESTART) {
             Ok(_) => {
                 self.pages.store(0, Ordering::Relaxed);
+                self.synced.store(0, Ordering::Relaxed);
                 self.due.store(self.options.checkpoint_pages, Ordering::Relaxed);
             }
             // Somebody reads for long. What is waited here is waited seldom.

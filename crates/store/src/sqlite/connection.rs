@@ -13,6 +13,17 @@ use super::explain::Explain;
 use super::options::Options;
 use super::schema::STATEMENTS;
 
+/// Rows changed from which on a transaction is large: it comes back to pages that it had, and what does not fit is written
+/// twice.
+const LARGE: u32 = 512;
+/// Bytes of pages that are kept for transactions that are not. When a page is split, SQLite gives pages other numbers, and by
+/// the end of the commit looks at every page that it keeps: some hundred microseconds for 32 MiB.
+const SMALL_CACHE: u32 = 2 << 20;
+/// After so many of them in a row no more is kept.
+const SMALL_ONES: u32 = 8;
+/// Pages in a file from which on that is not so: its number for a page that is being moved lies before the end of the file.
+const FREE_OF_IT: u32 = (1 << 30) / super::open::PAGE_SIZE;
+
 /// The connection that writes.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -23,6 +34,10 @@ pub(super) struct Writer {
     patient: bool,
     /// Pages in the log after the last commit.
     pages: Arc<AtomicU32>,
+    /// Bytes of pages that it keeps at the most, and does now.
+    caches: (u32, u32),
+    /// Transactions since the last large one.
+    small_ones: u32,
     /// Whether the format version was looked at since another connection committed.
     pub(super) vetted: bool,
     /// SQLite's mark of the state of the file; only commits of other connections change it.
@@ -54,6 +69,39 @@ impl Writer {
         Ok(())
     }
 
+    /// The transaction that is under way has changed `rows` so far.
+    pub(super) fn wrote(&mut self, rows: u32) -> rusqlite::Result<()> {
+        if rows != LARGE {
+            return Ok(());
+        }
+        self.small_ones = 0;
+        self.keep(self.caches.0)
+    }
+
+    /// A transaction is over that changed `rows`.
+    pub(super) fn ended(&mut self, rows: u32) -> rusqlite::Result<()> {
+        if rows >= LARGE || self.caches.1 <= SMALL_CACHE {
+            return Ok(());
+        }
+        self.small_ones += 1;
+        if self.small_ones < SMALL_ONES {
+            return Ok(());
+        }
+        self.small_ones = 0;
+        let pages = "PRAGMA page_count";
+        let pages: u32 = self.connection.prepare_cached(pages)?.query_row([], |row| row.get(0))?;
+        if pages < FREE_OF_IT { self.keep(SMALL_CACHE) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, bytes: u32) -> rusqlite::Result<()> {
+        let bytes = bytes.min(self.caches.0);
+        if bytes != self.caches.1 {
+            self.connection.execute_batch(&cache_size(bytes))?;
+            self.caches.1 = bytes;
+        }
+        Ok(())
+    }
+
     /// Pages in the log after the last commit that added to it.
     pub(super) fn pages(&self) -> u32 {
         self.pages.load(Ordering::Relaxed)
@@ -76,7 +124,8 @@ pub(super) fn open_writer(
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = options.connect(path, flags)?;
-        set_up(&connection, options, options.writer_cache)?;
+        let caches = (options.writer_cache, options.writer_cache.min(SMALL_CACHE));
+        set_up(&connection, options, caches.1)?;
         connection.execute_batch(&format!(
             "PRAGMA synchronous = FULL;
              PRAGMA fullfsync = ON;
@@ -92,7 +141,16 @@ pub(super) fn open_writer(
         }))?;
         let seen = data_version(&connection)?;
         let durability = Durability::Full;
-        Ok(Writer { connection, durability, patient: true, pages, vetted: false, seen })
+        Ok(Writer {
+            connection,
+            durability,
+            patient: true,
+            pages,
+            caches,
+            small_ones: 0,
+            vetted: false,
+            seen,
+        })
     };
     open().map_err(|error| explain.sqlite(error))
 }
@@ -125,18 +183,23 @@ pub(super) fn open_checkpointer(path: &Path, options: &Options) -> rusqlite::Res
     Ok(connection)
 }
 
-/// What readers and the writer have in common. A negative cache size counts KiB instead of pages.
+/// What readers and the writer have in common.
 fn set_up(connection: &Connection, options: &Options, cache: u32) -> rusqlite::Result<()> {
     connection.busy_timeout(options.busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.execute_batch(&format!(
-        "PRAGMA cache_size = -{};
+        "{};
          PRAGMA mmap_size = 0;
          PRAGMA temp_store = FILE;
          PRAGMA cell_size_check = ON;
          PRAGMA trusted_schema = OFF;",
-        (cache / 1024).max(64)
+        cache_size(cache)
     ))
+}
+
+/// A negative one counts KiB instead of pages.
+fn cache_size(bytes: u32) -> String {
+    format!("PRAGMA cache_size = -{}", (bytes / 1024).max(64))
 }
 
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {

@@ -18,8 +18,8 @@ pub struct Options {
     pub writer_cache: u32,
     /// Bytes of pages that each reader keeps in memory. Default 2 MiB.
     pub reader_cache: u32,
-    /// Pages (4 KiB each) in the write-ahead log from which on it is moved into the file, beside further commits. At sixteen
-    /// times as many these wait. Default 4,000.
+    /// Pages (4 KiB each) in the write-ahead log from which on it is moved into the file, beside further commits. At eight
+    /// times as many these wait. Default 8,000.
     pub checkpoint_pages: u32,
     /// Whether that is done by a thread beside those who commit, or by the commit that made the log so long, as where what
     /// happens must be the same each time. Default: beside.
@@ -56,7 +56,7 @@ impl Default for Options {
             busy_timeout: Duration::from_secs(30),
             writer_cache: 32 << 20,
             reader_cache: 2 << 20,
-            checkpoint_pages: 4_000,
+            checkpoint_pages: 8_000,
             checkpoint_beside: true,
             wal_keep: 64 << 20,
             vfs: None,

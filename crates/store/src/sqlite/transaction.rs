@@ -82,8 +82,8 @@ pub(super) struct Writing<'s> {
     wal_path: &'s Path,
     options: &'s Options,
     explain: &'s Explain,
-    /// Whether the commit will add to the log: a row was added, removed or got another value.
-    changed: bool,
+    /// Rows that were added, removed or got another value: if there are any, the commit will add to the log.
+    changed: u32,
     /// Whether a write failed.
     failed: bool,
     /// The storage's state, and what it was when this began.
@@ -108,7 +108,7 @@ impl<'s> Writing<'s> {
             wal_path,
             options,
             explain,
-            changed: false,
+            changed: 0,
             failed: false,
             state: None,
             checkpointer: None,
@@ -136,7 +136,7 @@ impl<'s> Writing<'s> {
 
     #[cfg(test)]
     pub(super) fn changed(&self) -> bool {
-        self.changed
+        self.changed > 0
     }
 
     /// The connection, if what this transaction wrote is still there.
@@ -155,9 +155,11 @@ impl<'s> Writing<'s> {
             .prepare_cached(sql)
             .and_then(|mut statement| statement.execute(parameters));
         match written {
-            Ok(rows) => {
-                self.changed |= rows > 0;
-                Ok(rows > 0)
+            Ok(0) => Ok(false),
+            Ok(_) => {
+                self.changed = self.changed.saturating_add(1);
+                self.writer.wrote(self.changed).map_err(|error| self.explain.sqlite(error))?;
+                Ok(true)
             }
             Err(error) => {
                 self.failed = true;
@@ -227,7 +229,7 @@ impl WriteTx for Writing<'_> {
 
     fn commit(self: Box<Self>) -> Result<(), StorageError> {
         let connection = self.connection()?;
-        if self.durability == Durability::Full && !self.changed {
+        if self.durability == Durability::Full && self.changed == 0 {
             self.sync_log()?;
         }
         let done = execute(connection, "COMMIT", self.explain);
@@ -236,7 +238,10 @@ impl WriteTx for Writing<'_> {
             state.fetch_add(if done.is_ok() { 1 } else { 2 }, Ordering::AcqRel);
         }
         if let Some(checkpointer) = self.checkpointer {
-            checkpointer.committed(self.writer.pages());
+            checkpointer.committed(
+                self.writer.pages(),
+                done.is_ok() && self.durability == Durability::Full,
+            );
         }
         done
     }
@@ -244,7 +249,8 @@ impl WriteTx for Writing<'_> {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        if roll_back(&self.writer.connection).is_err() {
+        let changed = self.changed;
+        if roll_back(&self.writer.connection).is_err() || self.writer.ended(changed).is_err() {
             self.writer.condemn();
         }
     }
