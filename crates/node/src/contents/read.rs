@@ -212,3 +212,27 @@ impl Stretch {
 fn damaged(what: &dyn std::fmt::Display) -> NodeError {
     StorageError::Corrupt(format!("content of a blob: {what}")).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name stands for its bytes, but a hostile manifest may say anything of their number.
+    #[test]
+    fn of_a_chunk_of_another_length_than_its_manifest_says_nothing_is_read() {
+        let span = ChunkSpan { hash: ChunkHash([0; 32]), offset: 100, len: 10 };
+        let read = |length: usize, range: Range<u64>| {
+            let mut stretch = Stretch { bytes: Vec::new(), lacking: Vec::new() };
+            let bytes: Vec<u8> = (0..length as u8).collect();
+            stretch.add(&span, &bytes, &range).map(|()| stretch.bytes)
+        };
+        assert_eq!(read(10, 0..200).unwrap(), (0..10).collect::<Vec<u8>>());
+        assert_eq!(read(10, 103..105).unwrap(), [3, 4]);
+        for length in [0, 9, 11, 200] {
+            for range in [0..200, 100..101, 103..105, 109..110] {
+                let error = read(length, range.clone()).unwrap_err().to_string();
+                assert!(error.contains("not as long"), "{length} {range:?}: {error}");
+            }
+        }
+    }
+}
