@@ -238,7 +238,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "store.writer_cache",
         kind: Kind::Bytes(64 * KIB, 2 * GIB),
         default: "32MiB",
-        about: "memory that a database's writer keeps pages in",
+        about: "memory that a database's writer keeps pages in at the most",
     },
     Setting {
         key: "sync.catching_up",

@@ -154,7 +154,7 @@ struct Thread {
 struct Unsigned {
     /// Since when there has been something, or since when the last attempt failed.
     since: Instant,
-    /// What [`Passing::committed`] was when it was last known that nothing else was.
+    /// [`Passing::committed`] as of the last signature.
     committed: u64,
     /// After how long it is due even if more commits come.
     due: Duration,

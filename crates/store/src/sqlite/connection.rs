@@ -21,8 +21,8 @@ const LARGE: u32 = 512;
 const SMALL_CACHE: u32 = 2 << 20;
 /// After so many of them in a row no more is kept.
 const SMALL_ONES: u32 = 8;
-/// Pages in a file from which on that is not so: its number for a page that is being moved lies before the end of the file.
-const FREE_OF_IT: u32 = (1 << 30) / super::open::PAGE_SIZE;
+/// The page with SQLite's lock bytes, whose number it gives to pages that are being moved. Files that reach it are spared that.
+const LOCK_BYTE_PAGE: u32 = (1 << 30) / super::open::PAGE_SIZE;
 
 /// The connection that writes.
 #[derive(Debug)]
@@ -34,8 +34,10 @@ pub(super) struct Writer {
     patient: bool,
     /// Pages in the log after the last commit.
     pages: Arc<AtomicU32>,
-    /// Bytes of pages that it keeps at the most, and does now.
-    caches: (u32, u32),
+    /// Bytes of pages that it keeps now.
+    cache: u32,
+    /// Bytes of pages that it keeps at the most.
+    largest_cache: u32,
     /// Transactions since the last large one.
     small_ones: u32,
     /// Whether the format version was looked at since another connection committed.
@@ -75,12 +77,12 @@ impl Writer {
             return Ok(());
         }
         self.small_ones = 0;
-        self.keep(self.caches.0)
+        self.keep(self.largest_cache)
     }
 
     /// A transaction is over that changed `rows`.
     pub(super) fn ended(&mut self, rows: u32) -> rusqlite::Result<()> {
-        if rows >= LARGE || self.caches.1 <= SMALL_CACHE {
+        if rows >= LARGE || self.cache <= SMALL_CACHE {
             return Ok(());
         }
         self.small_ones += 1;
@@ -90,14 +92,13 @@ impl Writer {
         self.small_ones = 0;
         let pages = "PRAGMA page_count";
         let pages: u32 = self.connection.prepare_cached(pages)?.query_row([], |row| row.get(0))?;
-        if pages < FREE_OF_IT { self.keep(SMALL_CACHE) } else { Ok(()) }
+        if pages < LOCK_BYTE_PAGE { self.keep(SMALL_CACHE) } else { Ok(()) }
     }
 
     fn keep(&mut self, bytes: u32) -> rusqlite::Result<()> {
-        let bytes = bytes.min(self.caches.0);
-        if bytes != self.caches.1 {
+        if bytes != self.cache {
             self.connection.execute_batch(&cache_size(bytes))?;
-            self.caches.1 = bytes;
+            self.cache = bytes;
         }
         Ok(())
     }
@@ -124,8 +125,8 @@ pub(super) fn open_writer(
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = options.connect(path, flags)?;
-        let caches = (options.writer_cache, options.writer_cache.min(SMALL_CACHE));
-        set_up(&connection, options, caches.1)?;
+        let (largest_cache, cache) = (options.writer_cache, options.writer_cache.min(SMALL_CACHE));
+        set_up(&connection, options, cache)?;
         connection.execute_batch(&format!(
             "PRAGMA synchronous = FULL;
              PRAGMA fullfsync = ON;
@@ -146,7 +147,8 @@ pub(super) fn open_writer(
             durability,
             patient: true,
             pages,
-            caches,
+            cache,
+            largest_cache,
             small_ones: 0,
             vetted: false,
             seen,

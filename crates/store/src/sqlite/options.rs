@@ -14,7 +14,8 @@ pub struct Options {
     pub readers: usize,
     /// How long to wait for a lock that another thread or process holds, and for a free read transaction. Default 30 s.
     pub busy_timeout: Duration,
-    /// Bytes of pages that the writer keeps in memory. A transaction may be larger. Default 32 MiB.
+    /// Bytes of pages that the writer keeps in memory for large transactions, which may be larger than that; for small ones no
+    /// more than 2 MiB. Default 32 MiB.
     pub writer_cache: u32,
     /// Bytes of pages that each reader keeps in memory. Default 2 MiB.
     pub reader_cache: u32,
