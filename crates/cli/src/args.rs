@@ -162,7 +162,8 @@ pub(crate) struct SimArgs {
   anabranch sync                                every replica, with all its addresses
   anabranch sync notes                          one, with all its addresses
   anabranch sync notes http://10.0.0.2:7700     one, with one peer
-  anabranch sync notes laptop:notes --pull", after_long_help = PLACES)]
+  anabranch sync notes laptop:notes --pull
+  anabranch sync photos /mnt/disk/photos --follow    and go on with every change until Ctrl-C", after_long_help = PLACES)]
 pub(crate) struct SyncArgs {
     /// What is here; every replica unless named
     #[arg(value_name = "HERE")]
@@ -179,6 +180,9 @@ pub(crate) struct SyncArgs {
     /// Only say what would be moved
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Then stay in step, change by change, until interrupted
+    #[arg(long, conflicts_with_all = ["push", "pull", "dry_run"])]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]

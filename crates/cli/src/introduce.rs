@@ -292,7 +292,7 @@ pub(crate) async fn serve(
     }
     let Some(replica) = thing.replica().map(Arc::clone) else { return Ok(()) };
     let work = match &thing {
-        Thing::Folder(folder) => Some(folder.start().await?),
+        Thing::Folder(folder) => Some(folder.watch(Arc::new(|_| ())).await?),
         _ => None,
     };
     let served = node.inner().serve_on(wire, vec![replica], stop).await;

@@ -2,14 +2,13 @@
 
 use crate::error::FolderError;
 use crate::folder::Folder;
+use crate::live::Tell;
 use crate::update::Updated;
 use anabranch_core::key::DeviceKey;
 use anabranch_core::ticket::Ticket;
 use anabranch_node::{Control, Node, NodeError, Opening, Report, Until, Wire};
 use anabranch_sync::channel::Direction;
 use std::sync::Arc;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// Who is at the other end.
 #[derive(Debug)]
@@ -37,41 +36,7 @@ pub struct Outcome {
     pub there: Option<Updated>,
 }
 
-/// A folder at work in the background.
-#[derive(Debug)]
-pub struct Work {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<Result<(), FolderError>>,
-}
-
-impl Work {
-    /// Ends the work in good order.
-    ///
-    /// # Errors
-    /// What the work failed with.
-    pub async fn end(self) -> Result<(), FolderError> {
-        self.stop.send_replace(true);
-        self.task.await.map_err(|_| NodeError::Closed)?
-    }
-}
-
 impl Folder {
-    /// Brings the folder up to date with its own database, then goes on to do so in the background with whatever arrives.
-    ///
-    /// # Errors
-    /// What the first update failed with.
-    pub async fn start(self: &Arc<Self>) -> Result<Work, FolderError> {
-        if !self.is_new()? {
-            let folder = Arc::clone(self);
-            tokio::task::spawn_blocking(move || folder.update())
-                .await
-                .map_err(|_| NodeError::Closed)??;
-        }
-        let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(Arc::clone(self).work(stopped));
-        Ok(Work { stop, task })
-    }
-
     /// Syncs with another replica of the same folder until both are settled.
     ///
     /// # Errors
@@ -99,6 +64,29 @@ impl Folder {
         Ok(Outcome { report: report?, here, there })
     }
 
+    /// Keeps the folder and `other`, which is open in this process as well, in step until told to stop. Each is told what
+    /// its updates did.
+    ///
+    /// # Errors
+    /// [`FolderError`] when the session ends before that.
+    pub async fn follow_local(
+        self: &Arc<Self>,
+        node: &Node,
+        other: &Arc<Self>,
+        tell: [Tell; 2],
+        control: &Control,
+    ) -> Result<Report, FolderError> {
+        let [mine, theirs] = tell;
+        let (here, there) = (self.watch(mine).await?, other.watch(theirs).await?);
+        let replica = Arc::clone(self.replica());
+        let opening = Opening { replica, direction: Direction::BOTH, ticket: None };
+        let there_too = Arc::clone(other.replica());
+        let report = node.sync_local(opening, there_too, Until::Closed, control).await;
+        here.end().await?;
+        there.end().await?;
+        Ok(report?)
+    }
+
     async fn exchange(
         self: &Arc<Self>,
         node: &Node,
@@ -111,7 +99,8 @@ impl Folder {
             |ticket: Option<DeviceKey>| Opening { replica: Arc::clone(replica), direction, ticket };
         match with {
             With::Local(other) => {
-                node.sync_local(opening(None), Arc::clone(other.replica()), control).await
+                let there = Arc::clone(other.replica());
+                node.sync_local(opening(None), there, Until::Settled, control).await
             }
             With::Addresses(list) => node.sync(opening(None), &list, Until::Settled, control).await,
             With::Ticket(ticket) => node.join(replica, &ticket, control).await,

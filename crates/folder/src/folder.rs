@@ -2,14 +2,15 @@
 
 use crate::base::Source;
 use crate::content::FolderBlobs;
+use crate::dirty::Dirty;
 use crate::error::FolderError;
 use crate::fs::{FileSystem, RealFs, SystemClock};
+use crate::live::{FromPeers, Look};
 use crate::path::RelPath;
 use crate::scan::Progress;
 use crate::tables::{self, BaseRows, There, cell_path, store};
-use crate::update::{Fetch, Site, Updated};
+use crate::update::{Site, Updated};
 use anabranch_core::author::{Draft, Seen, Write};
-use anabranch_core::blob::ChunkHash;
 use anabranch_core::cells::LiveValue;
 use anabranch_core::founding::Founding;
 use anabranch_core::id::DatabaseId;
@@ -19,19 +20,15 @@ use anabranch_core::ticket::Ticket;
 use anabranch_node::{Intent, Node, Record, Replica};
 use anabranch_store::SqliteStorage;
 use anabranch_sync::work::Blobs;
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
 
 const DATABASE: &str = "replica.db";
 const LOCK: &str = "lock";
-/// How often an update that waits for content looks whether it is to stop.
-const STOP_CHECK: Duration = Duration::from_millis(200);
 
 /// A folder that is a replica.
 pub struct Folder {
@@ -44,7 +41,8 @@ pub struct Folder {
     progress: watch::Sender<Progress>,
     /// What updates did since it was last taken.
     done: Mutex<Updated>,
-    stopping: AtomicBool,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) look: Look,
 }
 
 impl std::fmt::Debug for Folder {
@@ -207,6 +205,7 @@ impl Folder {
             progress: watch::Sender::new(Progress::default()),
             done: Mutex::default(),
             stopping: AtomicBool::new(false),
+            look: Look::default(),
         }))
     }
 
@@ -241,7 +240,7 @@ impl Folder {
         }
     }
 
-    pub(crate) fn disk(&self) -> &RealFs {
+    pub(crate) fn disk(&self) -> &Arc<RealFs> {
         &self.fs
     }
 
@@ -310,7 +309,8 @@ impl Folder {
         Ok(tables::is_new(&self.replica)?)
     }
 
-    /// Brings database and folder in line with each other. Content that is lacking is asked of connected peers. Blocking.
+    /// Brings database and folder in line with each other: looks at all of the folder, or if it is being watched at what
+    /// changed. Content that is lacking is asked of connected peers. Blocking.
     ///
     /// # Errors
     /// [`FolderError`]; trouble with single paths is in the result.
@@ -318,89 +318,31 @@ impl Folder {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::fs::flock(&*lock, rustix::fs::FlockOperation::LockExclusive)
             .map_err(|e| root_error(&self.root, e.into()))?;
-        let tell = |progress: &Progress| _ = self.progress.send_replace(*progress);
-        let site = Site { replica: &self.replica, fs: &*self.fs, clock: &SystemClock, tell: &tell };
-        let result = site.update(&mut FromPeers { folder: self });
+        let result = self.update_locked();
         let unlocked = rustix::fs::flock(&*lock, rustix::fs::FlockOperation::Unlock);
         drop(lock);
         self.done.lock().unwrap_or_else(PoisonError::into_inner).add(result?);
         unlocked.map_err(|e| root_error(&self.root, e.into()))
     }
 
+    fn update_locked(&self) -> Result<Updated, FolderError> {
+        let dirty = self.look.take();
+        let tell = |progress: &Progress| _ = self.progress.send_replace(*progress);
+        let entering = |dir: Option<&RelPath>| self.look.enter(dir);
+        let (replica, fs, clock) = (&self.replica, &*self.fs, &SystemClock);
+        let site = Site { replica, fs, clock, tell: &tell, entering: &entering };
+        let result = site.update(&dirty, &mut FromPeers { folder: self });
+        self.look.again(match &result {
+            Ok(updated) => updated.dirty.clone(),
+            Err(_) => Dirty::Everything,
+        });
+        result
+    }
+
     /// What updates did since this was last called.
     #[must_use]
     pub fn take_done(&self) -> Updated {
         std::mem::take(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Updates whenever something arrives or a peer connects from now on, until `stop` becomes true. Peers wait for it
-    /// from the moment of this call, not only once the result is polled.
-    pub(crate) fn work(
-        self: Arc<Self>,
-        mut stop: watch::Receiver<bool>,
-    ) -> impl Future<Output = Result<(), FolderError>> + Send {
-        let mut versions = self.replica.versions();
-        let mut unsettled = self.replica.unsettled();
-        self.replica.attach_worker();
-        self.stopping.store(false, Ordering::SeqCst);
-        async move {
-            let (watched, mut ends) = (Arc::clone(&self), stop.clone());
-            // An update that waits for content is told as well.
-            let stopper = tokio::spawn(async move {
-                if ends.wait_for(|stop| *stop).await.is_ok() {
-                    watched.stopping.store(true, Ordering::SeqCst);
-                }
-            });
-            let result = self.follow(&mut versions, &mut unsettled, &mut stop).await;
-            stopper.abort();
-            self.replica.detach_worker();
-            result
-        }
-    }
-
-    async fn follow(
-        self: &Arc<Self>,
-        versions: &mut watch::Receiver<u64>,
-        unsettled: &mut watch::Receiver<BTreeSet<u64>>,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Result<(), FolderError> {
-        let mut last = Ok(());
-        loop {
-            tokio::select! {
-                changed = versions.changed() => if changed.is_err() { return last },
-                _ = stop.wait_for(|stop| *stop) => return last,
-            }
-            // Entries that are under way come first: half a tree is not worth looking at.
-            tokio::select! {
-                _ = unsettled.wait_for(BTreeSet::is_empty) => {}
-                _ = stop.wait_for(|stop| *stop) => return last,
-            }
-            // A failure may pass (a full disk, say), so the next change is tried again; the last word counts.
-            last = self.settle(versions).await;
-            if let Err(e) = &last {
-                tracing::warn!(folder = %self.root.display(), "bringing the folder up to date failed: {e}");
-                self.replica.worked(*versions.borrow());
-            }
-        }
-    }
-
-    /// Updates until nothing has changed since the last update began.
-    async fn settle(
-        self: &Arc<Self>,
-        versions: &mut watch::Receiver<u64>,
-    ) -> Result<(), FolderError> {
-        let version = *versions.borrow_and_update();
-        let device = self.replica.device().id();
-        if self.replica.look(|view| view.role_of(&device))?.is_none() {
-            // Not let in yet: what is here is looked at when it can be recorded.
-            return Ok(());
-        }
-        let folder = Arc::clone(self);
-        tokio::task::spawn_blocking(move || folder.update())
-            .await
-            .map_err(|_| FolderError::Node(anabranch_node::NodeError::Closed))??;
-        self.replica.worked(version);
-        Ok(())
     }
 
     /// Every path whose values differ.
@@ -472,27 +414,5 @@ impl Updated {
         self.recorded.splice(0..0, before.recorded);
         self.applied.splice(0..0, before.applied);
         self.bytes_written += before.bytes_written;
-    }
-}
-
-/// Asks the connected peers for blobs and waits.
-struct FromPeers<'a> {
-    folder: &'a Folder,
-}
-
-impl Fetch for FromPeers<'_> {
-    fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> bool {
-        let replica = self.folder.replica();
-        let asked = hashes.len();
-        replica.want(hashes);
-        while !self.folder.stopping.load(Ordering::SeqCst) {
-            let seen = replica.blobs_moved();
-            let (lacking, unobtainable) = replica.lacking();
-            if lacking == unobtainable {
-                return lacking < asked;
-            }
-            replica.wait_for_blobs(seen, STOP_CHECK);
-        }
-        false
     }
 }

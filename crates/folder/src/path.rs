@@ -1,6 +1,7 @@
 //! Paths inside a folder, as every replica names them. What a path may look like is decided here and nowhere else, so
 //! that no name from a peer can reach outside the folder or into its state directory (I4).
 
+use std::borrow::Borrow;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -125,6 +126,12 @@ impl RelPath {
         std::iter::successors(self.parent(), Self::parent)
     }
 
+    /// The bytes of the directories above it, from the root down, and its own last.
+    pub fn prefixes(&self) -> impl Iterator<Item = &[u8]> {
+        let slashes = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        slashes.map(|(at, _)| at).chain([self.0.len()]).map(|end| &self.0[..end])
+    }
+
     /// Whether it lies inside the directory `dir`, at any depth.
     #[must_use]
     pub fn is_below(&self, dir: &Self) -> bool {
@@ -143,6 +150,13 @@ impl RelPath {
             Some(slash) => (Some(&self.0[..slash]), &self.0[slash + 1..]),
             None => (None, &self.0),
         }
+    }
+}
+
+/// Sets of paths are asked for prefixes of one.
+impl Borrow<[u8]> for RelPath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -238,6 +252,7 @@ mod tests {
         assert!(p.is_below(&path("a")) && !path("ab/c").is_below(&path("a")));
         assert!(!path("a").is_below(&path("a")));
         assert_eq!(path("a").parent(), None);
+        assert_eq!(p.prefixes().collect::<Vec<_>>(), [&b"a"[..], b"a/b", b"a/b/c.txt"]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What a sync would do, found out by doing it on copies: the folder's database is copied aside, the folder is looked at
 //! but never touched, and nothing is sent to a peer.
 
+use crate::dirty::Dirty;
 use crate::error::FolderError;
 use crate::folder::Folder;
 use crate::fs::SystemClock;
 use crate::path::RelPath;
 use crate::record::record;
-use crate::update::{describe, plan};
+use crate::update::{Site, describe, plan};
 use anabranch_node::{Control, Node, NodeError, Opening, Until};
 use anabranch_sync::channel::Direction;
 use std::collections::BTreeSet;
@@ -79,7 +80,8 @@ impl Folder {
                     }
                     let replica = Arc::clone(here.replica());
                     let opening = Opening { replica, direction, ticket: None };
-                    node.sync_local(opening, Arc::clone(there.replica()), &control).await?;
+                    node.sync_local(opening, Arc::clone(there.replica()), Until::Settled, &control)
+                        .await?;
                 }
                 let [mine, theirs] = recorded;
                 Ok((here.outcome(mine)?, Some(there.outcome(theirs)?)))
@@ -91,7 +93,14 @@ impl Folder {
         let folder = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
             folder.replica().build()?;
-            let recorded = record(folder.replica(), folder.disk(), &SystemClock, &|_| ())?;
+            let site = Site {
+                replica: folder.replica(),
+                fs: &**folder.disk(),
+                clock: &SystemClock,
+                tell: &|_| (),
+                entering: &|_| (),
+            };
+            let recorded = record(&site, &Dirty::Everything)?;
             Ok(recorded.paths)
         })
         .await

@@ -2,6 +2,7 @@
 //! size, each together with the rows of the base that follow from it (I6: neither is ever there without the other).
 
 use crate::base::Base;
+use crate::dirty::Dirty;
 use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem, sync_names};
 use crate::hold::Hold;
@@ -12,6 +13,7 @@ use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
 use crate::scan::{Problem, Progress, Scan, ScanWatch};
 use crate::tables::{BaseRows, There, base_row, cell_path, set_base, store, value_id, value_name};
+use crate::update::Site;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::entry::Entry;
@@ -50,7 +52,7 @@ pub(crate) struct Recorded {
 struct Watcher<'a> {
     nodes: &'a Nodes<'a>,
     problems: Vec<Problem>,
-    tell: &'a dyn Fn(&Progress),
+    site: &'a Site<'a>,
 }
 
 impl ScanWatch for Watcher<'_> {
@@ -58,29 +60,28 @@ impl ScanWatch for Watcher<'_> {
         self.nodes.keep(hash, bytes)
     }
 
+    fn entering(&mut self, dir: Option<&RelPath>) {
+        (self.site.entering)(dir);
+    }
+
     fn problem(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
     fn progress(&mut self, progress: &Progress) {
-        (self.tell)(progress);
+        (self.site.tell)(progress);
     }
 }
 
-/// Takes in what an interrupted update did, scans the folder and commits what changed.
-pub(crate) fn record(
-    replica: &Replica,
-    fs: &dyn FileSystem,
-    clock: &dyn Clock,
-    tell: &dyn Fn(&Progress),
-) -> Result<Recorded, FolderError> {
+/// Takes in what an interrupted update did, scans what is dirty of the folder and commits what changed.
+pub(crate) fn record(site: &Site<'_>, dirty: &Dirty) -> Result<Recorded, FolderError> {
     // Most updates name nothing new, and whoever only hears of others' changes makes no key.
     let mut key = None;
     for _ in 0..KEYS {
-        if let Some(recorded) = record_with_key(replica, fs, clock, tell, key)? {
+        if let Some(recorded) = record_with_key(site, dirty, key)? {
             return Ok(recorded);
         }
-        key = replica.content_key(&store())?;
+        key = site.replica.content_key(&store())?;
     }
     let what = "the key of the sealed database is renewed all the time; try again";
     Err(FolderError::Input(what.into()))
@@ -89,15 +90,16 @@ pub(crate) fn record(
 /// `None` if a sealed database was given another
 /// key meanwhile: what was read since the last entry is still to be committed, and under that one.
 fn record_with_key(
-    replica: &Replica,
-    fs: &dyn FileSystem,
-    clock: &dyn Clock,
-    tell: &dyn Fn(&Progress),
+    site: &Site<'_>,
+    dirty: &Dirty,
     key: Option<Key>,
 ) -> Result<Option<Recorded>, FolderError> {
+    let Site { replica, fs, clock, .. } = *site;
     let storage = &**replica.storage();
     let Left { done, problems: unseen, hold } = intent::recover(storage, fs, clock)?;
     let noted: Vec<RelPath> = done.keys().cloned().collect();
+    // What was interrupted may have begun anywhere.
+    let dirty = if noted.is_empty() && hold.is_empty() { dirty } else { &Dirty::Everything };
     let role = replica.look(|view| view.role_of(&replica.device().id()))?;
     let may_write = role >= Some(Role::Write);
     let sealed = replica.look(|view| view.sealed().map(|sealed| sealed.covers(&store())))?;
@@ -112,9 +114,10 @@ fn record_with_key(
     let there = || There::new(view).map(|row| row.map_err(FolderError::from));
     let targets = Targets::new(Shape::gather(there())?, there());
     let nodes = Nodes::new(storage);
-    let mut watcher = Watcher { nodes: &nodes, problems: Vec::new(), tell };
+    let mut watcher = Watcher { nodes: &nodes, problems: Vec::new(), site };
     let mut batch = Batch { may_write, sealed, ..Batch::new(replica, (fs, clock), &nodes) };
-    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx)).hiding(hold);
+    let mut scan = Scan::new(fs, clock, &mut watcher, BaseRows::new(&*tx));
+    scan = scan.only(dirty).hiding(hold);
     if sealed {
         scan = scan.sealing(&mut find_key);
     }

@@ -10,6 +10,7 @@ mod walk;
 pub use content::{Hashed, Keeping, ReadError, hash_file};
 
 use crate::base::{Base, Seen};
+use crate::dirty::Dirty;
 use crate::fs::{Clock, FileSystem, Kind, Stat};
 use crate::hold::Hold;
 use crate::path::RelPath;
@@ -108,6 +109,11 @@ pub trait ScanWatch {
         Ok(())
     }
 
+    /// A directory (`None`: the root) that is going to be listed.
+    fn entering(&mut self, dir: Option<&RelPath>) {
+        let _ = dir;
+    }
+
     /// Something that could not be taken in.
     fn problem(&mut self, problem: Problem);
 
@@ -144,6 +150,7 @@ pub struct Scan<'a, B> {
     clock: &'a dyn Clock,
     watch: &'a mut dyn ScanWatch,
     key: Option<Sealing<'a>>,
+    dirty: &'a Dirty,
     base: Sorted<B, Base>,
     walk: Walk<'a>,
     ahead: Option<Found>,
@@ -178,18 +185,28 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
         watch: &'a mut dyn ScanWatch,
         base: B,
     ) -> Self {
+        let dirty = &Dirty::Everything;
         Self {
             fs,
             clock,
             watch,
             key: None,
+            dirty,
             base: Sorted::new(base),
-            walk: Walk::new(fs),
+            walk: Walk::new(fs, dirty),
             ahead: None,
             hidden: Hold::new(),
             progress: Progress::default(),
             over: false,
         }
+    }
+
+    /// Looks only at what is `dirty`, and takes the rest to be as the base says.
+    #[must_use]
+    pub fn only(mut self, dirty: &'a Dirty) -> Self {
+        self.dirty = dirty;
+        self.walk = Walk::new(self.fs, dirty);
+        self
     }
 
     /// Takes `hold` for hidden, whatever is there.
@@ -238,7 +255,7 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
     /// Makes sure that the next thing on the disk, if any, is in `ahead`.
     fn look_ahead(&mut self) -> Result<(), ScanError<E>> {
         while self.ahead.is_none() {
-            match self.walk.step().map_err(ScanError::Root)? {
+            match self.walk.step(self.watch).map_err(ScanError::Root)? {
                 None => return Ok(()),
                 Some(Ok(found)) => self.ahead = Some(found),
                 Some(Err(problem)) => self.hide(problem),
@@ -255,7 +272,13 @@ impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
     /// A row of the base that nothing on the disk corresponds to.
     fn only_base(&mut self, path: RelPath) -> Result<Option<Local>, ScanError<E>> {
         let base = self.base.take(&path).map_err(ScanError::Base)?;
-        let here = if self.hidden.covers(&path) { Here::Hidden } else { Here::Gone };
+        let here = match &base {
+            _ if self.hidden.covers(&path) => Here::Hidden,
+            Some(base) if !self.dirty.covers(&path) => {
+                Here::Present { state: base.state.clone(), seen: base.seen }
+            }
+            _ => Here::Gone,
+        };
         Ok(Some(Local { path, base, here }))
     }
 

@@ -1,9 +1,10 @@
 //! One update of a folder: record what the user did, plan, fetch what is lacking, apply. Repeating it is always safe; a
 //! crash anywhere is made good by the next one.
 
-use crate::apply::{Applied, Failure, apply, clear_temp, missing};
+use crate::apply::{Applied, Failed, Failure, apply, clear_temp, missing};
 use crate::base::Base;
 use crate::content::Content;
+use crate::dirty::Dirty;
 use crate::error::FolderError;
 use crate::fs::{Clock, FileSystem};
 use crate::hold::Hold;
@@ -53,6 +54,8 @@ pub struct Updated {
     pub put_off: Vec<PutOff>,
     /// How far the last scan came.
     pub scanned: Progress,
+    /// What the next update has to look at whatever changes until then.
+    pub dirty: Dirty,
 }
 
 impl Updated {
@@ -77,6 +80,7 @@ impl Updated {
         self.failed = later.failed;
         self.put_off = later.put_off;
         self.scanned = later.scanned;
+        self.dirty = later.dirty;
     }
 }
 
@@ -97,6 +101,8 @@ pub struct Site<'a> {
     pub clock: &'a dyn Clock,
     /// Told how far the scan has come.
     pub tell: &'a dyn Fn(&Progress),
+    /// Told of each directory (`None`: the root) before it is listed.
+    pub entering: &'a dyn Fn(Option<&RelPath>),
 }
 
 impl std::fmt::Debug for Site<'_> {
@@ -106,17 +112,18 @@ impl std::fmt::Debug for Site<'_> {
 }
 
 impl Site<'_> {
-    /// Brings the database in line with the folder and the folder with the database.
+    /// Brings the database in line with the folder, as far as that is `dirty`, and the folder with the database.
     ///
     /// # Errors
     /// [`FolderError`]; trouble with single paths is in the result.
-    pub fn update(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
+    pub fn update(&self, dirty: &Dirty, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
         clear_temp(self.fs).map_err(|e| FolderError::Input(e.to_string()))?;
         let mut total = Updated::default();
+        let mut dirty = dirty.clone();
         for _ in 0..ROUNDS {
             let round = loop {
                 self.replica.build()?;
-                match self.round(fetch) {
+                match self.round(&dirty, fetch) {
                     // A bulk load began meanwhile.
                     Err(_) if self.replica.look(|view| view.building())?.is_some() => {}
                     round => break round?,
@@ -124,9 +131,9 @@ impl Site<'_> {
             };
             let moved = !round.applied.is_empty();
             let again = round.failed.iter().any(|f| {
-                use crate::apply::Failed;
                 matches!(f.why, Failed::ChangedMeanwhile | Failed::Blocked | Failed::Missing)
             }) || !round.put_off.iter().all(|p| p.hidden);
+            dirty.join(round.dirty.clone());
             total.merge(round);
             if !(again && moved) {
                 break;
@@ -135,7 +142,7 @@ impl Site<'_> {
         Ok(total)
     }
 
-    fn round(&self, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
+    fn round(&self, dirty: &Dirty, fetch: &mut dyn Fetch) -> Result<Updated, FolderError> {
         let own = self.replica.device().id();
         let (keyless, role) = self.replica.look(|view| {
             let keyless = view.sealed()?.covers(&store()) && view.is_keyless()?;
@@ -145,11 +152,18 @@ impl Site<'_> {
             // Nothing would seem to be in the tree.
             Some(Role::Relay) if keyless => return Err(StorageError::NoKey.into()),
             // The key is on its way.
-            _ if keyless => return Ok(Updated::default()),
+            _ if keyless => return Ok(Updated { dirty: dirty.clone(), ..Updated::default() }),
             _ => {}
         }
-        let recorded = record(self.replica, self.fs, self.clock, self.tell)?;
+        let recorded = record(self, dirty)?;
+        let mut left = Dirty::default();
+        if !(recorded.problems.is_empty() && recorded.refused.is_empty()) {
+            // What was not decided depends on what could not be seen.
+            left = dirty.clone();
+            recorded.problems.iter().for_each(|problem| left.add(problem.path.clone()));
+        }
         let mut updated = Updated {
+            dirty: left,
             recorded: recorded.paths,
             refused: recorded.refused,
             problems: recorded.problems,
@@ -170,6 +184,9 @@ impl Site<'_> {
             let done = slice.iter().filter_map(describe).filter(|(_, path)| !failed.contains(path));
             updated.applied.extend(done);
             updated.failed.extend(applied.failed);
+        }
+        if updated.failed.iter().any(|failure| matches!(failure.why, Failed::ChangedMeanwhile)) {
+            updated.dirty = Dirty::Everything;
         }
         self.replica.want([]);
         Ok(updated)

@@ -44,6 +44,7 @@ pub use introduce::{Introduction, Wire};
 pub use locked::{Cost, LockedKey, PASSPHRASE_BYTES, Passphrase};
 pub use members::{Leave, Member, Revoked, who};
 pub use node::{Control, NewDatabase, Node, Offer};
+pub use notice::Notice;
 pub use replica::{Bulk, Hold, Replica, ReplicaOptions};
 pub use requests::{Asking, POLICY_DEVICES, Policy, RequestLimits};
 pub use rewrite::Rewritten;

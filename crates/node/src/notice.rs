@@ -21,8 +21,8 @@ const LOOKS: [Duration; 6] = [
     Duration::from_millis(1_000),
 ];
 
-/// Keeps noticing as long as it lives.
-pub(crate) struct Notice {
+/// Notices what other processes commit to a replica's file as long as it lives.
+pub struct Notice {
     _watcher: notify::RecommendedWatcher,
 }
 
@@ -37,10 +37,7 @@ impl Notice {
     ///
     /// # Errors
     /// [`NodeError::File`] when the system cannot watch it.
-    pub(crate) fn start(
-        replica: &Arc<Replica>,
-        storage: Arc<SqliteStorage>,
-    ) -> Result<Self, NodeError> {
+    pub fn start(replica: &Arc<Replica>, storage: Arc<SqliteStorage>) -> Result<Self, NodeError> {
         let dir = storage.path().parent().map(std::path::Path::to_path_buf).unwrap_or_default();
         let wal = storage.wal_path().to_path_buf();
         let replica: Weak<Replica> = Arc::downgrade(replica);

@@ -5,6 +5,7 @@ use crate::clock::{Surroundings, Time};
 use crate::disk::Switch;
 use crate::files::{Contents, Deed};
 use anabranch_core::blob::ChunkHash;
+use anabranch_folder::dirty::Dirty;
 use anabranch_folder::fs::{Clock, MemFs, Op};
 use anabranch_folder::path::RelPath;
 use anabranch_folder::{Fetch, FolderError, Site, Updated};
@@ -64,6 +65,8 @@ pub struct FolderSite {
     clock: FileClock,
     /// Whether no more fits on its disk.
     pub full: bool,
+    /// What its process has to look at beside what changes.
+    dirty: Dirty,
     /// A path that cannot be looked at.
     pub unreadable: Option<RelPath>,
     /// What is to go wrong next.
@@ -123,6 +126,7 @@ impl FolderSite {
             fs,
             clock: ticking(surroundings, 1_000),
             full: false,
+            dirty: Dirty::Everything,
             unreadable: None,
             amid: None,
             seen: 0,
@@ -145,6 +149,7 @@ impl FolderSite {
         replica.attach_worker();
         self.seen = *replica.versions().borrow();
         (self.first, self.due, self.scheduled) = (!new, !new, false);
+        self.dirty = Dirty::Everything;
         self.waiting = None;
         self.wants.clear();
     }
@@ -190,8 +195,15 @@ impl FolderSite {
             });
         }
         let mut asked = Asked(BTreeSet::new());
-        let site = Site { replica, fs: &self.fs, clock: &self.clock, tell: &|_| () };
-        let result = site.update(&mut asked);
+        self.dirty.join(self.fs.take_changed());
+        let dirty = std::mem::take(&mut self.dirty);
+        let site =
+            Site { replica, fs: &self.fs, clock: &self.clock, tell: &|_| (), entering: &|_| () };
+        let result = site.update(&dirty, &mut asked);
+        self.dirty = match &result {
+            Ok(updated) => updated.dirty.clone(),
+            Err(_) => Dirty::Everything,
+        };
         self.fs.clear_hook();
         let halted = *lock(&halted);
         let left = lock(&amid).take();

@@ -100,11 +100,11 @@ pub fn judge_folders(
         judge_kept(number, &tree, &elsewhere, contents)?;
         let expected = first.get_or_insert_with(|| tree.clone());
         let paths: BTreeSet<&RelPath> = expected.keys().chain(tree.keys()).collect();
-        let alike = |path: &&&RelPath| match (expected.get(*path), tree.get(*path)) {
+        let alike = |path: &&&RelPath| match (expected.get(**path), tree.get(**path)) {
             (Some((a, was)), Some((b, is))) => {
                 let same = a.kind == b.kind && was == is;
                 let meta = a.mode == b.mode && (a.kind != Kind::File || a.mtime_ns == b.mtime_ns);
-                same && (meta || implied.contains(*path))
+                same && (meta || implied.contains(**path))
             }
             _ => false,
         };

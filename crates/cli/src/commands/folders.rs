@@ -5,7 +5,7 @@ use super::sync::Wish;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::introduce::{self, Did, Thing};
-use crate::output::plain;
+use crate::output::{Output, plain};
 use crate::place::Place;
 use crate::progress::Meter;
 use crate::report::Syncs;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Paths that are listed one by one; of more only the number is said.
-const LISTED: usize = 20;
+pub(crate) const LISTED: usize = 20;
 const EACH: Duration = Duration::from_millis(100);
 
 /// Syncs the folder at `here` with `there`.
@@ -418,7 +418,7 @@ impl Job<'_> {
             "bytes_received": moved.bytes_received,
             "bytes_written": written,
             "conflicts": conflicts.iter().map(|c| c.path.to_string()).collect::<Vec<_>>(),
-            "trouble": troubles(outcome),
+            "trouble": all_troubles(outcome),
             "seconds": time.as_secs_f64(),
         });
         context.output.summary(&plain(&lines.join("\n")), &object)?;
@@ -443,32 +443,50 @@ fn object(paths: &[(&'static str, &RelPath)]) -> Vec<Value> {
     paths.iter().map(|(what, path)| json!({ "what": what, "path": path.to_string() })).collect()
 }
 
-/// What is not as it should be, a line each.
-fn troubles(outcome: &Outcome) -> Vec<String> {
-    let of = |updated: &Updated| {
-        let problems = updated.problems.iter().map(|p| format!("{}: {}", p.path, p.what));
-        let failed = updated.failed.iter().map(|f| format!("{}: {}", f.path, f.why));
-        let refused = updated.refused.iter().map(|p| {
-            format!("{p}: changed here, but this device may only read; the change stays here")
-        });
-        let unread = updated
-            .unread
-            .iter()
-            .map(|p| format!("{p}: was written by a later version; update anabranch to get it"));
-        let waiting = updated
-            .put_off
-            .iter()
-            .filter(|p| !p.hidden)
-            .map(|p| format!("{}: waits for another path; run the command again", p.path));
-        problems.chain(failed).chain(refused).chain(unread).chain(waiting).collect::<Vec<_>>()
-    };
-    let mut list = of(&outcome.here);
-    list.extend(outcome.there.iter().flat_map(of));
+/// What is not as it should be on either side, a line each.
+fn all_troubles(outcome: &Outcome) -> Vec<String> {
+    let mut list = troubles(&outcome.here);
+    list.extend(outcome.there.iter().flat_map(troubles));
     list
 }
 
+/// What an update could not do, a line each.
+pub(crate) fn troubles(updated: &Updated) -> Vec<String> {
+    let problems = updated.problems.iter().map(|p| format!("{}: {}", p.path, p.what));
+    let failed = updated.failed.iter().map(|f| format!("{}: {}", f.path, f.why));
+    let refused = updated.refused.iter().map(|p| {
+        format!("{p}: changed here, but this device may only read; the change stays here")
+    });
+    let unread = updated
+        .unread
+        .iter()
+        .map(|p| format!("{p}: was written by a later version; update anabranch to get it"));
+    let waiting = updated
+        .put_off
+        .iter()
+        .filter(|p| !p.hidden)
+        .map(|p| format!("{}: waits for another path; run the command again", p.path));
+    problems.chain(failed).chain(refused).chain(unread).chain(waiting).collect()
+}
+
+/// Prints what an update of the folder at `root` did, path by path.
+pub(crate) fn changes(output: Output, root: &Path, done: &Updated) -> Result<(), Failure> {
+    let sent = done.recorded.iter().map(|path| ("sent", "->", path));
+    let received = done.applied.iter().map(|(what, path)| (*what, "<-", path));
+    let mut lines = output.lines();
+    for (what, way, path) in sent.chain(received) {
+        if output.json {
+            let folder = root.display().to_string();
+            lines.object(&json!({ "folder": folder, "what": what, "path": path.to_string() }))?;
+        } else if !output.quiet {
+            lines.text(&plain(&format!("{way} {what}  {}/{path}", root.display())))?;
+        }
+    }
+    lines.end()
+}
+
 fn verdict(context: &Context, outcome: &Outcome) -> Result<(), Failure> {
-    let list = troubles(outcome);
+    let list = all_troubles(outcome);
     for line in list.iter().take(LISTED) {
         context.output.warn(&plain(line));
     }

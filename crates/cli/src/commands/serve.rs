@@ -5,7 +5,7 @@ use super::share::{listen_address, reachable};
 use crate::args::ServeArgs;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::hosting::Hosting;
+use crate::hosting::{Hosting, Say};
 use crate::output::Output;
 use crate::signals;
 use crate::units;
@@ -31,7 +31,7 @@ pub(crate) async fn run(context: &Context, args: &ServeArgs) -> Result<(), Failu
         Some(text) => Some(api_listener(&node, text).await?),
         None => None,
     };
-    let hosting = Arc::new(Hosting::new(&node, None, context.output));
+    let hosting = Arc::new(Hosting::new(&node, None, context.output, Say::Trouble));
     let served = hosting.start().await as u64;
     let place = api.as_ref().map(anabranch_api::Listener::place);
     let address = listener.as_ref().map(|l| reachable(l.local_addr()).to_string());
@@ -85,7 +85,7 @@ async fn stdio(context: &Context, replica: Option<&str>) -> Result<(), Failure> 
     if let Some(text) = replica {
         return crate::introduce::serve(&node, text, stop).await;
     }
-    let hosting = Hosting::new(&node, None, context.output);
+    let hosting = Hosting::new(&node, None, context.output, Say::Trouble);
     hosting.start().await;
     let served = hosting.node().serve_link(pipe::stdio()?, hosting.replicas(), stop).await;
     hosting.end().await;
@@ -94,7 +94,7 @@ async fn stdio(context: &Context, replica: Option<&str>) -> Result<(), Failure> 
 }
 
 /// Says what happens to connections: once each time it changes; the attempts in between are for the log.
-fn teller(output: Output) -> Tell {
+pub(super) fn teller(output: Output) -> Tell {
     let lost: Mutex<BTreeSet<(DatabaseId, String)>> = Mutex::default();
     Arc::new(move |standing: &Standing, kept: &Kept| {
         let address = standing.addresses.first().cloned().unwrap_or_default();

@@ -4,7 +4,7 @@ use super::ticket::{Wish, make, shareable};
 use crate::args::ShareArgs;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::hosting::Hosting;
+use crate::hosting::{Hosting, Say};
 use crate::signals;
 use anabranch::engine::transport::{Address, ListenAddr};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context, args: &ShareArgs) -> Result<(), Failu
     made.caution(context, "use --listen with an address that the others can reach");
     context.output.answer(&made.ticket.to_string(), &made.object())?;
     context.output.note(&format!("serving {} at {address}; Ctrl-C ends it", record.name));
-    let hosting = Arc::new(Hosting::new(&node, Some(record), context.output));
+    let hosting = Arc::new(Hosting::new(&node, Some(record), context.output, Say::Trouble));
     hosting.start().await;
     Arc::clone(&hosting).listen(listener, stop).await;
     hosting.end().await;

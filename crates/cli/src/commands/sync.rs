@@ -3,7 +3,7 @@
 use super::join;
 use crate::args::SyncArgs;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::introduce::{self, Did, Thing};
 use crate::place::{Place, resolve};
 use crate::progress;
@@ -19,33 +19,46 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Syncs.
+/// Syncs, and if asked to goes on with every change.
 pub(crate) async fn run(context: &Context, args: &SyncArgs) -> Result<(), Failure> {
     let node = context.node()?;
+    let done = once(context, &node, args).await;
+    if !args.follow {
+        return done;
+    }
+    match done {
+        // What does not work now may work later.
+        Err(failure) if args.there.is_none() || failure.kind == Kind::Partly => {
+            context.output.warn(&failure.line());
+        }
+        done => done?,
+    }
+    super::follow::run(context, &node, args).await
+}
+
+async fn once(context: &Context, node: &Node, args: &SyncArgs) -> Result<(), Failure> {
     let wish = Wish::new(args);
     let Some(here) = &args.here else {
-        return all(context, &node, wish).await;
+        return all(context, node, wish).await;
     };
-    let place = resolve(&node, here)?;
+    let place = resolve(node, here)?;
     let Some(there) = &args.there else {
         return match place {
             Place::Database(record) if record.intents.is_empty() => Err(no_address(&record.name)),
-            Place::Database(record) => {
-                database(context, &node, Job::remembered(record), wish).await
-            }
-            Place::Folder(path) => super::folders::remembered(context, &node, &path, wish).await,
+            Place::Database(record) => database(context, node, Job::remembered(record), wish).await,
+            Place::Folder(path) => super::folders::remembered(context, node, &path, wish).await,
             other => Err(not_here(&other, here)),
         };
     };
-    match (place, resolve(&node, there)?) {
+    match (place, resolve(node, there)?) {
         (Place::Database(record), there) => {
-            database(context, &node, Job::with(record, there)?, wish).await
+            database(context, node, Job::with(record, there)?, wish).await
         }
         (Place::New(name), Place::Ticket(ticket)) if !ticket.folder && !wish.dry_run => {
-            join::database(context, &node, &ticket, Some(&name), false).await
+            join::database(context, node, &ticket, Some(&name), false).await
         }
         (Place::Folder(path), there) => {
-            super::folders::sync(context, &node, &path, there, wish).await
+            super::folders::sync(context, node, &path, there, wish).await
         }
         (
             Place::New(path),
@@ -53,7 +66,7 @@ pub(crate) async fn run(context: &Context, args: &SyncArgs) -> Result<(), Failur
             | Place::New(_)
             | Place::Ticket(_)
             | Place::Remote(Address::Ssh(_))),
-        ) => super::folders::sync(context, &node, Path::new(&path), there, wish).await,
+        ) => super::folders::sync(context, node, Path::new(&path), there, wish).await,
         (other, _) => Err(not_here(&other, here)),
     }
 }
@@ -312,6 +325,16 @@ async fn session(
     }
     let opening = Opening { replica: Arc::clone(replica), direction: wish.direction, ticket: key };
     Ok(node.inner().sync(opening, &addresses, Until::Settled, control).await?)
+}
+
+/// Runs a session that has no end of its own; when the process is asked to end, ends it in good order.
+pub(crate) async fn until_stopped<T, E: Into<Failure>>(
+    session: impl Future<Output = Result<T, E>>,
+    control: &Control,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let ended = interruptible(session, control, stop).await;
+    if *stop.borrow() { Ok(()) } else { ended.map(drop) }
 }
 
 /// Runs a session; when the process is asked to end, ends it in good order and says that it is not done.

@@ -9,6 +9,7 @@ mod commands;
 mod damage;
 mod documents;
 mod folders;
+mod follow;
 mod full;
 mod help;
 mod import;

@@ -4,6 +4,7 @@
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -334,4 +335,36 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
         }
     }
     found
+}
+
+/// Everything below a folder, by its bytes: kind and mode, and of a file time and content, of a link its target.
+///
+/// # Errors
+/// When something goes while it is looked at.
+pub(crate) fn manifest(root: &Path) -> std::io::Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            let name = path.strip_prefix(root).unwrap().to_owned();
+            if name == Path::new(".anabranch") {
+                continue;
+            }
+            let meta = path.symlink_metadata()?;
+            let mode = meta.permissions().mode() & 0o777;
+            let what = if meta.is_dir() {
+                open.push(path);
+                format!("directory {mode:o}")
+            } else if meta.is_symlink() {
+                format!("link to {:?}", std::fs::read_link(&path)?)
+            } else {
+                let (bytes, seconds) = (std::fs::read(&path)?, meta.mtime());
+                let hash = blake3::hash(&bytes);
+                format!("file {mode:o} {seconds}.{} {} {hash}", meta.mtime_nsec(), bytes.len())
+            };
+            found.insert(name, what);
+        }
+    }
+    Ok(found)
 }

@@ -4,6 +4,7 @@
 mod journal;
 
 use super::{Clock, DirEntry, FileSystem, Kind, NewFile, OpenFile, Stat};
+use crate::dirty::Dirty;
 use crate::path::RelPath;
 use journal::{Change, Journal, rename};
 use std::collections::BTreeMap;
@@ -87,6 +88,8 @@ struct Shared {
     hook: Mutex<Option<Hook>>,
     /// What a loss of power leaves, if that is kept.
     journal: Mutex<Option<Journal>>,
+    /// What changed since somebody asked.
+    changed: Mutex<Dirty>,
 }
 
 type Names = BTreeMap<RelPath, Arc<Mutex<Inode>>>;
@@ -119,7 +122,21 @@ impl MemFs {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let (names, hook, journal) = (Mutex::default(), Mutex::default(), Mutex::default());
         let next_inode = AtomicU64::new(1);
-        Self { shared: Arc::new(Shared { clock, next_inode, names, hook, journal }) }
+        let changed = Mutex::new(Dirty::Everything);
+        Self { shared: Arc::new(Shared { clock, next_inode, names, hook, journal, changed }) }
+    }
+
+    /// What changed since this was called last, by whoever's hand; everything, when that is not known.
+    #[must_use]
+    pub fn take_changed(&self) -> Dirty {
+        std::mem::take(&mut *lock(&self.shared.changed))
+    }
+
+    /// Says that something changed at `path`.
+    fn mark(&self, path: &RelPath) {
+        if !path.is_reserved() {
+            lock(&self.shared.changed).add(path.clone());
+        }
     }
 
     /// Calls `hook` before every operation. An error it returns is the operation's; what it does to the folder has
@@ -154,6 +171,7 @@ impl MemFs {
                 inode.bytes = bytes.to_vec();
                 inode.unsynced = true;
                 inode.written(self.now());
+                self.mark(path);
                 Ok(())
             }
         }
@@ -235,6 +253,7 @@ impl MemFs {
         names.insert(path.clone(), Arc::clone(&inode));
         drop(names);
         self.log(Change::Insert(path.clone(), inode));
+        self.mark(path);
         self.touch_parent(path);
         Ok(())
     }
@@ -278,6 +297,7 @@ impl MemFs {
         }
         lock(&self.shared.names).remove(path);
         self.log(Change::Remove(path.clone()));
+        self.mark(path);
         self.touch_parent(path);
         Ok(())
     }
@@ -400,6 +420,8 @@ impl FileSystem for MemFs {
         self.check_replaced(kind, to, replace)?;
         rename(&mut lock(&self.shared.names), from, to)?;
         self.log(Change::Rename(from.clone(), to.clone()));
+        self.mark(from);
+        self.mark(to);
         lock(&inode).stat.ctime_ns = self.now();
         self.touch_parent(from);
         self.touch_parent(to);
@@ -423,6 +445,8 @@ impl FileSystem for MemFs {
         }
         drop(names);
         self.log(Change::Exchange(a.clone(), b.clone()));
+        self.mark(a);
+        self.mark(b);
         self.touch_parent(a);
         self.touch_parent(b);
         Ok(())
@@ -451,6 +475,7 @@ impl FileSystem for MemFs {
         let (inode, now) = (self.inode(path)?, self.now());
         let mut inode = lock(&inode);
         (inode.stat.mode, inode.stat.ctime_ns) = (mode, now);
+        self.mark(path);
         Ok(())
     }
 
@@ -459,6 +484,7 @@ impl FileSystem for MemFs {
         let (inode, now) = (self.inode(path)?, self.now());
         let mut inode = lock(&inode);
         (inode.stat.mtime_ns, inode.stat.ctime_ns) = (mtime_ns, now);
+        self.mark(path);
         Ok(())
     }
 

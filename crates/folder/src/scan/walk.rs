@@ -1,7 +1,8 @@
 //! The order of a scan: paths by their bytes, with one open listing for each directory on the way down.
 
-use super::{Problem, Trouble};
-use crate::fs::{DirEntry, FileSystem, Kind, Stat};
+use super::{Problem, ScanWatch, Trouble};
+use crate::dirty::Dirty;
+use crate::fs::{DirEntry, FileSystem, Kind, Stat, is_absent};
 use crate::path::{MAX_SHARED_PATH, RelPath, STATE_DIR};
 use std::io;
 
@@ -14,6 +15,7 @@ pub(super) struct Found {
 /// Walks a folder. `listings` holds, for each directory being walked, what is still to come of it, the next one last.
 pub(super) struct Walk<'a> {
     fs: &'a dyn FileSystem,
+    dirty: &'a Dirty,
     listings: Option<Vec<Vec<Item>>>,
 }
 
@@ -33,14 +35,18 @@ impl Item {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(fs: &'a dyn FileSystem) -> Self {
-        Self { fs, listings: None }
+    pub(super) fn new(fs: &'a dyn FileSystem, dirty: &'a Dirty) -> Self {
+        Self { fs, dirty, listings: None }
     }
 
-    /// The next thing, or what keeps it from being known. An error is the root's.
-    pub(super) fn step(&mut self) -> io::Result<Option<Result<Found, Problem>>> {
+    /// The next thing, or what keeps it from being known. An error is the root's. `watch` hears of each directory before it is
+    /// listed.
+    pub(super) fn step(
+        &mut self,
+        watch: &mut dyn ScanWatch,
+    ) -> io::Result<Option<Result<Found, Problem>>> {
         if self.listings.is_none() {
-            self.listings = Some(vec![list(None, self.fs.read_dir(None)?)]);
+            self.listings = Some(vec![self.first(watch)?]);
         }
         let listings = self.listings.get_or_insert_default();
         while let Some(listing) = listings.last_mut() {
@@ -49,13 +55,34 @@ impl<'a> Walk<'a> {
                     listings.pop();
                 }
                 Some(Item::Tell { path, stat, .. }) => return Ok(Some(tell(path, stat))),
-                Some(Item::Enter { path, .. }) => match self.fs.read_dir(Some(&path)) {
-                    Ok(entries) => listings.push(list(Some(&path), entries)),
-                    Err(error) => return Ok(Some(Err(Problem { path, what: error.into() }))),
-                },
+                Some(Item::Enter { path, .. }) => {
+                    watch.entering(Some(&path));
+                    match self.fs.read_dir(Some(&path)) {
+                        Ok(entries) => listings.push(list(Some(&path), entries)),
+                        Err(error) => return Ok(Some(Err(Problem { path, what: error.into() }))),
+                    }
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Where the walk begins: with what is in the root, or with the paths that may have changed.
+    fn first(&self, watch: &mut dyn ScanWatch) -> io::Result<Vec<Item>> {
+        let Dirty::Below(paths) = self.dirty else {
+            watch.entering(None);
+            return Ok(list(None, self.fs.read_dir(None)?));
+        };
+        let mut items = Vec::new();
+        for path in paths.outermost().filter(|path| !path.is_reserved()) {
+            let stat = self.fs.lstat(path);
+            if stat.is_err() && is_absent(self.fs, path) {
+                continue;
+            }
+            push(&mut items, path.as_bytes(), path.clone(), stat);
+        }
+        items.sort_unstable_by(|a, b| b.key().cmp(a.key()));
+        Ok(items)
     }
 }
 
@@ -79,13 +106,16 @@ fn list(dir: Option<&RelPath>, entries: Vec<DirEntry>) -> Vec<Item> {
         }
         // Only a file system with impossible names gets past this: directories are entered while there is room for one more.
         let Ok(path) = RelPath::in_dir(dir, &name) else { continue };
-        let syncable = path.as_bytes().len() <= MAX_SHARED_PATH && !path.is_reserved();
-        if syncable && matches!(stat, Ok(Stat { kind: Kind::Dir, .. })) {
-            let key = [&name[..], b"/"].concat();
-            items.push(Item::Enter { key, path: path.clone() });
-        }
-        items.push(Item::Tell { key: name, path, stat });
+        push(&mut items, &name, path, stat);
     }
     items.sort_unstable_by(|a, b| b.key().cmp(a.key()));
     items
+}
+
+fn push(items: &mut Vec<Item>, key: &[u8], path: RelPath, stat: io::Result<Stat>) {
+    let syncable = path.as_bytes().len() <= MAX_SHARED_PATH && !path.is_reserved();
+    if syncable && matches!(stat, Ok(Stat { kind: Kind::Dir, .. })) {
+        items.push(Item::Enter { key: [key, b"/"].concat(), path: path.clone() });
+    }
+    items.push(Item::Tell { key: key.to_vec(), path, stat });
 }

@@ -8,6 +8,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::ValueName;
 use anabranch_core::path::Path;
 use anabranch_core::storage::Storage;
+use anabranch_folder::dirty::Dirty;
 use anabranch_folder::fs::{FileSystem, ManualClock, MemFs, Op};
 use anabranch_folder::path::RelPath;
 use anabranch_folder::state::State;
@@ -53,7 +54,8 @@ impl Folder {
     pub(crate) fn update(&self) -> Updated {
         self.clock.advance(5_000_000_000);
         let Self { replica, fs, clock } = self;
-        Site { replica, fs, clock: &**clock, tell: &|_| () }.update(&mut Alone).unwrap()
+        let site = Site { replica, fs, clock: &**clock, tell: &|_| (), entering: &|_| () };
+        site.update(&Dirty::Everything, &mut Alone).unwrap()
     }
 
     /// Somebody gives the path another value elsewhere, or none, having seen `seen`.

@@ -333,6 +333,7 @@ impl Node {
         &self,
         here: Opening,
         there: Arc<Replica>,
+        until: Until,
         control: &Control,
     ) -> Result<Report, NodeError> {
         let (a, b) = anabranch_transport::memory::pair(16);
@@ -340,7 +341,7 @@ impl Node {
         let serve = self.serve_link(b, vec![there], stopped);
         let sync = async {
             let result = match self.secure(a, true).await {
-                Ok(link) => self.sync_on(link, vec![here], Until::Settled, control).await,
+                Ok(link) => self.sync_on(link, vec![here], until, control).await,
                 Err(e) => Err(e),
             };
             stop.send_replace(true);

@@ -5,7 +5,7 @@ use anabranch_core::key::DeviceKey;
 use anabranch_core::ops::Role;
 use anabranch_core::path::Path;
 use anabranch_core::storage::{Durability, Storage};
-use anabranch_node::{Control, Device, Node, Offer, Opening, Replica, ReplicaOptions};
+use anabranch_node::{Control, Device, Node, Offer, Opening, Replica, ReplicaOptions, Until};
 use anabranch_sync::channel::Direction;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,7 +58,9 @@ async fn nothing_is_told_that_a_power_loss_could_take() {
         }
         let opening =
             Opening { replica: Arc::clone(&one), direction: Direction::BOTH, ticket: None };
-        node.sync_local(opening, Arc::clone(&other), &Control::default()).await.unwrap();
+        node.sync_local(opening, Arc::clone(&other), Until::Settled, &Control::default())
+            .await
+            .unwrap();
         assert_eq!(
             one.read(|v| v.state_digest()).unwrap(),
             other.read(|v| v.state_digest()).unwrap()
@@ -105,7 +107,7 @@ async fn what_was_left_unsigned_is_signed_once_that_can_be_done() {
     Replica::prepare(&*other, one.database()).unwrap();
     let other = Replica::open(other, None, node.device().clone(), options).unwrap();
     let opening = Opening { replica: Arc::clone(&again), direction: Direction::BOTH, ticket: None };
-    node.sync_local(opening, other, &Control::default()).await.unwrap();
+    node.sync_local(opening, other, Until::Settled, &Control::default()).await.unwrap();
     comes_to_be_signed(&again).await;
 }
 
@@ -208,8 +210,9 @@ async fn peers_wait_while_somebody_holds_a_replica() {
     let hold = other.hold();
     let opening = Opening { replica: Arc::clone(&one), direction: Direction::BOTH, ticket: None };
     let (syncing, there) = (Arc::clone(&node), Arc::clone(&other));
-    let mut sync =
-        tokio::spawn(async move { syncing.sync_local(opening, there, &Control::default()).await });
+    let mut sync = tokio::spawn(async move {
+        syncing.sync_local(opening, there, Until::Settled, &Control::default()).await
+    });
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut sync).await.is_err());
     drop(hold);
     tokio::time::timeout(Duration::from_secs(10), sync).await.unwrap().unwrap().unwrap();

@@ -10,7 +10,7 @@ use anabranch_core::path::Path;
 use anabranch_core::storage::{Durability, Storage, Table};
 use anabranch_node::{
     Collection, Control, Device, Environment, Keep, Node, NodeError, Opening, Replica,
-    ReplicaOptions, System,
+    ReplicaOptions, System, Until,
 };
 use anabranch_store::{MemoryStorage, Options, SqliteStorage};
 use anabranch_sync::channel::Direction;
@@ -274,7 +274,7 @@ async fn synced(one: &Arc<Replica>, other: &Arc<Replica>) {
     )
     .unwrap();
     let opening = Opening { replica: Arc::clone(one), direction: Direction::BOTH, ticket: None };
-    node.sync_local(opening, Arc::clone(other), &Control::default()).await.unwrap();
+    node.sync_local(opening, Arc::clone(other), Until::Settled, &Control::default()).await.unwrap();
 }
 
 /// What one stretch of the fetching asks for is bounded; the rest is fetched all the same, and what nobody has keeps nobody

@@ -3,6 +3,7 @@
 //! has some of its content.
 
 use super::{Inode, MemFs, Names, below, lock};
+use crate::dirty::Dirty;
 use crate::path::RelPath;
 use std::collections::BTreeMap;
 use std::io;
@@ -112,6 +113,7 @@ impl MemFs {
         journal.write(kept);
         journal.changes.clear();
         *names = journal.names.clone();
+        *lock(&self.shared.changed) = Dirty::Everything;
         for inode in names.values() {
             let mut inode = lock(inode);
             if std::mem::take(&mut inode.unsynced) {

@@ -1,0 +1,161 @@
+//! Folders that stay in step, change by change, while a process follows them.
+
+use crate::world::{Home, PATIENCE, manifest};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Waits until both folders hold the same, and something besides if that is asked for.
+#[track_caller]
+fn become_equal(a: &Path, b: &Path, holds: impl Fn(&Path) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let (mine, theirs) = (manifest(a), manifest(b));
+        let equal = matches!((&mine, &theirs), (Ok(mine), Ok(theirs)) if mine == theirs);
+        if equal && holds(a) && holds(b) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{mine:#?}\nis not\n{theirs:#?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn has(name: &str, text: &str) -> impl Fn(&Path) -> bool {
+    move |root| fs::read_to_string(root.join(name)).is_ok_and(|found| found == text)
+}
+
+fn lacks(name: &str) -> impl Fn(&Path) -> bool {
+    move |root| fs::symlink_metadata(root.join(name)).is_err()
+}
+
+/// What people and their programs do to files, on one side and the other, each before the next.
+fn live_through(a: &Path, b: &Path) {
+    fs::write(a.join("new"), "1").unwrap();
+    become_equal(a, b, has("new", "1"));
+    fs::write(b.join("new"), "2").unwrap();
+    become_equal(a, b, has("new", "2"));
+    // As editors save.
+    fs::write(a.join(".new.swp"), "3").unwrap();
+    fs::rename(a.join(".new.swp"), a.join("new")).unwrap();
+    become_equal(a, b, has("new", "3"));
+    // A directory, and what is in it before anybody can have heard of it.
+    fs::create_dir_all(b.join("d/e/f")).unwrap();
+    fs::write(b.join("d/e/f/deep"), "4").unwrap();
+    become_equal(a, b, has("d/e/f/deep", "4"));
+    fs::write(a.join("d/e/f/deep"), "5").unwrap();
+    become_equal(a, b, has("d/e/f/deep", "5"));
+    // It moves, and changes go on to be heard of where it is now.
+    fs::rename(a.join("d/e"), a.join("moved")).unwrap();
+    become_equal(a, b, has("moved/f/deep", "5"));
+    fs::write(a.join("moved/f/deep"), "6").unwrap();
+    become_equal(a, b, has("moved/f/deep", "6"));
+    fs::write(b.join("moved/f/other"), "7").unwrap();
+    become_equal(a, b, has("moved/f/other", "7"));
+    // Another one comes in its place.
+    fs::create_dir(a.join("d/e")).unwrap();
+    fs::write(a.join("d/e/x"), "8").unwrap();
+    become_equal(a, b, has("d/e/x", "8"));
+    symlink("nowhere", b.join("link")).unwrap();
+    become_equal(a, b, |root| fs::read_link(root.join("link")).is_ok());
+    fs::remove_dir_all(a.join("d")).unwrap();
+    become_equal(a, b, lacks("d"));
+    fs::remove_file(b.join("new")).unwrap();
+    fs::remove_file(b.join("link")).unwrap();
+    fs::rename(b.join("moved"), b.join("last")).unwrap();
+    become_equal(a, b, |root| lacks("new")(root) && has("last/f/other", "7")(root));
+    fs::remove_dir_all(a.join("last")).unwrap();
+    become_equal(a, b, lacks("last"));
+}
+
+fn filled(home: &Home, name: &str) -> PathBuf {
+    let root = home.dir().join(name);
+    fs::create_dir_all(root.join("sub")).unwrap();
+    fs::write(root.join("sub/first"), "0").unwrap();
+    root
+}
+
+#[test]
+fn two_folders_of_one_machine_stay_in_step() {
+    let home = Home::new();
+    let (a, b) = (filled(&home, "a"), home.dir().join("b"));
+    let mut following = home.start(&["sync", "a", "b", "--follow"]);
+    following.note("following a and b");
+    become_equal(&a, &b, has("sub/first", "0"));
+    live_through(&a, &b);
+    let told = loop {
+        let line = following.line();
+        if line.contains("moved/f/deep") {
+            break line;
+        }
+    };
+    assert!(told.starts_with("<- ") || told.starts_with("-> "), "{told}");
+    assert_eq!(following.interrupt(), 0);
+    assert!(home.ok(&["sync", "a", "b"]).contains("nothing moved"));
+}
+
+#[test]
+fn folders_of_two_devices_stay_in_step() {
+    let (one, two) = (Home::new(), Home::new());
+    let a = filled(&one, "a");
+    let mut sharing = one.start(&["share", "a", "--listen", "0"]);
+    let ticket = two.write("ticket", sharing.line());
+    two.ok(&["join", &format!("@{ticket}"), "b"]);
+    let b = two.dir().join("b");
+    let following = two.start(&["sync", "b", "--follow"]);
+    live_through(&a, &b);
+    assert_eq!(following.interrupt(), 0);
+    // What happens while nobody looks is found later.
+    fs::write(b.join("apart"), "9").unwrap();
+    fs::rename(b.join("sub"), b.join("back")).unwrap();
+    let following = two.start(&["serve"]);
+    become_equal(&a, &b, has("apart", "9"));
+    live_through(&b, &a);
+    assert_eq!(following.interrupt(), 0);
+}
+
+#[test]
+fn a_folder_that_becomes_a_replica_later_is_served_as_well() {
+    let (one, two) = (Home::new(), Home::new());
+    let (a, b) = (filled(&one, "a"), two.dir().join("b"));
+    let (serving, address) = one.serve("0");
+    one.ok(&["sync", "a", "spare"]);
+    let ticket = one.ok(&["ticket", "a", "--address", &address]);
+    let begun = Instant::now();
+    while two.run(&["join", ticket.trim(), "b"]).code != 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let following = two.start(&["sync", "b", "--follow"]);
+    live_through(&a, &b);
+    // What another process does to it is heard of.
+    one.ok(&["sync", "spare", "a"]);
+    one.ok(&["folder", "forget", "a", "--yes"]);
+    fs::write(a.join("sub/first"), "of its own").unwrap();
+    assert_eq!((following.interrupt(), serving.interrupt()), (0, 0));
+    assert_eq!(fs::read_to_string(b.join("sub/first")).unwrap(), "0");
+}
+
+/// More happens at once than the system keeps a note of for us.
+#[test]
+fn very_many_changes_at_once_all_arrive() {
+    let home = Home::new();
+    let (a, b) = (filled(&home, "a"), home.dir().join("b"));
+    let mut following = home.start(&["sync", "a", "b", "--follow"]);
+    following.note("following a and b");
+    let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let most: usize = most.trim().parse().unwrap();
+    fs::create_dir(a.join("many")).unwrap();
+    become_equal(&a, &b, |root| root.join("many").is_dir());
+    // Each name makes two events of its own.
+    for n in 0..most.min(20_000) {
+        let name = a.join(format!("many/{n}"));
+        fs::write(&name, "").unwrap();
+        fs::remove_file(&name).unwrap();
+    }
+    fs::write(a.join("many/last"), "last").unwrap();
+    become_equal(&a, &b, has("many/last", "last"));
+    fs::write(b.join("many/last"), "after").unwrap();
+    become_equal(&a, &b, has("many/last", "after"));
+    assert_eq!(following.interrupt(), 0);
+}
