@@ -4,10 +4,10 @@
 use crate::apply::{ContentSource, LocalChunks};
 use crate::fs::FileSystem;
 use crate::path::RelPath;
-use crate::tables::{Index, store};
+use crate::tables::{Index, IndexAt, store};
 use anabranch_core::blob::{ChunkHash, ChunkSpan};
 use anabranch_core::seal::Ring;
-use anabranch_core::storage::{Durability, Storage, StorageError, Table};
+use anabranch_core::storage::{Durability, ReadTx, Storage, StorageError, Table};
 use anabranch_core::view::View;
 use anabranch_sync::work::Blobs;
 use std::borrow::Cow;
@@ -75,26 +75,24 @@ impl Blobs for FolderBlobs {
     }
 }
 
-/// Hands content to the applier.
+/// Hands content to the applier, as of one moment.
 pub(crate) struct Content<'a> {
-    storage: &'a dyn Storage,
+    tx: &'a dyn ReadTx,
     local: LocalChunks<'a>,
     ring: Ring,
 }
 
 impl<'a> Content<'a> {
     pub(crate) fn new(
-        storage: &'a dyn Storage,
         fs: &'a dyn FileSystem,
-        index: &'a Index,
+        index: &'a IndexAt<'a>,
     ) -> Result<Self, StorageError> {
-        let ring = View::new(&*storage.read()?).ring()?;
-        Ok(Self { storage, local: LocalChunks::new(fs, index), ring })
+        let ring = View::new(index.0).ring()?;
+        Ok(Self { tx: index.0, local: LocalChunks::new(fs, index), ring })
     }
 
     fn blob(&self, hash: &ChunkHash) -> io::Result<Option<Vec<u8>>> {
-        let tx = self.storage.read().map_err(io::Error::other)?;
-        tx.get(Table::Blob, &hash.0).map_err(io::Error::other)
+        self.tx.get(Table::Blob, &hash.0).map_err(io::Error::other)
     }
 }
 

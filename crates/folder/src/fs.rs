@@ -10,6 +10,7 @@ pub use memory::{ManualClock, MemFs, Op};
 pub use real::{RealFs, SystemClock};
 
 use crate::path::RelPath;
+use std::collections::BTreeSet;
 use std::io;
 
 /// What kind of thing a path names.
@@ -172,6 +173,12 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// What the file system reports.
     fn sync_dir(&self, dir: Option<&RelPath>) -> io::Result<()>;
+
+    /// Brings everything to the disk that was written to the folder until now: contents, modes, times and names.
+    ///
+    /// # Errors
+    /// What the file system reports; then nothing is known to be there.
+    fn sync_all(&self) -> io::Result<()>;
 }
 
 /// Tells the time.
@@ -179,6 +186,9 @@ pub trait Clock: Send + Sync {
     /// Nanoseconds since 1970, UTC.
     fn now_ns(&self) -> i64;
 }
+
+/// So many things are brought to the disk one by one; more at once, together with whatever else is under way there.
+pub(crate) const FEW: usize = 64;
 
 /// Whether there is certainly nothing at `path`: no such name, or something above it that is no directory. Links are not
 /// followed, so one of these may be such a thing.
@@ -188,6 +198,18 @@ pub(crate) fn is_absent(fs: &dyn FileSystem, path: &RelPath) -> bool {
         Ok(_) => false,
         Err(e) => e.kind() == io::ErrorKind::NotFound || path.ancestors().any(is_other),
     }
+}
+
+/// Brings the names in directories to the disk. Returns those where that failed.
+pub(crate) fn sync_all_names(
+    fs: &dyn FileSystem,
+    dirs: BTreeSet<Option<RelPath>>,
+) -> Vec<(Option<RelPath>, io::Error)> {
+    if dirs.len() > FEW && fs.sync_all().is_ok() {
+        return Vec::new();
+    }
+    let one = |dir: Option<RelPath>| Some((sync_names(fs, dir.as_ref()).err()?, dir));
+    dirs.into_iter().filter_map(one).map(|(error, dir)| (dir, error)).collect()
 }
 
 /// Brings the names in a directory to the disk, if it is there and a directory still.

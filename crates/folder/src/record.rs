@@ -4,7 +4,7 @@
 use crate::base::Base;
 use crate::dirty::Dirty;
 use crate::error::FolderError;
-use crate::fs::{Clock, FileSystem, sync_names};
+use crate::fs::{Clock, FileSystem, sync_all_names, sync_names};
 use crate::hold::Hold;
 use crate::intent::{self, Left};
 use crate::kept::Found;
@@ -227,7 +227,10 @@ impl<'a> Batch<'a> {
             }
         }
         drop(tx);
-        dirs.iter().try_for_each(|dir| sync_dir(self.fs, dir.as_ref()))
+        match sync_all_names(self.fs, dirs).pop() {
+            Some((_, error)) => Err(unsynced(&error)),
+            None => Ok(()),
+        }
     }
 
     /// How what is adopted is kept in a sealed database.
@@ -311,8 +314,11 @@ fn are_kept(tx: &dyn ReadTx, steps: &[LocalStep]) -> Result<bool, StorageError> 
 /// # Errors
 /// [`FolderError::Input`].
 pub(crate) fn sync_dir(fs: &dyn FileSystem, dir: Option<&RelPath>) -> Result<(), FolderError> {
-    let failed = |e| FolderError::Input(format!("a directory cannot be synced: {e}"));
-    sync_names(fs, dir).map_err(failed)
+    sync_names(fs, dir).map_err(|e| unsynced(&e))
+}
+
+fn unsynced(error: &io::Error) -> FolderError {
+    FolderError::Input(format!("a directory cannot be synced: {error}"))
 }
 
 /// One write a path: of several records for one path, the values replaced are joined.

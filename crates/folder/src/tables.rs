@@ -304,9 +304,18 @@ pub(crate) struct Index(pub(crate) Arc<dyn Storage>);
 impl Index {
     /// Places and lengths of a chunk.
     pub(crate) fn find(&self, hash: &ChunkHash) -> Result<Vec<(ChunkPlace, u64)>, StorageError> {
+        IndexAt(&*self.0.read()?).find(hash)
+    }
+}
+
+/// The same as of one moment.
+pub(crate) struct IndexAt<'t>(pub(crate) &'t dyn ReadTx);
+
+impl IndexAt<'_> {
+    fn find(&self, hash: &ChunkHash) -> Result<Vec<(ChunkPlace, u64)>, StorageError> {
         let prefix = [CHUNK, &hash.0[..]].concat();
         let mut found = Vec::new();
-        let tx = self.0.read()?;
+        let tx = self.0;
         tx.scan(Table::Local, &prefix, None, Order::Ascending, &mut |key, value| {
             let Some(rest) = key.strip_prefix(&prefix[..]) else { return ControlFlow::Break(()) };
             if let Some((offset, path)) = rest.split_first_chunk::<8>()
@@ -317,7 +326,7 @@ impl Index {
             }
             if found.len() < PLACES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        let view = View::new(&*tx);
+        let view = View::new(tx);
         if found.is_empty() || !view.sealed()?.covers(&store()) {
             return Ok(found);
         }
@@ -360,7 +369,7 @@ fn sealed_chunk(
     Ok(Some(SealedChunk { key, size, certain }))
 }
 
-impl ChunkIndex for Index {
+impl ChunkIndex for IndexAt<'_> {
     fn places(&self, hash: &ChunkHash) -> io::Result<Vec<ChunkPlace>> {
         let found = self.find(hash).map_err(io::Error::other)?;
         Ok(found.into_iter().map(|(place, _)| place).collect())

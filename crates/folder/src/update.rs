@@ -14,7 +14,7 @@ use crate::path::RelPath;
 use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions};
 use crate::record::record;
 use crate::scan::{Problem, Progress};
-use crate::tables::{BaseRows, Index, There, base_row, set_base, store};
+use crate::tables::{BaseRows, IndexAt, There, base_row, set_base, store};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::ops::Role;
 use anabranch_core::storage::{Durability, StorageError};
@@ -194,11 +194,16 @@ impl Site<'_> {
 
     /// Fetches what `actions` lack, manifests level by level, until all is here or nothing more comes.
     fn gather(&self, actions: &[Action], fetch: &mut dyn Fetch) -> Result<(), FolderError> {
+        let mut rest = actions;
         loop {
-            let index = Index(Arc::clone(self.replica.storage()));
-            let mut content = Content::new(&**self.replica.storage(), self.fs, &index)?;
-            let lacking = missing(actions, &mut content, WANTS)
-                .map_err(|e| StorageError::Io(e.to_string()))?;
+            let tx = self.replica.storage().read()?;
+            let index = IndexAt(&*tx);
+            let mut content = Content::new(self.fs, &index)?;
+            let lacking =
+                missing(rest, &mut content, WANTS).map_err(|e| StorageError::Io(e.to_string()))?;
+            drop(content);
+            drop(tx);
+            rest = &rest[lacking.complete..];
             let hashes: BTreeSet<ChunkHash> = lacking
                 .nodes
                 .iter()
@@ -214,10 +219,13 @@ impl Site<'_> {
     fn apply(&self, actions: &[Action]) -> Result<Applied, FolderError> {
         let storage = self.replica.storage();
         intent::note(&**storage, actions)?;
-        let index = Index(Arc::clone(storage));
-        let mut content = Content::new(&**storage, self.fs, &index)?;
+        let before = storage.read()?;
+        let index = IndexAt(&*before);
+        let mut content = Content::new(self.fs, &index)?;
         let mut applied = apply(self.fs, self.clock, actions, &mut content, &mut |_, _| ())
             .map_err(|e| FolderError::Input(format!("no temporary files can be made: {e}")))?;
+        drop(content);
+        drop(before);
         let (rows, found) = self.rows(actions, std::mem::take(&mut applied.base))?;
         let Found { nodes, names } = found;
         let mut tx = storage.write(Durability::Full)?;

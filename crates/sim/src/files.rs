@@ -172,7 +172,7 @@ impl Contents {
     /// None that a folder in memory has for what makes sense.
     pub fn act(&mut self, fs: &MemFs, deed: &Deed) -> io::Result<()> {
         let done = self.carry_out(fs, deed);
-        fs.sync_all();
+        fs.rest();
         done
     }
 

@@ -59,8 +59,8 @@ pub struct Missing {
     pub chunks: Vec<ChunkSpan>,
     /// Files whose manifest is none: nothing can be done for them.
     pub refused: Vec<RelPath>,
-    /// Whether there is more than the limit allowed to list.
-    pub more: bool,
+    /// How many of the actions, from the first, lack nothing.
+    pub complete: usize,
 }
 
 /// What `source` lacks for `actions`, at most about `limit` blobs of it.
@@ -75,7 +75,10 @@ pub fn missing(
     let mut missing = Missing::default();
     let mut known = HashSet::new();
     let source = RefCell::new(source);
-    for action in actions {
+    for (number, action) in actions.iter().enumerate() {
+        if missing.nodes.is_empty() && missing.chunks.is_empty() {
+            missing.complete = number;
+        }
         let Action::WriteFile { goal, .. } = action else { continue };
         let Some(content) = goal.state.pieces() else { continue };
         for step in Walker::new(&content, |place| source.borrow_mut().node(&place.hash)) {
@@ -94,10 +97,12 @@ pub fn missing(
                 }
             }
             if missing.nodes.len() + missing.chunks.len() >= limit {
-                missing.more = true;
                 return Ok(missing);
             }
         }
+    }
+    if missing.nodes.is_empty() && missing.chunks.is_empty() {
+        missing.complete = actions.len();
     }
     Ok(missing)
 }

@@ -6,7 +6,7 @@ use super::names::Names;
 use super::temp::make_temp_dir;
 use super::{Applied, ContentSource, Failed, Failure};
 use crate::base::{Base, Seen};
-use crate::fs::{Clock, FileSystem, Kind};
+use crate::fs::{Clock, FEW, FileSystem, Kind};
 use crate::path::RelPath;
 use crate::plan::{Action, Goal, Keep, Was};
 use crate::state::State;
@@ -31,6 +31,9 @@ pub struct Applier<'a> {
     made: Vec<Goal>,
     applied: Applied,
 }
+
+/// A file under a temporary name, and where it goes.
+type Written<'w> = (RelPath, &'w Goal, &'w Option<Was>, &'w Option<Box<Keep>>);
 
 type Done = Result<(), Failed>;
 type Source<'s> = &'s mut dyn ContentSource;
@@ -62,7 +65,16 @@ impl<'a> Applier<'a> {
         source: &mut dyn ContentSource,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Applied {
-        for action in actions {
+        let mut rest = actions;
+        while let [action, others @ ..] = rest {
+            let writes = rest.iter().take_while(|action| is_write(action)).count();
+            if writes > FEW {
+                let (files, others) = rest.split_at(writes);
+                self.write_many(files, source, progress);
+                rest = others;
+                continue;
+            }
+            rest = others;
             let removes = matches!(action, Action::RemoveFile { .. } | Action::RemoveDir { .. });
             if removes && self.names.is_fresh() {
                 // What is new must be on the disk before what is old goes.
@@ -71,19 +83,78 @@ impl<'a> Applier<'a> {
             let (clears, fills) = paths_of(action);
             let blocked = fills.is_some_and(|path| self.stuck.contains(path));
             let done = if blocked { Err(Failed::Blocked) } else { self.carry_out(action, source) };
-            match done {
-                Ok(()) => self.applied.done += 1,
-                Err(why) => {
-                    self.stuck.extend(clears.cloned());
-                    if let Some(path) = fills.or(clears) {
-                        self.fail(path, why);
-                    }
-                }
+            if done.is_err() {
+                self.stuck.extend(clears.cloned());
             }
+            self.note(fills.or(clears), done);
             progress(self.applied.done, self.applied.bytes);
         }
         self.sync();
         std::mem::take(&mut self.applied)
+    }
+
+    /// Counts what came of an action for `path`.
+    fn note(&mut self, path: Option<&RelPath>, done: Done) {
+        match (done, path) {
+            (Ok(()), _) => self.applied.done += 1,
+            (Err(why), Some(path)) => self.fail(path, why),
+            (Err(_), None) => {}
+        }
+    }
+
+    /// Carries out actions that write files, which are brought to the disk together before any of them gets its name.
+    fn write_many(
+        &mut self,
+        actions: &[Action],
+        source: &mut dyn ContentSource,
+        progress: &mut dyn FnMut(u64, u64),
+    ) {
+        let mut written = Vec::with_capacity(actions.len());
+        for action in actions {
+            let Action::WriteFile { goal, over, keep } = action else { continue };
+            let temp = match self.stuck.contains(&goal.path) {
+                true => Err(Failed::Blocked),
+                false => self.write_temp(goal, source, false),
+            };
+            let full =
+                matches!(&temp, Err(Failed::Io(e)) if e.kind() == io::ErrorKind::StorageFull);
+            match temp {
+                Ok(temp) => written.push((temp, goal, over, keep)),
+                // Where others take their places there may be room again.
+                Err(_) if full && !written.is_empty() => {
+                    self.place_many(&mut written, source, progress);
+                    match self.write_temp(goal, source, false) {
+                        Ok(temp) => written.push((temp, goal, over, keep)),
+                        Err(why) => self.fail(&goal.path, why),
+                    }
+                }
+                Err(why) => self.fail(&goal.path, why),
+            }
+        }
+        self.place_many(&mut written, source, progress);
+    }
+
+    fn place_many(
+        &mut self,
+        written: &mut Vec<Written<'_>>,
+        source: &mut dyn ContentSource,
+        progress: &mut dyn FnMut(u64, u64),
+    ) {
+        let synced = match sabotage::is(Bug::FileUnsynced) {
+            true => Ok(()),
+            false => self.fs.sync_all(),
+        };
+        for (temp, goal, over, keep) in written.drain(..) {
+            let placed = match &synced {
+                Ok(()) => self.place(&temp, goal, over.as_ref(), keep.as_deref(), source),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string()).into()),
+            };
+            if placed.is_err() {
+                self.names.discard(temp);
+            }
+            self.note(Some(&goal.path), placed);
+            progress(self.applied.done, self.applied.bytes);
+        }
     }
 
     /// After the last part: sets what had to wait and puts back what found no place.
@@ -165,26 +236,45 @@ impl<'a> Applier<'a> {
         keep: Option<&Keep>,
         source: Source<'_>,
     ) -> Done {
-        let State::File { mode, mtime_ns, .. } = &goal.state else { return Ok(()) };
+        let temp = self.write_temp(goal, source, true)?;
+        let placed = self.place(&temp, goal, over, keep, source);
+        if placed.is_err() {
+            self.names.discard(temp);
+        }
+        placed
+    }
+
+    /// Writes a file under a temporary name; `sync`: and brings it to the disk.
+    fn write_temp(
+        &mut self,
+        goal: &Goal,
+        source: Source<'_>,
+        sync: bool,
+    ) -> Result<RelPath, Failed> {
+        let State::File { mode, mtime_ns, .. } = &goal.state else {
+            return Err(Failed::ChangedMeanwhile);
+        };
         let (temp, mut file) = self.names.new_file()?;
         let mut write = || {
             let bytes = fill(&mut *file, &goal.state, source)?;
             file.set_meta(*mode, *mtime_ns)?;
-            if !sabotage::is(Bug::FileUnsynced) {
+            if sync && !sabotage::is(Bug::FileUnsynced) {
                 file.sync()?;
             }
             Ok(bytes)
         };
         let written = write();
         drop(file);
-        let placed = written.and_then(|bytes| {
-            self.applied.bytes += bytes;
-            self.place(&temp, goal, over, keep, source)
-        });
-        if placed.is_err() {
-            self.names.discard(temp);
+        match written {
+            Ok(bytes) => {
+                self.applied.bytes += bytes;
+                Ok(temp)
+            }
+            Err(why) => {
+                self.names.discard(temp);
+                Err(why)
+            }
         }
-        placed
     }
 
     fn symlink(&mut self, goal: &Goal, over: Option<&Was>, source: Source<'_>) -> Done {
@@ -437,6 +527,10 @@ impl<'a> Applier<'a> {
             }
         }
     }
+}
+
+fn is_write(action: &Action) -> bool {
+    matches!(action, Action::WriteFile { .. })
 }
 
 /// The path that an action clears, and the path that it fills.

@@ -70,6 +70,8 @@ pub enum Op {
     SetMeta,
     /// Bringing a directory to the disk.
     SyncDir,
+    /// Bringing everything to the disk.
+    SyncAll,
 }
 
 type Hook = Box<dyn FnMut(&MemFs, Op, Option<&RelPath>) -> io::Result<()> + Send>;
@@ -498,6 +500,12 @@ impl FileSystem for MemFs {
         if let Some(journal) = &mut *lock(&self.shared.journal) {
             journal.sync(dir);
         }
+        Ok(())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.before(Op::SyncAll, None)?;
+        self.rest();
         Ok(())
     }
 }

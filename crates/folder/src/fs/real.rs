@@ -298,6 +298,11 @@ impl FileSystem for RealFs {
     fn sync_dir(&self, dir: Option<&RelPath>) -> io::Result<()> {
         Ok(rustix::fs::fsync(self.open_dir(dir)?)?)
     }
+
+    /// The root's descriptor is open for as long as the folder, and hears of every failed write since.
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.root)?)
+    }
 }
 
 #[cfg(test)]

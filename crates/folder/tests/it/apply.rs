@@ -153,16 +153,21 @@ fn what_is_missing_is_listed_level_by_level_and_the_path_waits() {
     let actions = [write("a", content, None), write("b", content, None)];
     let whole = std::mem::take(&mut folder.blobs);
     let lacking = missing(&actions, &mut folder.blobs, 99).unwrap();
-    assert_eq!((lacking.nodes.len(), lacking.chunks.len(), lacking.more), (1, 0, false));
+    assert_eq!((lacking.nodes.len(), lacking.chunks.len(), lacking.complete), (1, 0, 0));
     folder.blobs.nodes = whole.nodes;
     let lacking = missing(&actions, &mut folder.blobs, 99).unwrap();
     let names: BTreeSet<ChunkHash> = lacking.chunks.iter().map(|span| span.hash).collect();
     assert_eq!((lacking.nodes.len(), names), (0, whole.chunks.keys().copied().collect()));
-    assert!(missing(&actions, &mut folder.blobs, 3).unwrap().more);
+    let some = missing(&actions, &mut folder.blobs, 3).unwrap();
+    assert_eq!((some.chunks.len(), some.complete), (3, 0));
     let applied = folder.apply(&actions);
     assert!(applied.failed.iter().all(|failure| matches!(failure.why, Failed::Missing)));
     assert_eq!((applied.failed.len(), folder.leftovers()), (2, 0));
     folder.blobs.chunks = whole.chunks;
+    let other = folder.blobs.add(b"another");
+    let unknown = Blobs::default().add(b"nowhere");
+    let more = [&actions[..], &[write("c", other, None), write("d", unknown, None)]].concat();
+    assert_eq!(missing(&more, &mut folder.blobs, 9).unwrap().complete, 3);
     assert_eq!(folder.apply(&actions).done, 2);
 }
 
@@ -411,4 +416,82 @@ fn a_folder_that_takes_no_temporary_files_is_an_error() {
     folder.fs.write(&path(".anabranch"), b"not a directory").unwrap();
     let result = apply(&folder.fs, &*folder.clock, &[], &mut Disks(Vec::new()), &mut |_, _| {});
     assert_eq!(result.unwrap_err().kind(), io::ErrorKind::NotADirectory);
+}
+
+/// Files at once that are brought to the disk together.
+const MANY: usize = 100;
+
+fn many(folder: &mut Folder, over: bool) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for n in 0..MANY {
+        let at = format!("f{n:03}");
+        let over = over.then(|| folder.was(&at, "before"));
+        let content = folder.blobs.add(at.as_bytes());
+        actions.push(write(&at, content, over));
+    }
+    actions
+}
+
+fn ops(folder: &Folder) -> std::sync::mpsc::Receiver<Op> {
+    let (tell, told) = std::sync::mpsc::channel();
+    folder.fs.set_hook(move |_, op, _| {
+        let _ = tell.send(op);
+        Ok(())
+    });
+    told
+}
+
+#[test]
+fn many_files_reach_the_disk_together_and_before_their_names() {
+    for over in [false, true] {
+        let mut folder = Folder::new();
+        let actions = many(&mut folder, over);
+        let told = ops(&folder);
+        let applied = folder.apply(&actions);
+        assert_eq!((applied.done, applied.failed.len()), (MANY as u64, 0));
+        let ops: Vec<Op> = told.try_iter().collect();
+        let barrier = ops.iter().position(|op| *op == Op::SyncAll).unwrap();
+        let named = |op: &Op| matches!(op, Op::Rename | Op::Exchange);
+        assert!(!ops[..barrier].iter().any(named), "a name before its content");
+        assert!(!ops[barrier..].contains(&Op::Write), "content after the sync");
+        assert!(!ops.contains(&Op::Sync), "one by one");
+        folder.fs.clear_hook();
+        assert_eq!(get(&folder.fs, "f042"), b"f042");
+        assert_eq!(folder.leftovers(), 0);
+    }
+}
+
+#[test]
+fn where_the_disk_cannot_sync_many_files_none_gets_its_name() {
+    let mut folder = Folder::new();
+    let actions = many(&mut folder, true);
+    folder.fs.set_hook(|_, op, _| match op {
+        Op::SyncAll => Err(io::Error::other("broken")),
+        _ => Ok(()),
+    });
+    let applied = folder.apply(&actions);
+    assert_eq!((applied.done, applied.failed.len(), applied.base.len()), (0, MANY, 0));
+    folder.fs.clear_hook();
+    assert_eq!(get(&folder.fs, "f042"), b"before");
+    assert_eq!(folder.leftovers(), 0);
+    assert_eq!(folder.apply(&actions).done, MANY as u64);
+}
+
+#[test]
+fn where_many_files_do_not_fit_beside_the_old_ones_they_take_turns() {
+    let mut folder = Folder::new();
+    let actions = many(&mut folder, true);
+    // Room for ten temporary files.
+    folder.fs.set_hook(|fs, op, path| {
+        let is_new = op == Op::Create && path.is_some_and(RelPath::is_reserved);
+        let temporary = fs.tree().into_keys().filter(RelPath::is_reserved).count();
+        match is_new && temporary >= 12 {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    });
+    let applied = folder.apply(&actions);
+    folder.fs.clear_hook();
+    assert_eq!((applied.done, applied.failed.len()), (MANY as u64, 0));
+    assert_eq!((get(&folder.fs, "f099"), folder.leftovers()), (b"f099".to_vec(), 0));
 }

@@ -83,11 +83,11 @@ impl MemFs {
     /// From now on what [`Self::lose_power`] leaves is kept; all that is there is on the disk.
     pub fn keep_journal(&self) {
         *lock(&self.shared.journal) = Some(Journal::default());
-        self.sync_all();
+        self.rest();
     }
 
     /// Everything reaches the disk, as it does some seconds after a user's program is done.
-    pub fn sync_all(&self) {
+    pub fn rest(&self) {
         let names = lock(&self.shared.names);
         for inode in names.values() {
             lock(inode).unsynced = false;
