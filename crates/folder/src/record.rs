@@ -277,7 +277,7 @@ impl<'a> Batch<'a> {
         }
         committed?;
         // Others may have asked in vain.
-        found.names.iter().for_each(|name| self.replica.blob_arrived(name));
+        self.replica.blobs_arrived(&found.names);
         let records = steps.into_iter().filter_map(|step| match step {
             LocalStep::Record(record) => Some(record.path),
             _ => None,

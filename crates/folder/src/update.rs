@@ -236,7 +236,7 @@ impl Site<'_> {
         intent::clear(&mut *tx, actions)?;
         tx.commit()?;
         // Others may have asked in vain.
-        names.iter().for_each(|name| self.replica.blob_arrived(name));
+        self.replica.blobs_arrived(&names);
         Ok(applied)
     }
 }

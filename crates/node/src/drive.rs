@@ -225,7 +225,7 @@ impl Asked {
                     replica.members_changed();
                 }
             }
-            Answer::Stored { hash } => replica.blob_arrived(hash),
+            Answer::Stored { hashes } => replica.blobs_arrived(hashes),
             _ => {}
         }
         Done(Some((channel, answer)))
@@ -580,9 +580,9 @@ impl Drive {
                 self.progress.bytes_received += bytes;
                 self.attend(channel, &replica);
             }
-            Event::Blob { bytes, .. } => {
+            Event::Blobs { count, bytes } => {
                 replica.blob_brought(self.id);
-                self.progress.blobs_received += 1;
+                self.progress.blobs_received += count;
                 self.progress.bytes_received += bytes;
                 self.attend(channel, &replica);
             }

@@ -858,9 +858,14 @@ impl Replica {
         self.wants().answered(session, now);
     }
 
-    /// Says that a blob was stored here, for peers that asked for it in vain. Whatever sessions bring is noticed without.
-    pub fn blob_arrived(&self, hash: &ChunkHash) {
-        self.wants().arrived(hash);
+    /// Says that blobs were stored here, for peers that asked for them in vain. Whatever sessions bring is noticed without.
+    pub fn blobs_arrived(&self, hashes: &[ChunkHash]) {
+        if hashes.is_empty() {
+            return;
+        }
+        let mut wants = self.wants();
+        hashes.iter().for_each(|hash| wants.arrived(hash));
+        drop(wants);
         self.gather_moved();
         self.blob_moved();
         self.ring();

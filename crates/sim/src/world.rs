@@ -393,7 +393,7 @@ impl<'p> World<'p> {
                     self.stats.refused += group.len() as u64;
                     return self.settle_node(node);
                 }
-                replica.blob_arrived(&hash);
+                replica.blobs_arrived(&[hash]);
             }
         }
         let mut memory = std::mem::take(&mut self.nodes[node].memory);

@@ -16,7 +16,7 @@ use self::claims::Claims;
 use self::compare::Compare;
 use crate::forks::Forks;
 use crate::frame::{
-    ChannelNo, Code, DATA_BYTES, Frame, Request, TIPS_PER_FRAME, Terms, TicketProof,
+    ChannelNo, Code, DATA_BYTES, Frame, HASHES, Request, TIPS_PER_FRAME, Terms, TicketProof,
 };
 use crate::incoming::{Incoming, Next};
 use crate::rights::{Person, Reason, Right, Shown};
@@ -137,7 +137,8 @@ pub struct Channel {
     recompares: u32,
     wanted: Wanted,
     asked: VecDeque<ChunkHash>,
-    reading: bool,
+    /// How many of what was asked for are being read.
+    reading: usize,
     pub(crate) closed: bool,
     out: Vec<Emit>,
 }
@@ -219,7 +220,7 @@ impl Channel {
             recompares: 0,
             wanted: Wanted::default(),
             asked: VecDeque::new(),
-            reading: false,
+            reading: 0,
             closed: false,
             out: vec![Emit::Work(Work::Open { request: asked })],
         }
@@ -373,7 +374,7 @@ impl Channel {
                 self.event(Event::Progress);
             }
             Frame::Want { hashes, .. } => {
-                if self.asked.len() + hashes.len() > wanted::OPEN {
+                if self.asked.len() + self.reading + hashes.len() > wanted::OPEN {
                     return self.refuse(Code::Limit, "too many blobs were asked for at once");
                 }
                 self.level_told = None;
@@ -561,9 +562,9 @@ impl Channel {
                 }
             }
             Answer::Blobs { found, missing, later } => self.on_blobs(found, missing, later),
-            Answer::Stored { hash } => {
+            Answer::Stored { hashes } => {
                 let bytes = self.acknowledge();
-                self.event(Event::Blob { hash, bytes });
+                self.event(Event::Blobs { count: hashes.len() as u64, bytes });
             }
             Answer::Failed { code, text } => return self.refuse(code, &text),
         }
@@ -668,7 +669,7 @@ impl Channel {
         missing: Vec<ChunkHash>,
         later: Vec<ChunkHash>,
     ) {
-        self.reading = false;
+        self.reading = 0;
         for hash in later.into_iter().rev() {
             self.asked.push_front(hash);
         }
@@ -678,7 +679,7 @@ impl Channel {
             self.frame(Frame::Blob { channel: self.number, hash, bytes });
             self.event(Event::BlobSent { hash, bytes: u64::from(len) });
         }
-        for part in missing.chunks(crate::frame::HASHES) {
+        for part in missing.chunks(HASHES) {
             self.frame(Frame::NoBlob { channel: self.number, hashes: part.to_vec() });
         }
     }
@@ -756,7 +757,7 @@ impl Channel {
             Next::Batch(batch) => {
                 Work::Apply { batch, trial: std::mem::take(&mut self.trial), load: self.load }
             }
-            Next::Blob(hash, bytes) => Work::PutBlob { hash, bytes },
+            Next::Blobs(blobs) => Work::PutBlobs { blobs },
             Next::Bad(text) => return self.refuse(Code::Protocol, &text),
         };
         self.applying = Some(cost);
@@ -806,13 +807,13 @@ impl Channel {
         let room = self.credit >= DATA_BYTES as i64;
         // Not while a batch is being put together: both would spend the same credit.
         let away = matches!(self.plan, Plan::Away);
-        if room && !away && !self.reading && !self.asked.is_empty() {
-            self.reading = true;
-            let hashes = self.asked.drain(..self.asked.len().min(8)).collect();
+        if room && !away && self.reading == 0 && !self.asked.is_empty() {
+            self.reading = self.asked.len().min(HASHES);
+            let hashes = self.asked.drain(..self.reading).collect();
             self.work(Work::ReadBlobs { hashes });
             return;
         }
-        if !self.sends() || !self.dirty || !room || self.reading || self.applying.is_some() {
+        if !self.sends() || !self.dirty || !room || self.reading > 0 || self.applying.is_some() {
             return;
         }
         if let Plan::Here(_) = self.plan

@@ -1,6 +1,7 @@
 //! Data that came and is not applied yet, in the order in which it came. Batches are checked ahead, several at a time, since
 //! that needs no storage; they are applied one after the other.
 
+use crate::frame::DATA_BYTES;
 use crate::work::{Batch, Work};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::id::DatabaseId;
@@ -46,7 +47,8 @@ pub(crate) enum Next {
     Batch(Batch),
     /// A batch that is no good, and why.
     Bad(String),
-    Blob(ChunkHash, Vec<u8>),
+    /// All that came one after the other, up to [`DATA_BYTES`] and one more.
+    Blobs(Vec<(ChunkHash, Vec<u8>)>),
 }
 
 impl Incoming {
@@ -86,12 +88,29 @@ impl Incoming {
         }
     }
 
+    fn another_blob(&mut self) -> Option<(u32, ChunkHash, Vec<u8>)> {
+        let is_blob = |item: &mut Item| matches!(item.data, Data::Blob { .. });
+        match self.queue.pop_front_if(is_blob)? {
+            Item { cost, data: Data::Blob { hash, bytes } } => Some((cost, hash, bytes)),
+            _ => None,
+        }
+    }
+
     /// What came first, with its cost, if it is ready.
     pub(crate) fn next(&mut self) -> Option<(u32, Next)> {
         let ready = |item: &Item| matches!(item.data, Data::Checked(_) | Data::Blob { .. });
         let Item { cost, data } = self.queue.pop_front_if(|item| ready(item))?;
         Some(match data {
-            Data::Blob { hash, bytes } => (cost, Next::Blob(hash, bytes)),
+            Data::Blob { hash, bytes } => {
+                let (mut cost, mut blobs) = (cost, vec![(hash, bytes)]);
+                while cost < DATA_BYTES as u32
+                    && let Some((more, hash, bytes)) = self.another_blob()
+                {
+                    cost += more;
+                    blobs.push((hash, bytes));
+                }
+                (cost, Next::Blobs(blobs))
+            }
             Data::Checked(outcome) => {
                 self.ahead -= 1;
                 (cost, outcome.map_or_else(Next::Bad, Next::Batch))

@@ -187,12 +187,10 @@ pub enum Work {
         /// Their names.
         hashes: Vec<ChunkHash>,
     },
-    /// Keep a blob.
-    PutBlob {
-        /// Its name.
-        hash: ChunkHash,
-        /// Its bytes, not checked yet.
-        bytes: Vec<u8>,
+    /// Keep blobs.
+    PutBlobs {
+        /// Their names and bytes, not checked yet.
+        blobs: Vec<(ChunkHash, Vec<u8>)>,
     },
 }
 
@@ -215,7 +213,7 @@ impl Work {
             Self::Check { .. } => "check a batch",
             Self::Apply { .. } => "apply a batch",
             Self::ReadBlobs { .. } => "read blobs",
-            Self::PutBlob { .. } => "keep a blob",
+            Self::PutBlobs { .. } => "keep blobs",
         }
     }
 }
@@ -348,10 +346,10 @@ pub enum Answer {
         /// Those that did not fit and must be asked for again.
         later: Vec<ChunkHash>,
     },
-    /// To [`Work::PutBlob`].
+    /// To [`Work::PutBlobs`].
     Stored {
-        /// Its name.
-        hash: ChunkHash,
+        /// Their names.
+        hashes: Vec<ChunkHash>,
     },
     /// It could not be done.
     Failed {
@@ -406,7 +404,7 @@ impl Access<'_> {
             }
             Work::Apply { batch, trial, load } => self.apply(batch.0, trial, load),
             Work::ReadBlobs { hashes } => self.read_blobs(hashes),
-            Work::PutBlob { hash, bytes } => self.put_blob(hash, bytes),
+            Work::PutBlobs { blobs } => self.put_blobs(&blobs),
         }
     }
 
@@ -739,14 +737,15 @@ impl Access<'_> {
         Ok(Answer::Blobs { found, missing, later })
     }
 
-    fn put_blob(&self, hash: ChunkHash, bytes: Vec<u8>) -> Result<Answer, Error> {
-        if let Err(e) = hash.verify(&bytes)
+    fn put_blobs(&self, blobs: &[(ChunkHash, Vec<u8>)]) -> Result<Answer, Error> {
+        let verified = blobs.iter().try_for_each(|(hash, bytes)| hash.verify(bytes));
+        if let Err(e) = verified
             && !sabotage::is(Bug::BlobUnverified)
         {
             return Ok(Answer::Failed { code: Code::Protocol, text: e.to_string() });
         }
-        self.blobs.put(&[(hash, bytes)])?;
-        Ok(Answer::Stored { hash })
+        self.blobs.put(blobs)?;
+        Ok(Answer::Stored { hashes: blobs.iter().map(|(hash, _)| *hash).collect() })
     }
 }
 

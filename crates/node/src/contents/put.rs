@@ -50,6 +50,12 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Says that they are stored.
+    fn tell(&self, replica: &Replica) {
+        let hashes: Vec<ChunkHash> = self.pieces.iter().map(|(hash, _)| *hash).collect();
+        replica.blobs_arrived(&hashes);
+    }
+
     fn add(&mut self, piece: Piece<'_>) -> Result<(), Infallible> {
         let (hash, bytes) = match piece {
             Piece::Chunk { span, bytes } => (span.hash, bytes),
@@ -130,7 +136,7 @@ impl Put {
         tx.commit()?;
         self.begun = true;
         let waiting = std::mem::take(&mut self.waiting);
-        waiting.pieces.iter().for_each(|(hash, _)| self.replica.blob_arrived(hash));
+        waiting.tell(&self.replica);
         Ok(())
     }
 
@@ -175,9 +181,7 @@ impl Put {
             return self.sealed_again(content)?.finish(path, seen, media_type);
         }
         let entry = committed?;
-        for (hash, _) in &self.waiting.pieces {
-            self.replica.blob_arrived(hash);
-        }
+        self.waiting.tell(&self.replica);
         if self.begun {
             self.begun = false;
             // It is committed whatever becomes of the pins; a collection takes them, since the put is over.

@@ -135,12 +135,12 @@ fn entries_that_come_at_the_end_of_a_session_are_told_to_the_others() {
 #[test]
 fn a_blob_that_comes_at_the_end_of_a_session_is_told_to_the_others() {
     let mut pair = Pair::new();
-    assert!(pair.pump("PutBlob").is_none());
+    assert!(pair.pump("PutBlobs").is_none());
     let blob = b"a blob".to_vec();
     let hash = ChunkHash::of(&blob);
     pair.replicas[0].blobs().put(&[(hash, blob)]).unwrap();
     pair.replicas[1].want([hash]);
-    let job = pair.pump("PutBlob").expect("a blob comes");
+    let job = pair.pump("PutBlobs").expect("a blob comes");
     pair.drives[1].link_ended();
     drop(job.perform());
     assert_eq!(pair.replicas[1].lacking(), (0, 0));
@@ -161,7 +161,7 @@ fn who_gave_up_waiting_for_a_blob_hears_when_a_peer_has_it() {
     let mut versions = pair.replicas[1].versions();
     versions.mark_unchanged();
     pair.replicas[0].blobs().put(&[(hash, blob)]).unwrap();
-    pair.replicas[0].blob_arrived(&hash);
+    pair.replicas[0].blobs_arrived(&[hash]);
     assert!(pair.pump("nothing of the kind").is_none());
     assert!(versions.has_changed().unwrap());
 }

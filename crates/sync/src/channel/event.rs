@@ -67,10 +67,10 @@ pub enum Event {
         /// There is more than is remembered.
         more: bool,
     },
-    /// A blob was stored.
-    Blob {
-        /// Its name.
-        hash: ChunkHash,
+    /// Blobs were stored.
+    Blobs {
+        /// How many.
+        count: u64,
         /// Bytes on the link.
         bytes: u64,
     },

@@ -23,7 +23,7 @@ impl Channel {
         self.applying.is_none()
             && self.incoming.is_empty()
             && self.asked.is_empty()
-            && !self.reading
+            && self.reading == 0
     }
 
     pub(super) fn tell_level(&mut self) {

@@ -382,7 +382,7 @@ impl<'a> Run<'a> {
                 self.outcome.applied += 1;
                 self.outcome.new[side] += entries;
             }
-            Output::Event(_, Event::Blob { .. }) => self.outcome.blobs += 1,
+            Output::Event(_, Event::Blobs { count, .. }) => self.outcome.blobs += count,
             Output::Event(_, Event::NoBlobs(hashes)) => self.outcome.missing.extend(hashes),
             Output::Event(_, Event::Closed { code, text, by_peer: false }) => {
                 self.outcome.closed.push((side, code, text));
