@@ -11,8 +11,10 @@ use crate::kept::Found;
 use crate::nodes::Nodes;
 use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
-use crate::scan::{Problem, Progress, Scan, ScanWatch};
-use crate::tables::{BaseRows, There, base_row, cell_path, set_base, store, value_id, value_name};
+use crate::scan::{Problem, Progress, Scan, ScanWatch, look};
+use crate::tables::{
+    BaseRows, There, base_row, cell_path, set_base, set_settled, store, value_id, value_name,
+};
 use crate::update::Site;
 use anabranch_core::author::{Draft, Seen, Write};
 use anabranch_core::blob::ChunkHash;
@@ -48,6 +50,20 @@ pub(crate) struct Recorded {
     pub(crate) progress: Progress,
 }
 
+/// What of the folder differs from its base; told how far the look has come.
+pub(crate) fn look_at_all(site: &Site<'_>, progress: &mut Progress) -> Result<Dirty, FolderError> {
+    let storage = &**site.replica.storage();
+    let nodes = Nodes::new(storage);
+    let mut watcher = Watcher { nodes: &nodes, problems: Vec::new(), site };
+    let tx = storage.read()?;
+    let rows = BaseRows::new(&*tx).map(|row| row.map_err(FolderError::from));
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return Ok(Dirty::Everything);
+    }
+    Ok(look(site.fs, site.clock, &mut watcher, rows, progress)?)
+}
+
 /// Gathers what a scan comes across.
 struct Watcher<'a> {
     nodes: &'a Nodes<'a>,
@@ -73,7 +89,7 @@ impl ScanWatch for Watcher<'_> {
     }
 }
 
-/// Takes in what an interrupted update did, scans what is dirty of the folder and commits what changed.
+/// Takes in what an interrupted update did, looks at what is dirty of the folder and commits what changed.
 pub(crate) fn record(site: &Site<'_>, dirty: &Dirty) -> Result<Recorded, FolderError> {
     // Most updates name nothing new, and whoever only hears of others' changes makes no key.
     let mut key = None;
@@ -100,6 +116,9 @@ fn record_with_key(
     let noted: Vec<RelPath> = done.keys().cloned().collect();
     // What was interrupted may have begun anywhere.
     let dirty = if noted.is_empty() && hold.is_empty() { dirty } else { &Dirty::Everything };
+    if dirty.is_empty() {
+        return Ok(Some(Recorded::default()));
+    }
     let role = replica.look(|view| view.role_of(&replica.device().id()))?;
     let may_write = role >= Some(Role::Write);
     let sealed = replica.look(|view| view.sealed().map(|sealed| sealed.covers(&store())))?;
@@ -266,6 +285,7 @@ impl<'a> Batch<'a> {
                 outdated.set(true);
                 return Err(StorageError::Io("the key was renewed; try again".into()));
             }
+            set_settled(tx, None)?;
             nodes.store(tx)?;
             found.nodes.store(tx)?;
             let ids = entry.map(|entry| op_indices(&*tx, entry)).transpose()?.unwrap_or_default();

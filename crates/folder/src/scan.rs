@@ -5,9 +5,11 @@
 //! never looks like a deletion (I5, I6). Memory is bounded by the widest directory and the depth (I7).
 
 mod content;
+mod look;
 mod walk;
 
 pub use content::{Hashed, Keeping, ReadError, hash_file};
+pub use look::look;
 
 use crate::base::{Base, Seen};
 use crate::dirty::Dirty;
@@ -87,6 +89,18 @@ pub struct Progress {
     pub bytes: u64,
     /// Bytes read to name content.
     pub hashed: u64,
+}
+
+impl Progress {
+    /// Both together.
+    #[must_use]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            files: self.files.max(other.files),
+            bytes: self.bytes.max(other.bytes),
+            hashed: self.hashed + other.hashed,
+        }
+    }
 }
 
 /// Who wants to know what a scan comes across.
@@ -175,7 +189,8 @@ impl Sealing<'_> {
     }
 }
 
-type Row<E> = Result<(RelPath, Base), E>;
+/// A row of the base, with its path.
+pub type Row<E> = Result<(RelPath, Base), E>;
 
 impl<'a, E, B: Iterator<Item = Row<E>>> Scan<'a, B> {
     /// Scans the folder `fs`. `base` yields the rows of the base in the order of their paths.

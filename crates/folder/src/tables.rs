@@ -25,6 +25,8 @@ const BASE: &[u8] = b"base/";
 const CHUNK: &[u8] = b"chunk/";
 /// Set where the database was founded.
 const FOUNDED: &[u8] = b"founded";
+/// The [`Stand`] with which the folder was last in step.
+const SETTLED: &[u8] = b"in step";
 /// Rows read at once.
 const PAGE: usize = 512;
 /// Places of one chunk that are tried.
@@ -234,6 +236,35 @@ pub fn is_new(replica: &Replica) -> Result<bool, StorageError> {
         let base = BaseRows::new(tx).next().transpose()?;
         Ok(base.is_none() && tx.get(Table::Local, FOUNDED)?.is_none())
     })
+}
+
+/// A state of the database, to tell whether anything changed: how many entries came, and what they amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stand([u8; 40]);
+
+impl Stand {
+    /// That of now; `None` where operations of a later version keep it from being known.
+    pub(crate) fn of(view: View<'_>) -> Result<Option<Self>, StorageError> {
+        let Some(digest) = view.state_digest()? else { return Ok(None) };
+        let mut bytes = [0; 40];
+        bytes[..8].copy_from_slice(&view.next_arrival()?.to_be_bytes());
+        bytes[8..].copy_from_slice(&digest);
+        Ok(Some(Self(bytes)))
+    }
+}
+
+/// The state with which the folder was last wholly in step.
+pub(crate) fn settled(tx: &dyn ReadTx) -> Result<Option<Stand>, StorageError> {
+    let row = tx.get(Table::Local, SETTLED)?;
+    Ok(row.and_then(|bytes| bytes.try_into().ok()).map(Stand))
+}
+
+/// Remembers that state, or that the folder is not in step, to be said with whatever changes the base.
+pub(crate) fn set_settled(tx: &mut dyn WriteTx, stand: Option<Stand>) -> Result<(), StorageError> {
+    match stand {
+        Some(Stand(bytes)) => tx.put(Table::Local, SETTLED, &bytes),
+        None => tx.delete(Table::Local, SETTLED).map(|_| ()),
+    }
 }
 
 fn chunk_key(hash: &ChunkHash, offset: u64, path: &RelPath) -> Vec<u8> {

@@ -12,9 +12,11 @@ use crate::intent;
 use crate::kept::Found;
 use crate::path::RelPath;
 use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions};
-use crate::record::record;
+use crate::record::{look_at_all, record};
 use crate::scan::{Problem, Progress};
-use crate::tables::{BaseRows, IndexAt, There, base_row, set_base, store};
+use crate::tables::{
+    BaseRows, IndexAt, Stand, There, base_row, set_base, set_settled, settled, store,
+};
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::ops::Role;
 use anabranch_core::storage::{Durability, StorageError};
@@ -155,6 +157,18 @@ impl Site<'_> {
             _ if keyless => return Ok(Updated { dirty: dirty.clone(), ..Updated::default() }),
             _ => {}
         }
+        let mut scanned = Progress::default();
+        let looked;
+        let dirty = match dirty {
+            Dirty::Everything => {
+                looked = look_at_all(self, &mut scanned)?;
+                &looked
+            }
+            Dirty::Below(_) => dirty,
+        };
+        if *dirty == Dirty::Everything {
+            scanned = Progress::default();
+        }
         let recorded = record(self, dirty)?;
         let mut left = Dirty::default();
         if !(recorded.problems.is_empty() && recorded.refused.is_empty()) {
@@ -167,9 +181,13 @@ impl Site<'_> {
             recorded: recorded.paths,
             refused: recorded.refused,
             problems: recorded.problems,
-            scanned: recorded.progress,
+            scanned: scanned.and(recorded.progress),
             ..Updated::default()
         };
+        let stand = self.replica.read_store(&store(), Stand::of)?;
+        if stand.is_some() && stand == self.replica.read_tables(settled)? {
+            return Ok(updated);
+        }
         let (plan, unread) = plan(self.replica, &recorded.hidden)?;
         updated.unread = unread.paths().cloned().collect();
         updated.put_off = plan.put_off;
@@ -189,6 +207,11 @@ impl Site<'_> {
             updated.dirty = Dirty::Everything;
         }
         self.replica.want([]);
+        if !updated.is_partial() && stand.is_some() {
+            let mut tx = self.replica.storage().write(Durability::Normal)?;
+            set_settled(&mut *tx, stand)?;
+            tx.commit()?;
+        }
         Ok(updated)
     }
 
@@ -229,6 +252,7 @@ impl Site<'_> {
         let (rows, found) = self.rows(actions, std::mem::take(&mut applied.base))?;
         let Found { nodes, names } = found;
         let mut tx = storage.write(Durability::Full)?;
+        set_settled(&mut *tx, None)?;
         nodes.store(&mut *tx)?;
         for (path, base) in &rows {
             set_base(&mut *tx, path, base.as_ref())?;
