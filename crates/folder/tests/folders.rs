@@ -252,6 +252,8 @@ async fn a_reader_receives_and_keeps_its_own_changes_to_itself() {
     let with = With::Addresses(ticket.addresses.clone());
     let outcome = joined.sync(&node, with, Direction::BOTH, &Control::default()).await.unwrap();
     assert_eq!(outcome.here.refused.len(), 1);
+    let refused = &outcome.here.refused[0];
+    assert!(outcome.here.dirty.covers(refused), "it is looked at again");
     assert_eq!(tree(joined.root())["file"], "changed by the reader");
     assert_eq!(tree(joined.root())["another"], "2");
     assert_eq!(tree(pair.here.root())["file"], "1");

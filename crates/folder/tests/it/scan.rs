@@ -4,9 +4,10 @@ use crate::replica::path;
 use anabranch_core::blob::{ChunkHash, ChunkSpan, MAX_CHUNK};
 use anabranch_folder::InputError;
 use anabranch_folder::base::{Base, Source};
+use anabranch_folder::dirty::Dirty;
 use anabranch_folder::fs::{FileSystem, ManualClock, MemFs, Op};
 use anabranch_folder::path::RelPath;
-use anabranch_folder::scan::{Here, Local, Problem, Progress, Scan, ScanError, ScanWatch};
+use anabranch_folder::scan::{Here, Local, Problem, Progress, Scan, ScanError, ScanWatch, look};
 use anabranch_folder::state::State;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -268,6 +269,37 @@ fn chunks_and_nodes_are_told() {
     assert_eq!(folder.watch.nodes.len(), 1);
 }
 
+fn look_at(folder: &mut Folder, base: &Rows) -> Dirty {
+    let rows = base.iter().map(|(path, base)| Ok::<_, ()>((path.clone(), base.clone())));
+    look(&folder.fs, &*folder.clock, &mut folder.watch, rows, &mut Progress::default()).unwrap()
+}
+
+#[test]
+fn a_look_says_where_something_differs_and_reads_no_file() {
+    let mut folder = Folder::with(&["a/", "a/b", "c", "d", "e/", "e/f"]);
+    folder.clock.advance(10_000_000_000);
+    let mut base = folder.base();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reads);
+    folder.fs.set_hook(move |_, op, _| {
+        count.fetch_add(usize::from(op == Op::Open), Ordering::Relaxed);
+        Ok(())
+    });
+    assert!(look_at(&mut folder, &base).is_empty());
+    folder.fs.write(&path("c"), b"C").unwrap();
+    folder.fs.remove_file(&path("d")).unwrap();
+    folder.fs.make_special(&path("pipe")).unwrap();
+    folder.fs.rename(&path("e"), &path("g"), false).unwrap();
+    base.get_mut(&path("a/b")).unwrap().seen.settled = false;
+    let expected: Dirty = ["a/b", "c", "d", "e", "g", "pipe"].map(path).into_iter().collect();
+    assert_eq!(look_at(&mut folder, &base), expected);
+    assert_eq!(reads.load(Ordering::Relaxed), 0);
+    for n in 0..5_000 {
+        folder.fs.write(&path(&format!("a/{n}")), b"").unwrap();
+    }
+    assert_eq!(look_at(&mut folder, &base), Dirty::Everything);
+}
+
 #[test]
 fn a_watch_that_fails_ends_the_scan() {
     let mut folder = Folder::with(&["a"]);
@@ -320,6 +352,44 @@ proptest! {
         for local in found {
             prop_assert_eq!(local.base.as_ref(), base.get(&local.path));
             prop_assert_eq!(local.here == Here::Gone, folder.fs.lstat(&local.path).is_err());
+        }
+    }
+
+    /// Looking only where a look found something, or where it was told that something changed, finds what looking at
+    /// everything does.
+    #[test]
+    fn looking_at_what_is_dirty_is_enough(
+        here in proptest::collection::btree_set("[a-c.]{1,2}(/[a-c.]{1,2}){0,2}", 0..20),
+        deeds in proptest::collection::vec((0..4u8, "[a-c.]{1,2}(/[a-c.]{1,2}){0,2}", "[a-c.]{1,2}(/[a-c]{1,2}){0,2}"), 0..8),
+    ) {
+        let mut folder = Folder::with(&[]);
+        for at in here.iter().filter_map(|at| RelPath::new(at.as_str()).ok()) {
+            for dir in at.ancestors().collect::<Vec<_>>().into_iter().rev() {
+                let _ = folder.fs.make_dir(&dir);
+            }
+            let _ = folder.fs.write(&at, b"x");
+        }
+        folder.clock.advance(10_000_000_000);
+        let base = folder.base();
+        let _ = folder.fs.take_changed();
+        for (deed, a, b) in &deeds {
+            folder.clock.advance(1_000_000_000);
+            let (Ok(a), Ok(b)) = (RelPath::new(a.as_str()), RelPath::new(b.as_str())) else { continue };
+            // What cannot be done is not done.
+            let _ = match deed {
+                0 => folder.fs.write(&a, b.as_bytes()),
+                1 => folder.fs.make_dir(&a),
+                2 => folder.fs.rename(&a, &b, false),
+                _ => folder.fs.remove_file(&a).or_else(|_| folder.fs.remove_dir(&a)),
+            };
+        }
+        folder.clock.advance(10_000_000_000);
+        let all = folder.scan(&base).unwrap();
+        for dirty in [folder.fs.take_changed(), look_at(&mut folder, &base)] {
+            let rows = base.iter().map(|(path, base)| Ok::<_, ()>((path.clone(), base.clone())));
+            let scan = Scan::new(&folder.fs, &*folder.clock, &mut folder.watch, rows).only(&dirty);
+            let found: Vec<Local> = scan.map(Result::unwrap).collect();
+            prop_assert_eq!(&found, &all, "{:?}", dirty);
         }
     }
 }
