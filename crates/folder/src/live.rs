@@ -12,7 +12,7 @@ use anabranch_node::{NodeError, Notice};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -47,6 +47,8 @@ pub(crate) struct Look {
     watcher: OnceLock<Watcher>,
     warned: AtomicBool,
     dirty: Mutex<Option<Dirty>>,
+    /// How long updates waited for peers, in milliseconds.
+    waited: AtomicU64,
 }
 
 impl Look {
@@ -230,9 +232,10 @@ impl Pace {
         self.again.map_or(self.rescan(), |again| again.min(self.rescan()))
     }
 
-    fn updated(&mut self, begun: Instant, went_well: bool) {
+    /// An update has ended that `waited` for peers so long.
+    fn updated(&mut self, begun: Instant, waited: Duration, went_well: bool) {
         let now = Instant::now();
-        let took = now - begun;
+        let took = (now - begun).saturating_sub(waited);
         if self.rescan() <= begun {
             self.all = (now, took);
         } else {
@@ -319,7 +322,12 @@ impl Worker<'_> {
         let mut updated = self.folder.update_apart().await;
         if let Some(live) = &mut self.live {
             let done = updated.map(|()| self.folder.take_done());
-            live.pace.updated(begun, done.as_ref().is_ok_and(|done| !done.is_partial()));
+            let waited = self.folder.look.waited.swap(0, Ordering::Relaxed);
+            live.pace.updated(
+                begun,
+                Duration::from_millis(waited),
+                done.as_ref().is_ok_and(|done| !done.is_partial()),
+            );
             live.pace.blind = self.folder.is_blind();
             (live.tell)(&done);
             updated = done.map(drop);
@@ -366,8 +374,19 @@ pub(crate) struct FromPeers<'a> {
 impl Fetch for FromPeers<'_> {
     fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> bool {
         let replica = self.folder.replica();
-        let asked = hashes.len();
+        let (asked, begun) = (hashes.len(), Instant::now());
         replica.want(hashes);
+        let came = self.wait(asked);
+        let waited = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.folder.look.waited.fetch_add(waited, Ordering::Relaxed);
+        came
+    }
+}
+
+impl FromPeers<'_> {
+    /// Whether any of `asked` blobs came.
+    fn wait(&self, asked: usize) -> bool {
+        let replica = self.folder.replica();
         while !self.folder.stopping.load(Ordering::SeqCst) {
             let seen = replica.blobs_moved();
             let (lacking, unobtainable) = replica.lacking();

@@ -61,7 +61,7 @@ fn bytes(dir: Option<&RelPath>) -> &[u8] {
 }
 
 impl Watcher {
-    /// Watches nothing yet.
+    /// Watches the root.
     ///
     /// # Errors
     /// What the system reports, above all that it has no more instances to give.
@@ -70,6 +70,7 @@ impl Watcher {
         let (ends, end) = io::pipe()?;
         let shared = Shared { events, fs, state: Mutex::default(), told: Notify::new() };
         let shared = Arc::new(shared);
+        shared.watch(None)?;
         let waits = Arc::clone(&shared);
         std::thread::Builder::new().name("folder-watch".into()).spawn(move || waits.wait(&ends))?;
         Ok(Self { shared, _end: end })
@@ -78,11 +79,9 @@ impl Watcher {
     /// Watches `dir` (`None`: the root), which is going to be listed. Where that is not possible, the listing tells why, or
     /// [`Self::blind`] does.
     pub(crate) fn enter(&self, dir: Option<&RelPath>) {
-        let Ok(open) = self.shared.fs.open_path(dir) else { return };
-        // By way of the descriptor no link swapped in is followed.
-        let name = format!("/proc/self/fd/{}", open.as_raw_fd());
-        match inotify::add_watch(&self.shared.events, name.as_str(), MASK) {
-            Ok(watch) => self.shared.state().watched(watch, dir),
+        match self.shared.watch(dir) {
+            // It is no directory any more, or not to be read: the listing fails as well.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => {}
             Err(error) => self.shared.state().blind = Some(error),
         }
     }
@@ -95,7 +94,9 @@ impl Watcher {
     /// What changed until now, since this was called last.
     pub(crate) fn take(&self) -> Dirty {
         self.shared.drain();
-        std::mem::take(&mut self.shared.state().dirty)
+        let mut state = self.shared.state();
+        let dirty = std::mem::take(&mut state.dirty);
+        if state.blind.is_some() { Dirty::Everything } else { dirty }
     }
 
     /// Waits until something has changed that was not taken yet. Nothing is lost if that is not waited for to the end.
@@ -114,6 +115,15 @@ impl Watcher {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, dir: Option<&RelPath>) -> Result<(), Errno> {
+        let open = self.fs.open_path(dir)?;
+        // By way of the descriptor no link swapped in is followed.
+        let name = format!("/proc/self/fd/{}", open.as_raw_fd());
+        let watch = inotify::add_watch(&self.events, name.as_str(), MASK)?;
+        self.state().watched(watch, dir);
+        Ok(())
     }
 
     /// Reads what is told until the other end of `ends` is closed.

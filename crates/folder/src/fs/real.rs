@@ -99,11 +99,11 @@ impl RealFs {
     }
 
     /// A descriptor of a directory (`None`: the root) that serves to name it.
-    pub(crate) fn open_path(&self, dir: Option<&RelPath>) -> io::Result<OwnedFd> {
-        Ok(match dir {
-            None => rustix::fs::openat(&self.root, ".", DIRECTORY, Mode::empty())?,
-            Some(dir) => self.resolve(dir, DIRECTORY, Mode::empty())?,
-        })
+    pub(crate) fn open_path(&self, dir: Option<&RelPath>) -> Result<OwnedFd, Errno> {
+        match dir {
+            None => rustix::fs::openat(&self.root, ".", DIRECTORY, Mode::empty()),
+            Some(dir) => self.resolve(dir, DIRECTORY, Mode::empty()),
+        }
     }
 
     /// Opens a directory for reading or syncing.
