@@ -248,3 +248,71 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    fn dirty(paths: &[&str]) -> Dirty {
+        paths.iter().map(|at| path(at)).collect()
+    }
+
+    fn watching(dirs: &[&str]) -> (tempfile::TempDir, Watcher) {
+        let root = tempfile::tempdir().unwrap();
+        let fs = Arc::new(RealFs::open_root(root.path()).unwrap());
+        let watcher = Watcher::new(fs).unwrap();
+        for dir in dirs {
+            fs::create_dir(root.path().join(dir)).unwrap();
+            watcher.enter(Some(&path(dir)));
+        }
+        let _ = watcher.take();
+        (root, watcher)
+    }
+
+    #[test]
+    fn what_changes_is_told_by_its_path_and_once() {
+        let (root, watcher) = watching(&["d", "d/e", ".anabranch"]);
+        fs::write(root.path().join("d/e/f"), "x").unwrap();
+        fs::write(root.path().join("top"), "x").unwrap();
+        fs::create_dir(root.path().join(".anabranch/tmp")).unwrap();
+        assert_eq!(watcher.take(), dirty(&["d/e/f", "top"]));
+        assert!(watcher.take().is_empty());
+        fs::remove_dir_all(root.path().join("d")).unwrap();
+        assert!(watcher.take().covers(&path("d/e/f")));
+        assert!(watcher.blind().is_none());
+    }
+
+    #[test]
+    fn a_directory_that_moved_is_known_by_its_new_name_once_it_is_entered() {
+        let (root, watcher) = watching(&["d", "d/e"]);
+        fs::rename(root.path().join("d"), root.path().join("g")).unwrap();
+        assert_eq!(watcher.take(), dirty(&["d", "g"]));
+        for dir in ["g", "g/e"] {
+            watcher.enter(Some(&path(dir)));
+        }
+        fs::write(root.path().join("g/e/f"), "x").unwrap();
+        assert_eq!(watcher.take(), dirty(&["g/e/f"]));
+        // Elsewhere it is nobody's concern.
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::rename(root.path().join("g"), elsewhere.path().join("g")).unwrap();
+        assert_eq!(watcher.take(), dirty(&["g"]));
+        fs::write(elsewhere.path().join("g/e/f"), "y").unwrap();
+        assert!(watcher.take().is_empty());
+    }
+
+    #[test]
+    fn where_word_of_changes_was_lost_or_is_not_to_be_had_everything_is_looked_at() {
+        let (_root, watcher) = watching(&[]);
+        watcher.shared.state().happened(-1, ReadFlags::QUEUE_OVERFLOW, None, |_| ());
+        assert_eq!((watcher.take(), watcher.take()), (Dirty::Everything, Dirty::default()));
+        watcher.enter(Some(&path("gone")));
+        assert!(watcher.take().is_empty(), "the listing says that");
+        watcher.shared.state().blind = Some(Errno::NOSPC);
+        assert_eq!((watcher.take(), watcher.take()), (Dirty::Everything, Dirty::Everything));
+    }
+}
