@@ -7,6 +7,7 @@ use crate::failure::{Failure, Kind};
 use crate::introduce::{self, Did, Thing};
 use crate::place::{Place, resolve};
 use crate::progress;
+use crate::replicas::named;
 use crate::report::{Exchange, Syncs};
 use crate::signals;
 use anabranch::engine::core::key::DeviceKey;
@@ -26,9 +27,13 @@ pub(crate) async fn run(context: &Context, args: &SyncArgs) -> Result<(), Failur
     if !args.follow {
         return done;
     }
+    let is_here =
+        |name: &Option<String>| name.as_ref().is_none_or(|name| named(&node, name).is_ok());
     match done {
-        // What does not work now may work later.
-        Err(failure) if args.there.is_none() || failure.kind == Kind::Partly => {
+        // What does not work now with a peer that is known may work later.
+        Err(failure)
+            if failure.kind == Kind::Partly || args.there.is_none() && is_here(&args.here) =>
+        {
             context.output.warn(&failure.line());
         }
         done => done?,

@@ -167,3 +167,25 @@ fn more_changes_than_the_system_tells_of_all_arrive() {
     become_equal(&a, &b, has("many/z", "after"));
     assert_eq!(following.interrupt(), 0);
 }
+
+#[test]
+fn what_is_not_here_is_not_followed_and_a_peer_that_is_away_is_waited_for() {
+    let (one, two) = (Home::new(), Home::new());
+    two.run(&["sync", "nothing", "--follow"]).fails(1, "there is no replica 'nothing' here");
+    two.run(&["sync", "a", "b", "--follow", "--push"]).fails(2, "cannot be used with");
+    let a = filled(&one, "a");
+    let (sharing, address) = one.serve("0");
+    one.ok(&["sync", "a", "spare"]);
+    drop(sharing);
+    let port = address.rsplit(':').next().unwrap();
+    let (sharing, address) = one.serve(port);
+    let ticket = one.ok(&["ticket", "a", "--address", &address]);
+    two.ok(&["join", ticket.trim(), "b"]);
+    assert_eq!(sharing.interrupt(), 0);
+    let mut following = two.start(&["sync", "b", "--follow"]);
+    following.note("following 1 replica");
+    fs::write(two.dir().join("b/away"), "x").unwrap();
+    let (sharing, _) = one.serve(port);
+    become_equal(&a, &two.dir().join("b"), has("away", "x"));
+    assert_eq!((following.interrupt(), sharing.interrupt()), (0, 0));
+}
