@@ -36,4 +36,4 @@ pub use live::{Tell, Work};
 pub use preview::{Preview, PreviewWith};
 pub use sorted::InputError;
 pub use tables::{author, found, is_new, store};
-pub use update::{Fetch, Site, Updated};
+pub use update::{Fetch, Fetched, Site, Updated};

@@ -5,7 +5,7 @@ use crate::dirty::Dirty;
 use crate::error::FolderError;
 use crate::folder::Folder;
 use crate::path::RelPath;
-use crate::update::{Fetch, Updated};
+use crate::update::{Fetch, Fetched, Updated};
 use crate::watch::Watcher;
 use anabranch_core::blob::ChunkHash;
 use anabranch_node::{NodeError, Notice};
@@ -21,6 +21,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// How often an update that waits for content looks whether it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(200);
+/// How long what arrives is waited for, and an update waits for content, before changes of one's own go first.
+const HEAR_OUT: Duration = Duration::from_secs(1);
 /// A change is looked at when nothing more has changed for so long, so that what an editor does to save is one change.
 const QUIET: Duration = Duration::from_millis(20);
 /// Where something changes all the time, it is looked at after so long.
@@ -66,6 +68,11 @@ impl Look {
         let mut dirty = dirty.replace(Dirty::default()).unwrap_or(Dirty::Everything);
         dirty.join(watcher.take());
         dirty
+    }
+
+    /// Whether something changed since the last update began.
+    fn stirs(&self) -> bool {
+        self.watcher.get().is_some_and(Watcher::stirs)
     }
 
     /// The next update looks at this as well.
@@ -277,10 +284,14 @@ impl Worker<'_> {
                 Cue::Stop => return last,
                 Cue::Disk => {}
                 Cue::Peers => {
-                    // Entries that are under way come first: half a tree is not worth looking at.
+                    // Entries that are under way come first: half a tree is not worth looking at. Where it is watched nobody
+                    // waits for ever, though: a session has not settled while a peer is being sent a large file.
+                    let Self { folder, unsettled, stop, live, .. } = &mut self;
                     tokio::select! {
-                        _ = self.unsettled.wait_for(BTreeSet::is_empty) => {}
-                        _ = self.stop.wait_for(|stop| *stop) => return last,
+                        _ = unsettled.wait_for(BTreeSet::is_empty) => {}
+                        () = disk(folder, live.as_ref()) => {}
+                        () = patience(live.as_ref()) => {}
+                        _ = stop.wait_for(|stop| *stop) => return last,
                     }
                 }
             }
@@ -296,16 +307,10 @@ impl Worker<'_> {
 
     async fn cue(&mut self) -> Cue {
         let Self { folder, versions, stop, live, .. } = self;
-        let disk = async {
-            match live {
-                Some(live) => folder.stirs(&live.pace).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             changed = versions.changed() => if changed.is_err() { Cue::Stop } else { Cue::Peers },
             _ = stop.wait_for(|stop| *stop) => Cue::Stop,
-            () = disk => Cue::Disk,
+            () = disk(folder, live.as_ref()) => Cue::Disk,
         }
     }
 
@@ -329,12 +334,34 @@ impl Worker<'_> {
                 done.as_ref().is_ok_and(|done| !done.is_partial()),
             );
             live.pace.blind = self.folder.is_blind();
+            let broken_off = done.as_ref().is_ok_and(|done| done.broken_off);
             (live.tell)(&done);
             updated = done.map(drop);
+            if broken_off {
+                // Peers go on waiting.
+                self.versions.mark_changed();
+                return updated;
+            }
         }
         updated?;
         replica.worked(version);
         Ok(())
+    }
+}
+
+/// Waits until something has changed on the disk of a folder that is watched, or is due.
+async fn disk(folder: &Folder, live: Option<&Live>) {
+    match live {
+        Some(live) => folder.stirs(&live.pace).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits as long as a folder that is watched does for entries that are under way.
+async fn patience(live: Option<&Live>) {
+    match live {
+        Some(live) => tokio::time::sleep(HEAR_OUT.max(live.pace.took * REST)).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -372,29 +399,33 @@ pub(crate) struct FromPeers<'a> {
 }
 
 impl Fetch for FromPeers<'_> {
-    fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> bool {
+    fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> Fetched {
         let replica = self.folder.replica();
         let (asked, begun) = (hashes.len(), Instant::now());
         replica.want(hashes);
-        let came = self.wait(asked);
+        let fetched = self.wait(asked, begun);
         let waited = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.folder.look.waited.fetch_add(waited, Ordering::Relaxed);
-        came
+        fetched
     }
 }
 
 impl FromPeers<'_> {
-    /// Whether any of `asked` blobs came.
-    fn wait(&self, asked: usize) -> bool {
+    /// Waits for `asked` blobs since `begun`.
+    fn wait(&self, asked: usize, begun: Instant) -> Fetched {
         let replica = self.folder.replica();
         while !self.folder.stopping.load(Ordering::SeqCst) {
             let seen = replica.blobs_moved();
             let (lacking, unobtainable) = replica.lacking();
             if lacking == unobtainable {
-                return lacking < asked;
+                return if lacking < asked { Fetched::Some } else { Fetched::Nothing };
+            }
+            // What comes meanwhile is kept, so nothing is lost by looking at one's own files first.
+            if begun.elapsed() > HEAR_OUT && self.folder.look.stirs() {
+                return Fetched::Later;
             }
             replica.wait_for_blobs(seen, STOP_CHECK);
         }
-        false
+        Fetched::Nothing
     }
 }

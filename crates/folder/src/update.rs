@@ -58,13 +58,16 @@ pub struct Updated {
     pub scanned: Progress,
     /// What the next update has to look at whatever changes until then.
     pub dirty: Dirty,
+    /// Whether it ended before it was done, since something else is to be done first.
+    pub broken_off: bool,
 }
 
 impl Updated {
     /// Whether something is not as it should be yet.
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        !(self.failed.is_empty()
+        !(!self.broken_off
+            && self.failed.is_empty()
             && self.put_off.is_empty()
             && self.problems.is_empty()
             && self.refused.is_empty()
@@ -83,14 +86,25 @@ impl Updated {
         self.put_off = later.put_off;
         self.scanned = later.scanned;
         self.dirty = later.dirty;
+        self.broken_off = later.broken_off;
     }
 }
 
 /// Waits for blobs.
 pub trait Fetch {
-    /// Asks for them until they are here or cannot be had. Returns whether any came; if none did, what needs them is put
-    /// off and reported as missing.
-    fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> bool;
+    /// Asks for them until they are here or cannot be had.
+    fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> Fetched;
+}
+
+/// What came of waiting for blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// Some came.
+    Some,
+    /// None did: what needs them is put off and reported as missing.
+    Nothing,
+    /// They are on their way, and something else is to be done first: the update ends here, to be repeated.
+    Later,
 }
 
 /// What an update works with. One at a time may work on a folder.
@@ -131,7 +145,7 @@ impl Site<'_> {
                     round => break round?,
                 }
             };
-            let moved = !round.applied.is_empty();
+            let moved = !round.applied.is_empty() && !round.broken_off;
             let again = round.failed.iter().any(|f| {
                 matches!(f.why, Failed::ChangedMeanwhile | Failed::Blocked | Failed::Missing)
             }) || !round.put_off.iter().all(|p| p.hidden);
@@ -195,7 +209,10 @@ impl Site<'_> {
         while !rest.is_empty() {
             let (slice, after) = rest.split_at(slice_len(rest));
             rest = after;
-            self.gather(slice, fetch)?;
+            if self.gather(slice, fetch)? == Fetched::Later {
+                updated.broken_off = true;
+                return Ok(updated);
+            }
             let applied = self.apply(slice)?;
             updated.bytes_written += applied.bytes;
             let failed: BTreeSet<&RelPath> = applied.failed.iter().map(|f| &f.path).collect();
@@ -216,7 +233,7 @@ impl Site<'_> {
     }
 
     /// Fetches what `actions` lack, manifests level by level, until all is here or nothing more comes.
-    fn gather(&self, actions: &[Action], fetch: &mut dyn Fetch) -> Result<(), FolderError> {
+    fn gather(&self, actions: &[Action], fetch: &mut dyn Fetch) -> Result<Fetched, FolderError> {
         let mut rest = actions;
         loop {
             let tx = self.replica.storage().read()?;
@@ -233,8 +250,12 @@ impl Site<'_> {
                 .map(|n| n.hash)
                 .chain(lacking.chunks.iter().map(|c| c.hash))
                 .collect();
-            if hashes.is_empty() || !fetch.fetch(hashes) {
-                return Ok(());
+            if hashes.is_empty() {
+                return Ok(Fetched::Some);
+            }
+            match fetch.fetch(hashes) {
+                Fetched::Some => {}
+                fetched => return Ok(fetched),
             }
         }
     }

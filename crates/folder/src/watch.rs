@@ -99,6 +99,11 @@ impl Watcher {
         if state.blind.is_some() { Dirty::Everything } else { dirty }
     }
 
+    /// Whether something has changed that was not taken yet.
+    pub(crate) fn stirs(&self) -> bool {
+        !self.shared.state().dirty.is_empty()
+    }
+
     /// Waits until something has changed that was not taken yet. Nothing is lost if that is not waited for to the end.
     pub(crate) async fn changed(&self) {
         while self.shared.state().dirty.is_empty() {

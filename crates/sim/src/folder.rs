@@ -8,7 +8,7 @@ use anabranch_core::blob::ChunkHash;
 use anabranch_folder::dirty::Dirty;
 use anabranch_folder::fs::{Clock, MemFs, Op};
 use anabranch_folder::path::RelPath;
-use anabranch_folder::{Fetch, FolderError, Site, Updated};
+use anabranch_folder::{Fetch, Fetched, FolderError, Site, Updated};
 use anabranch_node::{Environment, Replica};
 use std::collections::BTreeSet;
 use std::io;
@@ -102,9 +102,9 @@ pub struct Run {
 struct Asked(BTreeSet<ChunkHash>);
 
 impl Fetch for Asked {
-    fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> bool {
+    fn fetch(&mut self, hashes: BTreeSet<ChunkHash>) -> Fetched {
         self.0.extend(hashes);
-        false
+        Fetched::Nothing
     }
 }
 

@@ -1,6 +1,6 @@
 //! Folders that stay in step, change by change, while a process follows them.
 
-use crate::world::{Home, PATIENCE, Running, manifest};
+use crate::world::{Home, PATIENCE, Running, eventually, manifest};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -188,4 +188,31 @@ fn what_is_not_here_is_not_followed_and_a_peer_that_is_away_is_waited_for() {
     let (sharing, _) = one.serve(port);
     become_equal(&a, &two.dir().join("b"), has("away", "x"));
     assert_eq!((following.interrupt(), sharing.interrupt()), (0, 0));
+}
+
+/// Own changes do not wait for what others send for a long time.
+#[test]
+fn a_save_goes_out_while_something_large_comes_in() {
+    let (one, two) = (Home::new(), Home::new());
+    let a = filled(&one, "a");
+    let mut sharing = one.start(&["share", "a", "--listen", "0"]);
+    let ticket = two.write("ticket", sharing.line());
+    two.ok(&["join", &format!("@{ticket}"), "b"]);
+    let b = two.dir().join("b");
+    two.ok(&["config", "net.download", "2MiB"]);
+    let mut following = two.start(&["sync", "b", "--follow"]);
+    following.note("following 1 replica");
+    let mut state = 1u64;
+    let noise: Vec<u8> = (0..60_000_000u32)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
+    fs::write(a.join("large"), noise).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    fs::write(b.join("small"), "out").unwrap();
+    eventually("the small file arrives", || has("small", "out")(&a));
+    assert!(!b.join("large").exists(), "it takes half a minute");
+    assert_eq!(following.interrupt(), 0);
 }

@@ -12,7 +12,7 @@ use anabranch_folder::dirty::Dirty;
 use anabranch_folder::fs::{FileSystem, ManualClock, MemFs, Op};
 use anabranch_folder::path::RelPath;
 use anabranch_folder::state::State;
-use anabranch_folder::{Fetch, FolderBlobs, Site, Updated, found, store};
+use anabranch_folder::{Fetch, Fetched, FolderBlobs, Site, Updated, found, store};
 use anabranch_node::{Device, Replica, ReplicaOptions};
 use anabranch_store::MemoryStorage;
 use std::collections::BTreeSet;
@@ -23,8 +23,8 @@ use std::sync::Arc;
 struct Alone;
 
 impl Fetch for Alone {
-    fn fetch(&mut self, _: BTreeSet<ChunkHash>) -> bool {
-        false
+    fn fetch(&mut self, _: BTreeSet<ChunkHash>) -> Fetched {
+        Fetched::Nothing
     }
 }
 
