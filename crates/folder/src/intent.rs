@@ -15,7 +15,7 @@ use crate::plan::{Action, Goal, Was};
 use crate::record::sync_dir;
 use crate::scan::{Keeping, Problem, Progress, hash_file};
 use crate::state::{MODE_BITS, State};
-use crate::tables::{base_row, set_base, set_settled, store};
+use crate::tables::{base_row, set_base, set_in_step, store};
 use anabranch_core::codec::{DecodeError, Reader, Writer};
 use anabranch_core::storage::{Durability, Order, ReadTx, Storage, StorageError, Table, WriteTx};
 use anabranch_core::view::View;
@@ -195,7 +195,7 @@ pub(crate) fn recover(
     }
     drop(before);
     let mut tx = storage.write(Durability::Full)?;
-    set_settled(&mut *tx, None)?;
+    set_in_step(&mut *tx, None)?;
     nodes.store(&mut *tx)?;
     for from in moved {
         if base_row(&*tx, &from)?.is_some() {

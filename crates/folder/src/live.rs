@@ -8,6 +8,7 @@ use crate::path::RelPath;
 use crate::update::{Fetch, Fetched, Updated};
 use crate::watch::Watcher;
 use anabranch_core::blob::ChunkHash;
+use anabranch_core::storage::StorageError;
 use anabranch_node::{NodeError, Notice};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -26,7 +27,7 @@ const HEAR_OUT: Duration = Duration::from_secs(1);
 /// A change is looked at when nothing more has changed for so long, so that what an editor does to save is one change.
 const QUIET: Duration = Duration::from_millis(20);
 /// Where something changes all the time, it is looked at after so long.
-const PATIENCE: Duration = Duration::from_millis(200);
+const BURST: Duration = Duration::from_millis(200);
 /// After an update there is rest for so many times as long as it took: a busy tree takes a fifth of one core at most.
 const REST: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(60);
@@ -73,6 +74,11 @@ impl Look {
     /// Whether something changed since the last update began.
     fn stirs(&self) -> bool {
         self.watcher.get().is_some_and(Watcher::stirs)
+    }
+
+    /// What was told is kept for an update that cannot be made now, and wakes nobody any more.
+    fn put_off(&self) {
+        self.again(self.take());
     }
 
     /// The next update looks at this as well.
@@ -290,7 +296,7 @@ impl Worker<'_> {
                     tokio::select! {
                         _ = unsettled.wait_for(BTreeSet::is_empty) => {}
                         () = disk(folder, live.as_ref()) => {}
-                        () = patience(live.as_ref()) => {}
+                        () = long_enough(live.as_ref()) => {}
                         _ = stop.wait_for(|stop| *stop) => return last,
                     }
                 }
@@ -319,12 +325,22 @@ impl Worker<'_> {
         let replica = self.folder.replica();
         let version = *self.versions.borrow_and_update();
         let device = replica.device().id();
-        if replica.look(|view| view.role_of(&device))?.is_none() {
-            // Not let in yet: what is here is looked at when it can be recorded.
-            return Ok(());
-        }
         let begun = Instant::now();
-        let mut updated = self.folder.update_apart().await;
+        let mut updated = match replica.look(|view| view.role_of(&device)) {
+            Ok(Some(_)) => self.folder.update_apart().await,
+            // Not let in yet, or no more: what is here is looked at when it can be recorded.
+            Ok(None) => {
+                self.folder.look.put_off();
+                if let Some(live) = &mut self.live {
+                    live.pace.updated(begun, Duration::ZERO, true);
+                }
+                return Ok(());
+            }
+            Err(e) => {
+                self.folder.look.put_off();
+                Err(StorageError::into(e))
+            }
+        };
         if let Some(live) = &mut self.live {
             let done = updated.map(|()| self.folder.take_done());
             let waited = self.folder.look.waited.swap(0, Ordering::Relaxed);
@@ -358,7 +374,7 @@ async fn disk(folder: &Folder, live: Option<&Live>) {
 }
 
 /// Waits as long as a folder that is watched does for entries that are under way.
-async fn patience(live: Option<&Live>) {
+async fn long_enough(live: Option<&Live>) {
     match live {
         Some(live) => tokio::time::sleep(HEAR_OUT.max(live.pace.took * REST)).await,
         None => std::future::pending().await,
@@ -389,8 +405,8 @@ impl Folder {
 async fn quiet(watcher: &Watcher, rested: Instant) {
     watcher.changed().await;
     sleep_until(rested).await;
-    let patience = Instant::now() + PATIENCE;
-    while Instant::now() < patience && timeout(QUIET, watcher.told()).await.is_ok() {}
+    let end = Instant::now() + BURST;
+    while Instant::now() < end && timeout(QUIET, watcher.told()).await.is_ok() {}
 }
 
 /// Asks the connected peers for blobs and waits.

@@ -13,7 +13,7 @@ use crate::path::RelPath;
 use crate::plan::{Change, LocalStep, Record, SeenCopies, Shape, Targets, plan_records};
 use crate::scan::{Problem, Progress, Scan, ScanWatch, look};
 use crate::tables::{
-    BaseRows, There, base_row, cell_path, set_base, set_settled, store, value_id, value_name,
+    BaseRows, There, base_row, cell_path, set_base, set_in_step, store, value_id, value_name,
 };
 use crate::update::Site;
 use anabranch_core::author::{Draft, Seen, Write};
@@ -285,7 +285,7 @@ impl<'a> Batch<'a> {
                 outdated.set(true);
                 return Err(StorageError::Io("the key was renewed; try again".into()));
             }
-            set_settled(tx, None)?;
+            set_in_step(tx, None)?;
             nodes.store(tx)?;
             found.nodes.store(tx)?;
             let ids = entry.map(|entry| op_indices(&*tx, entry)).transpose()?.unwrap_or_default();

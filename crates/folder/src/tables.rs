@@ -26,7 +26,7 @@ const CHUNK: &[u8] = b"chunk/";
 /// Set where the database was founded.
 const FOUNDED: &[u8] = b"founded";
 /// The [`Stand`] with which the folder was last in step.
-const SETTLED: &[u8] = b"in step";
+const IN_STEP: &[u8] = b"in step";
 /// Rows read at once.
 const PAGE: usize = 512;
 /// Places of one chunk that are tried.
@@ -254,16 +254,16 @@ impl Stand {
 }
 
 /// The state with which the folder was last wholly in step.
-pub(crate) fn settled(tx: &dyn ReadTx) -> Result<Option<Stand>, StorageError> {
-    let row = tx.get(Table::Local, SETTLED)?;
+pub(crate) fn in_step(tx: &dyn ReadTx) -> Result<Option<Stand>, StorageError> {
+    let row = tx.get(Table::Local, IN_STEP)?;
     Ok(row.and_then(|bytes| bytes.try_into().ok()).map(Stand))
 }
 
 /// Remembers that state, or that the folder is not in step, to be said with whatever changes the base.
-pub(crate) fn set_settled(tx: &mut dyn WriteTx, stand: Option<Stand>) -> Result<(), StorageError> {
+pub(crate) fn set_in_step(tx: &mut dyn WriteTx, stand: Option<Stand>) -> Result<(), StorageError> {
     match stand {
-        Some(Stand(bytes)) => tx.put(Table::Local, SETTLED, &bytes),
-        None => tx.delete(Table::Local, SETTLED).map(|_| ()),
+        Some(Stand(bytes)) => tx.put(Table::Local, IN_STEP, &bytes),
+        None => tx.delete(Table::Local, IN_STEP).map(|_| ()),
     }
 }
 

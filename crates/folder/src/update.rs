@@ -15,7 +15,7 @@ use crate::plan::{Action, Plan, PutOff, SeenCopies, Shape, Targets, plan_actions
 use crate::record::{look_at_all, record};
 use crate::scan::{Problem, Progress};
 use crate::tables::{
-    BaseRows, IndexAt, Stand, There, base_row, set_base, set_settled, settled, store,
+    BaseRows, IndexAt, Stand, There, base_row, in_step, set_base, set_in_step, store,
 };
 use anabranch_core::blob::ChunkHash;
 use anabranch_core::ops::Role;
@@ -66,12 +66,12 @@ impl Updated {
     /// Whether something is not as it should be yet.
     #[must_use]
     pub fn is_partial(&self) -> bool {
-        !(!self.broken_off
-            && self.failed.is_empty()
-            && self.put_off.is_empty()
-            && self.problems.is_empty()
-            && self.refused.is_empty()
-            && self.unread.is_empty())
+        self.broken_off
+            || !(self.failed.is_empty()
+                && self.put_off.is_empty()
+                && self.problems.is_empty()
+                && self.refused.is_empty()
+                && self.unread.is_empty())
     }
 
     fn merge(&mut self, later: Self) {
@@ -199,7 +199,7 @@ impl Site<'_> {
             ..Updated::default()
         };
         let stand = self.replica.read_store(&store(), Stand::of)?;
-        if stand.is_some() && stand == self.replica.read_tables(settled)? {
+        if stand.is_some() && stand == self.replica.read_tables(in_step)? {
             return Ok(updated);
         }
         let (plan, unread) = plan(self.replica, &recorded.hidden)?;
@@ -218,15 +218,15 @@ impl Site<'_> {
             let failed: BTreeSet<&RelPath> = applied.failed.iter().map(|f| &f.path).collect();
             let done = slice.iter().filter_map(describe).filter(|(_, path)| !failed.contains(path));
             updated.applied.extend(done);
+            if applied.failed.iter().any(|f| matches!(f.why, Failed::ChangedMeanwhile)) {
+                updated.dirty = Dirty::Everything;
+            }
             updated.failed.extend(applied.failed);
-        }
-        if updated.failed.iter().any(|failure| matches!(failure.why, Failed::ChangedMeanwhile)) {
-            updated.dirty = Dirty::Everything;
         }
         self.replica.want([]);
         if !updated.is_partial() && stand.is_some() {
             let mut tx = self.replica.storage().write(Durability::Normal)?;
-            set_settled(&mut *tx, stand)?;
+            set_in_step(&mut *tx, stand)?;
             tx.commit()?;
         }
         Ok(updated)
@@ -273,7 +273,7 @@ impl Site<'_> {
         let (rows, found) = self.rows(actions, std::mem::take(&mut applied.base))?;
         let Found { nodes, names } = found;
         let mut tx = storage.write(Durability::Full)?;
-        set_settled(&mut *tx, None)?;
+        set_in_step(&mut *tx, None)?;
         nodes.store(&mut *tx)?;
         for (path, base) in &rows {
             set_base(&mut *tx, path, base.as_ref())?;

@@ -76,6 +76,17 @@ fn filled(home: &Home, name: &str) -> PathBuf {
     root
 }
 
+/// Two devices; the first shares its folder, and the second has joined it.
+fn shared() -> (Home, Home, Running, [PathBuf; 2]) {
+    let (one, two) = (Home::new(), Home::new());
+    let a = filled(&one, "a");
+    let mut sharing = one.start(&["share", "a", "--listen", "0"]);
+    let ticket = two.write("ticket", sharing.line());
+    two.ok(&["join", &format!("@{ticket}"), "b"]);
+    let b = two.dir().join("b");
+    (one, two, sharing, [a, b])
+}
+
 #[test]
 fn two_folders_of_one_machine_stay_in_step() {
     let home = Home::new();
@@ -97,12 +108,7 @@ fn two_folders_of_one_machine_stay_in_step() {
 
 #[test]
 fn folders_of_two_devices_stay_in_step() {
-    let (one, two) = (Home::new(), Home::new());
-    let a = filled(&one, "a");
-    let mut sharing = one.start(&["share", "a", "--listen", "0"]);
-    let ticket = two.write("ticket", sharing.line());
-    two.ok(&["join", &format!("@{ticket}"), "b"]);
-    let b = two.dir().join("b");
+    let (_one, two, _sharing, [a, b]) = shared();
     let following = two.start(&["sync", "b", "--follow"]);
     live_through(&a, &b);
     assert_eq!(following.interrupt(), 0);
@@ -193,12 +199,7 @@ fn what_is_not_here_is_not_followed_and_a_peer_that_is_away_is_waited_for() {
 /// Own changes do not wait for what others send for a long time.
 #[test]
 fn a_save_goes_out_while_something_large_comes_in() {
-    let (one, two) = (Home::new(), Home::new());
-    let a = filled(&one, "a");
-    let mut sharing = one.start(&["share", "a", "--listen", "0"]);
-    let ticket = two.write("ticket", sharing.line());
-    two.ok(&["join", &format!("@{ticket}"), "b"]);
-    let b = two.dir().join("b");
+    let (_one, two, _sharing, [a, b]) = shared();
     two.ok(&["config", "net.download", "2MiB"]);
     let mut following = two.start(&["sync", "b", "--follow"]);
     following.note("following 1 replica");
