@@ -47,11 +47,10 @@ pub(crate) struct Recorded {
     /// Paths that could not be looked at.
     pub(crate) problems: Vec<Problem>,
     pub(crate) hidden: Hold,
-    pub(crate) progress: Progress,
 }
 
-/// What of the folder differs from its base; told how far the look has come.
-pub(crate) fn look_at_all(site: &Site<'_>, progress: &mut Progress) -> Result<Dirty, FolderError> {
+/// What of the folder differs from its base.
+pub(crate) fn look_at_all(site: &Site<'_>) -> Result<Dirty, FolderError> {
     let storage = &**site.replica.storage();
     let nodes = Nodes::new(storage);
     let mut watcher = Watcher { nodes: &nodes, problems: Vec::new(), site };
@@ -61,7 +60,7 @@ pub(crate) fn look_at_all(site: &Site<'_>, progress: &mut Progress) -> Result<Di
     if rows.peek().is_none() {
         return Ok(Dirty::Everything);
     }
-    Ok(look(site.fs, site.clock, &mut watcher, rows, progress)?)
+    Ok(look(site.fs, site.clock, &mut watcher, rows)?)
 }
 
 /// Gathers what a scan comes across.
@@ -149,7 +148,7 @@ fn record_with_key(
         }
     }
     let undecided = records.undecided();
-    let (hidden, progress) = (scan.hidden().clone(), scan.progress());
+    let hidden = scan.hidden().clone();
     for step in undecided.decide(&hidden) {
         batch.add(step)?;
     }
@@ -162,7 +161,7 @@ fn record_with_key(
     let mut problems = watcher.problems;
     let told: BTreeSet<RelPath> = problems.iter().map(|problem| problem.path.clone()).collect();
     problems.extend(unseen.into_iter().filter(|problem| !told.contains(&problem.path)));
-    Ok(Some(Recorded { paths, refused, problems, hidden, progress }))
+    Ok(Some(Recorded { paths, refused, problems, hidden }))
 }
 
 struct Batch<'a> {

@@ -91,18 +91,6 @@ pub struct Progress {
     pub hashed: u64,
 }
 
-impl Progress {
-    /// Both together.
-    #[must_use]
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            files: self.files.max(other.files),
-            bytes: self.bytes.max(other.bytes),
-            hashed: self.hashed + other.hashed,
-        }
-    }
-}
-
 /// Who wants to know what a scan comes across.
 pub trait ScanWatch {
     /// A chunk of the content of `path`. The content may turn out to be in motion: then its chunks are told again.

@@ -54,8 +54,6 @@ pub struct Updated {
     pub unread: Vec<RelPath>,
     /// Paths that wait for something.
     pub put_off: Vec<PutOff>,
-    /// How far the last scan came.
-    pub scanned: Progress,
     /// What the next update has to look at whatever changes until then.
     pub dirty: Dirty,
     /// Whether it ended before it was done, since something else is to be done first.
@@ -84,7 +82,6 @@ impl Updated {
         self.unread = later.unread;
         self.failed = later.failed;
         self.put_off = later.put_off;
-        self.scanned = later.scanned;
         self.dirty = later.dirty;
         self.broken_off = later.broken_off;
     }
@@ -171,18 +168,14 @@ impl Site<'_> {
             _ if keyless => return Ok(Updated { dirty: dirty.clone(), ..Updated::default() }),
             _ => {}
         }
-        let mut scanned = Progress::default();
         let looked;
         let dirty = match dirty {
             Dirty::Everything => {
-                looked = look_at_all(self, &mut scanned)?;
+                looked = look_at_all(self)?;
                 &looked
             }
             Dirty::Below(_) => dirty,
         };
-        if *dirty == Dirty::Everything {
-            scanned = Progress::default();
-        }
         let recorded = record(self, dirty)?;
         let mut left = Dirty::default();
         if !(recorded.problems.is_empty() && recorded.refused.is_empty()) {
@@ -195,7 +188,6 @@ impl Site<'_> {
             recorded: recorded.paths,
             refused: recorded.refused,
             problems: recorded.problems,
-            scanned: scanned.and(recorded.progress),
             ..Updated::default()
         };
         let stand = self.replica.read_store(&store(), Stand::of)?;

@@ -7,8 +7,7 @@ use crate::dirty::Dirty;
 use crate::fs::{Clock, FileSystem, Kind};
 use crate::sorted::Sorted;
 
-/// What of the folder `fs` does not certainly look as `base` says, whose rows come in the order of their paths; how far it
-/// looked is added to `progress`. Cost: a row and a stat for each path. Ends early where there is very much.
+/// What of the folder `fs` does not certainly look as `base` says, whose rows come in the order of their paths. Cost: a row and a stat for each path. Ends early where there is very much.
 ///
 /// # Errors
 /// [`ScanError`].
@@ -17,9 +16,8 @@ pub fn look<E>(
     clock: &dyn Clock,
     watch: &mut dyn ScanWatch,
     base: impl Iterator<Item = Row<E>>,
-    progress: &mut Progress,
 ) -> Result<Dirty, ScanError<E>> {
-    let mut dirty = Dirty::default();
+    let (mut dirty, mut progress) = (Dirty::default(), Progress::default());
     let mut walk = Walk::new(fs, &Dirty::Everything);
     let mut base = Sorted::new(base);
     while let Some(found) = walk.step(watch).map_err(ScanError::Root)? {
@@ -40,7 +38,7 @@ pub fn look<E>(
             progress.files += 1;
             progress.bytes += stat.size;
         }
-        watch.progress(progress);
+        watch.progress(&progress);
         let same = |base: Base| {
             base.seen.settled
                 && same_kind(&base.state, stat.kind)

@@ -271,7 +271,7 @@ fn chunks_and_nodes_are_told() {
 
 fn look_at(folder: &mut Folder, base: &Rows) -> Dirty {
     let rows = base.iter().map(|(path, base)| Ok::<_, ()>((path.clone(), base.clone())));
-    look(&folder.fs, &*folder.clock, &mut folder.watch, rows, &mut Progress::default()).unwrap()
+    look(&folder.fs, &*folder.clock, &mut folder.watch, rows).unwrap()
 }
 
 #[test]
